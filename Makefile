@@ -1,0 +1,48 @@
+# make run    install, fetch weights, serve on http://127.0.0.1:8080
+# make test   install, lint, types, import rules, tests
+# make lint   the quick part of make test
+# make bench  measured claims, one JSON document each
+
+.DEFAULT_GOAL := run
+.PHONY: run test lint bench install install-dev weights
+
+UV := $(shell command -v uv 2>/dev/null || echo python3 -m uv)
+export UV_COMPILE_BYTECODE := 1
+
+run: install
+	@$(UV) run --no-sync coe weights fetch --optional
+	@$(UV) run --no-sync coe serve
+
+test: lint weights
+	$(UV) run --no-sync pytest
+
+lint: install-dev
+	$(UV) run --no-sync ruff format --check .
+	$(UV) run --no-sync ruff check .
+	$(UV) run --no-sync mypy
+	$(UV) run --no-sync lint-imports
+
+bench: install-dev weights
+	@for script in benchmarks/*/bench.py; do $(UV) run --no-sync python $$script || exit 1; done
+
+weights: install-dev
+	@$(UV) run --no-sync coe weights fetch
+
+install: uv
+	@$(UV) sync --locked --no-group dev --extra embedded --inexact
+
+install-dev: uv
+	@$(UV) sync --locked --extra embedded
+
+.PHONY: uv
+uv:
+	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet uv
+
+# Ask the embedded experts every prompt in data/ and train the shipped artefact on the outcomes.
+.PHONY: artefact
+artefact: install-dev weights
+	$(UV) run --no-sync python data/prompts/make.py
+	$(UV) run --no-sync coe collect --config coe/data/coe.yaml --run-code \
+		--prompts data/prompts/prompts.jsonl --out data/outcomes/embedded.parquet
+	$(UV) run --no-sync coe train --config coe/data/coe.yaml \
+		--outcomes data/outcomes/embedded.parquet --out coe/data/artefact
