@@ -1,0 +1,345 @@
+"""The nouns: frozen values without I/O. Units stand in names; ``None`` means "no ceiling"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from coe.errors import RequestError
+
+GENERAL = "general"
+"""The category of prompts that the category router does not recognise (Robust-CoE)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; ``text`` joins the text parts of the wire message."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Ceilings of one request. Every ceiling is positive and finite, or absent.
+
+    Raises
+    ------
+    RequestError
+        A ceiling is zero, negative, infinite or not a number; ``param`` names it.
+    """
+
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
+    energy_j: float | None = None
+    cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for axis, ceiling in self.ceilings().items():
+            if not (math.isfinite(ceiling) and ceiling > 0):
+                raise RequestError(
+                    f"{axis} must be a positive finite number, not {ceiling!r}",
+                    f"coe.budget.{axis}",
+                )
+
+    def ceilings(self) -> dict[str, float]:
+        """Present ceilings by axis name, in the order of the fields."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {axis: value for axis, value in values.items() if value is not None}
+
+    def tightened(self, other: Budget) -> Budget:
+        """The smaller ceiling of both on every axis."""
+        mine, theirs = self.ceilings(), other.ceilings()
+        return Budget(
+            **{a: min(mine.get(a, math.inf), theirs.get(a, math.inf)) for a in {*mine, *theirs}}
+        )
+
+    def after(self, elapsed_ms: float) -> Budget:
+        """What is left of the time ceilings; at least a millisecond, so that it stays valid."""
+        left = {
+            axis: max(ceiling - elapsed_ms, 1.0)
+            for axis, ceiling in self.ceilings().items()
+            if axis in ("latency_ms", "ttft_ms")
+        }
+        return replace(self, **left)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a unit of each resource is worth in points of quality (quality lies in [0, 1])."""
+
+    per_second: float = 0.0
+    per_joule: float = 0.0
+    per_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named budget policy: ceilings, prices, and what to do when nothing fits."""
+
+    name: str
+    budget: Budget = Budget()
+    prices: Prices = Prices()
+    on_infeasible: Literal["reject", "nearest"] = "reject"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """How fast one expert runs on one device, and what power that draws.
+
+    Prefill and decode are costed apart (MoE2's delay and energy model; reconstruction,
+    equations ours): ``TTFT = a I^2 + b I + c`` for I prompt tokens, ``O / v`` for O output
+    tokens, joules = watts of each phase times its duration.
+
+    Parameters
+    ----------
+    name : device and expert, for people.
+    ttft_a_ms, ttft_b_ms, ttft_c_ms : per squared prompt token, per prompt token, constant.
+    decode_tokens_per_s : output rate of one request alone.
+    prefill_w, decode_w : power drawn above idle by each phase.
+    scope : where the power is defined: a rail, the board, or the wall plug.
+    source : where the figures come from.
+    """
+
+    name: str
+    ttft_a_ms: float
+    ttft_b_ms: float
+    ttft_c_ms: float
+    decode_tokens_per_s: float
+    prefill_w: float
+    decode_w: float
+    scope: Literal["rail", "board", "wall"] = "board"
+    source: str = ""
+
+    def ttft_ms(self, prompt_tokens: float) -> float:
+        """Milliseconds to the first token."""
+        return (self.ttft_a_ms * prompt_tokens + self.ttft_b_ms) * prompt_tokens + self.ttft_c_ms
+
+    def decode_ms(self, output_tokens: float) -> float:
+        """Milliseconds to generate ``output_tokens``."""
+        return 1000.0 * output_tokens / self.decode_tokens_per_s
+
+    def energy_j(self, prompt_tokens: float, output_tokens: float) -> float:
+        """Joules of a whole request."""
+        prefill_j = self.prefill_w * self.ttft_ms(prompt_tokens) / 1000.0
+        return prefill_j + self.decode_w * self.decode_ms(output_tokens) / 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an answer of ``output_tokens`` takes; ``quality``, in [0, 1], is expected of it."""
+
+    quality: float
+    ttft_ms: float
+    latency_ms: float
+    energy_j: float
+    cost_usd: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSpec:
+    """What is known of an expert before it is asked.
+
+    Parameters
+    ----------
+    id : its public name, also accepted as the ``model`` of a request.
+    profile : its speed and power on the device it runs on.
+    params_b : parameters, in billions; 0 when unknown.
+    context_tokens : longest prompt plus answer.
+    slots : requests it serves at full speed at once.
+    usd_per_mtok_in, usd_per_mtok_out : price per million prompt and output tokens.
+    """
+
+    id: str
+    profile: DeviceProfile
+    params_b: float = 0.0
+    context_tokens: int = 4096
+    slots: int = 1
+    usd_per_mtok_in: float = 0.0
+    usd_per_mtok_out: float = 0.0
+
+    def estimate(
+        self,
+        quality: float,
+        prompt_tokens: float,
+        output_tokens: float,
+        load: Load | None = None,
+    ) -> Estimate:
+        """The estimate of one answer of ``output_tokens`` under the present ``load``."""
+        load = load or Load()
+        stretch = load.slowdown * max(1.0, (load.n_in_flight + 1) / self.slots)
+        ttft_ms = self.profile.ttft_ms(prompt_tokens) * stretch
+        return Estimate(
+            quality=quality,
+            ttft_ms=ttft_ms,
+            latency_ms=ttft_ms + self.profile.decode_ms(output_tokens) * stretch,
+            energy_j=self.profile.energy_j(prompt_tokens, output_tokens),
+            cost_usd=self.cost_usd(prompt_tokens, output_tokens),
+            output_tokens=output_tokens,
+        )
+
+    def cost_usd(self, prompt_tokens: float, output_tokens: float) -> float:
+        """Price of the tokens of one answer."""
+        return (
+            prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
+        ) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy an expert is: requests it is answering, and measured over predicted time."""
+
+    n_in_flight: int = 0
+    slowdown: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question, parsed and checked.
+
+    ``payload`` is the wire body without ``model`` and ``coe``: what is handed to the expert.
+    ``pinned`` names an expert to use without routing. ``allow`` (``None``: all) and ``deny``
+    restrict the candidates. ``max_tokens`` is the caller's cap on the length of each of
+    ``n_answers`` answers.
+    """
+
+    messages: tuple[Message, ...]
+    policy: Policy = Policy("default")
+    budget: Budget = Budget()
+    pinned: str | None = None
+    allow: frozenset[str] | None = None
+    deny: frozenset[str] = frozenset()
+    max_tokens: int | None = None
+    n_answers: int = 1
+    stream: bool = False
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The user turns, oldest first: the only text that a router ever sees."""
+        return "\n".join(m.text for m in self.messages if m.role == "user")
+
+    @property
+    def ceilings(self) -> Budget:
+        """The caller's budget and the policy's, whichever is tighter on each axis."""
+        return self.policy.budget.tightened(self.budget)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Estimated prompt length: four bytes a token, eight tokens of template a message."""
+        lengths = (len(m.text.encode(errors="replace")) for m in self.messages)
+        return sum(8 + (n_bytes + 3) // 4 for n_bytes in lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryGuess:
+    """What the category router makes of a prompt.
+
+    ``name`` is `GENERAL` when ``uncertain``; ``likeliest`` is the class of the largest
+    probability either way. ``entropy`` in nats; ``distance`` is the mean cosine distance to
+    the nearest training prompts, in [0, 2].
+    """
+
+    name: str
+    likeliest: str
+    probability: float
+    entropy: float
+    distance: float
+    uncertain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An expert that may answer, with an answer of mean length and one of cautious length."""
+
+    expert_id: str
+    predicted: Estimate
+    cautious: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """An expert that was considered, chosen or not, and why not."""
+
+    expert_id: str
+    estimate: Estimate
+    utility: float
+    violated: tuple[str, ...]
+    why_not: str
+    cautious: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The chosen experts with their weights, which sum to 1."""
+
+    expert_ids: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who answers a request, what is expected of the answer, and why.
+
+    Parameters
+    ----------
+    status : ``optimal``; ``nearest`` when no expert fits and the policy takes the one that
+        exceeds the budget least; ``pinned`` when the caller named the expert.
+    alternatives : every candidate that was not chosen, best utility first.
+    predicted, cautious : the answer of mean length, and one of a length that nine in ten do not
+        exceed. Prices are paid on the first, ceilings must hold for the second.
+    binding : the ceiling that keeps a better expert out; ``None`` when no ceiling does.
+    slack : per present ceiling, what the cautious estimate leaves of it.
+    max_tokens : cap on the answer's length; the caller's, or what the budget affords.
+    decide_ms : time the decision took.
+    """
+
+    decision_id: str
+    policy: str
+    status: Literal["optimal", "nearest", "pinned"]
+    category: CategoryGuess
+    selection: Selection
+    predicted: Estimate
+    cautious: Estimate
+    alternatives: tuple[Alternative, ...]
+    budget: Budget
+    binding: str | None
+    slack: Mapping[str, float]
+    max_tokens: int | None
+    why: str
+    decide_ms: float
+
+    @property
+    def expert_id(self) -> str:
+        """The expert of the largest weight."""
+        heaviest = max(self.selection.weights)
+        return self.selection.expert_ids[self.selection.weights.index(heaviest)]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an answer really took.
+
+    ``energy_source`` says whether ``energy_j`` was read from a meter or computed from the
+    device profile; ``tokens_source`` whether the expert stated its token counts or they were
+    counted from the stream. ``outcome``: ``complete``, ``cancelled`` by the caller, or
+    ``failed`` in mid-answer. ``failed_over`` lists experts that were tried before, in order.
+    """
+
+    decision_id: str
+    expert_id: str
+    outcome: Literal["complete", "cancelled", "failed"]
+    ttft_ms: float
+    latency_ms: float
+    prompt_tokens: int
+    output_tokens: int
+    tokens_source: Literal["stated", "counted"]
+    energy_j: float
+    energy_source: Literal["measured", "modelled"]
+    energy_scope: str
+    cost_usd: float
+    failed_over: tuple[str, ...] = ()

@@ -1,0 +1,136 @@
+"""Every error this package raises, as one tree.
+
+::
+
+    CoeError
+    ├── ConfigError            a configuration file is absent, malformed or inconsistent
+    ├── WeightsError           weights are absent, or are not the bytes the manifest promises
+    ├── ArtefactError          a trained artefact is absent, altered or of another schema
+    ├── OutcomesError          an outcome or prompt table has the wrong columns or values
+    ├── RequestError           the caller asked for something impossible
+    │   ├── UnknownExpertError     no such expert or budget policy
+    │   └── InfeasibleError        no expert fits the budget; carries the smallest that would do
+    └── ExpertError            an expert did not answer
+        ├── ExpertUnavailableError     not there: not started, crashed, refused the connection
+        ├── ExpertTimeoutError         there, but silent for longer than allowed
+        └── ExpertRejectedError        answered with an HTTP error of its own
+
+Every constructor argument reaches ``super().__init__``, so that an error survives pickling
+between processes.
+"""
+
+from __future__ import annotations
+
+
+class CoeError(Exception):
+    """Base of every error of this package. ``str(error)`` is one sentence a person can act on."""
+
+
+class ConfigError(CoeError):
+    """A configuration is absent, malformed or inconsistent; the message says where."""
+
+
+class WeightsError(CoeError):
+    """Weights are absent, or are not the bytes that the manifest promises."""
+
+
+class ArtefactError(CoeError):
+    """A trained artefact is absent, altered or of another schema."""
+
+
+class OutcomesError(CoeError):
+    """An outcome or prompt table has wrong columns or values."""
+
+
+class RequestError(CoeError):
+    """The caller asked for something impossible.
+
+    Parameters
+    ----------
+    message : what is wrong and what would be right.
+    param : the offending field of the request, such as ``"coe.budget.energy_j"``.
+    code : a short machine-readable word, such as ``"invalid_value"``.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message, param, code)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UnknownExpertError(RequestError):
+    """No expert or budget policy has the requested name."""
+
+    def __init__(
+        self, message: str, param: str | None = "model", code: str = "model_not_found"
+    ) -> None:
+        super().__init__(message, param, code)
+
+
+class InfeasibleError(RequestError):
+    """No expert fits the budget.
+
+    Parameters
+    ----------
+    message, param, code : as in `RequestError`; ``param`` names the binding ceiling.
+    needed : per ceiling, the smallest value that would admit an expert with all other
+        ceilings kept; ``None`` where no value of that ceiling alone would do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str = "budget_infeasible",
+        needed: dict[str, float | None] | None = None,
+    ) -> None:
+        super().__init__(message, param, code)
+        self.args = (message, param, code, needed)
+        self.needed = needed or {}
+
+
+class ExpertError(CoeError):
+    """An expert did not answer.
+
+    Parameters
+    ----------
+    expert_id : which one.
+    reason : why, in a few words, free of addresses and secrets.
+    """
+
+    def __init__(self, expert_id: str, reason: str) -> None:
+        super().__init__(expert_id, reason)
+        self.expert_id = expert_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"expert {self.expert_id!r}: {self.reason}"
+
+
+class ExpertUnavailableError(ExpertError):
+    """The expert is not there: not started, crashed, or it refused the connection."""
+
+
+class ExpertTimeoutError(ExpertError):
+    """The expert is there but stayed silent for longer than allowed."""
+
+
+class ExpertRejectedError(ExpertError):
+    """The expert answered with an HTTP error of its own.
+
+    Parameters
+    ----------
+    expert_id, reason : as in `ExpertError`.
+    status : the HTTP status of the expert's answer, 400 to 599.
+    body : the expert's answer, at most a few kilobytes.
+    """
+
+    def __init__(self, expert_id: str, reason: str, status: int, body: bytes = b"") -> None:
+        super().__init__(expert_id, reason)
+        self.args = (expert_id, reason, status, body)
+        self.status = status
+        self.body = body

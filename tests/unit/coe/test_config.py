@@ -1,0 +1,238 @@
+"""Configuration files: what they turn into, and what is said of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from coe.config import (
+    DATA,
+    EmbeddedSection,
+    HttpSection,
+    ReplaySection,
+    api_key,
+    find_config,
+    load_config,
+    load_policies,
+    weights_home,
+)
+from coe.core import Budget, DeviceProfile, ExpertSpec, Policy, Prices
+from coe.errors import ConfigError
+
+GOOD = """\
+devices:
+  board: {ttft_b_ms: 2.0, decode_tokens_per_s: 20, prefill_w: 8, decode_w: 4}
+experts:
+  - id: near
+    kind: replay
+    recording: answers.parquet
+    device: board
+  - id: far
+    kind: http
+    base_url: http://127.0.0.1:9/v1
+    device: board
+    slots: 3
+    usd_per_mtok_in: 0.5
+"""
+
+
+@pytest.fixture
+def complaint(tmp_path):
+    """What is said of a ``coe.yaml``, its folder cut off."""
+
+    def about(text, load=load_config):
+        path = tmp_path / "coe.yaml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError) as refused:
+            load(path)
+        return str(refused.value).replace(f"{tmp_path}/", "")
+
+    return about
+
+
+def test_the_shipped_configuration_loads():
+    config = load_config(DATA / "coe.yaml")
+    assert config.artefact == DATA / "artefact"
+    assert config.budgets == DATA / "budgets.yaml"
+    assert config.experts
+    assert all(isinstance(expert, EmbeddedSection) for expert in config.experts)
+    assert list(config.specs) == [expert.id for expert in config.experts]
+
+
+def test_the_shipped_policies_load():
+    policies = load_policies(DATA / "budgets.yaml")
+    assert "default" in policies
+    assert {name: policy.name for name, policy in policies.items()} == {n: n for n in policies}
+
+
+def test_an_expert_becomes_the_noun_that_the_deciding_layers_see(tmp_path):
+    (tmp_path / "coe.yaml").write_text(GOOD)
+    profile = DeviceProfile("board", 0.0, 2.0, 0.0, 20.0, 8.0, 4.0)
+    assert load_config(tmp_path / "coe.yaml").specs == {
+        "near": ExpertSpec("near", profile),
+        "far": ExpertSpec("far", profile, slots=3, usd_per_mtok_in=0.5),
+    }
+
+
+def test_a_policy_becomes_a_noun(tmp_path):
+    path = tmp_path / "budgets.yaml"
+    path.write_text(
+        "policies:\n"
+        "  default: {}\n"
+        "  eco:\n"
+        "    description: few joules\n"
+        "    ceilings: {energy_j: 60}\n"
+        "    prices: {per_joule: 0.5}\n"
+        "    on_infeasible: nearest\n"
+    )
+    assert load_policies(path) == {
+        "default": Policy("default"),
+        "eco": Policy("eco", Budget(energy_j=60), Prices(per_joule=0.5), "nearest", "few joules"),
+    }
+
+
+def test_relative_paths_are_relative_to_the_file_and_absolute_ones_are_kept(tmp_path):
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    text = GOOD + "artefact: trained/one\nbudgets: /srv/budgets.yaml\n"
+    (folder / "coe.yaml").write_text(text)
+    config = load_config(folder / "coe.yaml")
+    assert config.artefact == folder / "trained/one"
+    assert config.budgets == Path("/srv/budgets.yaml")
+    near = config.experts[0]
+    assert isinstance(near, ReplaySection)
+    assert near.recording == folder / "answers.parquet"
+
+
+def test_artefact_and_budgets_are_the_shipped_ones_unless_named(tmp_path):
+    (tmp_path / "coe.yaml").write_text(GOOD)
+    config = load_config(tmp_path / "coe.yaml")
+    assert (config.artefact, config.budgets) == (DATA / "artefact", DATA / "budgets.yaml")
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", "."])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
+    with pytest.raises(ConfigError, match="cannot be read") as refused:
+        load_config(tmp_path / name)
+    assert str(tmp_path / name) in str(refused.value)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "coe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "coe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("devices: [", "coe.yaml: not YAML: "),
+        ("devices:\n\tboard: 1\n", "line 2"),
+        ("when: 2026-13-45\n", "coe.yaml: not YAML: "),
+        ("", "coe.yaml: must hold a mapping of sections, not NoneType"),
+        ("- devices\n", "coe.yaml: must hold a mapping of sections, not list"),
+    ],
+)
+def test_a_file_that_is_not_a_yaml_mapping_is_refused(complaint, text, said):
+    assert said in complaint(text)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("    slots: 3\n", "    slots: 3\n    slots: 4\n", ":13: key 'slots' appears twice"),
+        ("    slots: 3\n", "    slot: 3\n", "coe.yaml:12: experts.1.slot: Extra inputs"),
+        ("slots: 3", "slots: none", "coe.yaml:12: experts.1.slots: Input should be a valid int"),
+        ("slots: 3", "slots: 0", "coe.yaml:12: experts.1.slots: Input should be greater than 0"),
+        ("prefill_w: 8", "prefill_w: -8", "coe.yaml:2: devices.board.prefill_w: Input should be"),
+        ("prefill_w: 8", "prefill_w: .nan", "devices.board.prefill_w: Input should be a finite"),
+        ("prefill_w: 8, ", "", "coe.yaml:2: devices.board.prefill_w: Field required"),
+        ("kind: http", "kind: smoke", "coe.yaml:8: experts.1: Input tag 'smoke'"),
+        ("http://127", "ftp://127", "coe.yaml:10: experts.1.base_url: String should match"),
+        ("id: far", "id: far away", "coe.yaml:8: experts.1.id: String should match"),
+        ("http:", "file:", ", not 'file://127.0.0.1:9/v1'"),
+        ("device: board", "device: bored", "unknown device 'bored': add it under devices"),
+        ("device: board", "device: bored", "or use one of board"),
+        ("id: far", "id: near", "expert id 'near' is used twice: ids must differ"),
+        ("id: far", "id: auto", "expert id 'auto' is reserved: choose another"),
+    ],
+)
+def test_a_wrong_field_is_named_with_file_line_value_and_remedy(complaint, right, wrong, said):
+    assert right in GOOD
+    assert said in complaint(GOOD.replace(right, wrong, 1))
+
+
+def test_every_wrong_field_gets_its_line(complaint):
+    lines = complaint(GOOD.replace("slots: 3", "slots: x").replace("decode_w: 4", "decode_w: y"))
+    assert [line.split(": ")[0] for line in lines.splitlines()] == ["coe.yaml:2", "coe.yaml:12"]
+
+
+@pytest.mark.parametrize("device", ["http", "replay", "embedded"])
+def test_a_device_may_be_called_like_a_kind_of_expert(complaint, device):
+    text = GOOD.replace("board", device).replace("prefill_w: 8", "prefill_w: x")
+    assert f"coe.yaml:2: devices.{device}.prefill_w: " in complaint(text)
+
+
+def test_without_experts_nothing_can_be_served(complaint):
+    said = complaint("devices: {}\nexperts: []\n")
+    assert "coe.yaml:2: experts: List should have at least 1 item" in said
+
+
+def test_budgets_without_a_default_policy_are_refused(complaint):
+    said = complaint("policies:\n  eco: {}\n", load_policies)
+    assert "there is no policy named 'default': add one" in said
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("ceilings: {energy_j: 0}", "policies.default.ceilings.energy_j: Input should be greater"),
+        ("ceilings: {energy: 1}", "policies.default.ceilings.energy: Extra inputs"),
+        ("prices: {per_joule: -1}", "policies.default.prices.per_joule: Input should be greater"),
+        ("on_infeasible: panic", "policies.default.on_infeasible: Input should be 'reject'"),
+    ],
+)
+def test_a_wrong_policy_is_named(complaint, field, said):
+    assert f"coe.yaml:3: {said}" in complaint(
+        f"policies:\n  default:\n    {field}\n", load_policies
+    )
+
+
+def test_the_configuration_is_looked_for_where_it_is_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COE_CONFIG", raising=False)
+    assert find_config(None) == DATA / "coe.yaml"
+    Path("coe.yaml").touch()
+    assert find_config(None) == Path("coe.yaml")
+    monkeypatch.setenv("COE_CONFIG", "/etc/coe.yaml")
+    assert find_config(None) == Path("/etc/coe.yaml")
+    assert find_config(Path("mine.yaml")) == Path("mine.yaml")
+
+
+def http_expert(**fields):
+    return HttpSection(id="far", device="board", kind="http", base_url="http://x/v1", **fields)
+
+
+def test_a_key_is_read_from_the_variable_that_the_expert_names(monkeypatch):
+    monkeypatch.setenv("FAR_KEY", "s3cret")
+    assert api_key(http_expert(api_key_env="FAR_KEY")) == "s3cret"
+    assert api_key(http_expert()) is None
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_key_that_is_not_set_is_named_with_its_expert(monkeypatch, value):
+    monkeypatch.delenv("FAR_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("FAR_KEY", value)
+    with pytest.raises(ConfigError, match=r"'far'.*FAR_KEY is not set: export it"):
+        api_key(http_expert(api_key_env="FAR_KEY"))
+
+
+def test_weights_live_where_the_environment_says(monkeypatch):
+    monkeypatch.delenv("COE_WEIGHTS", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert weights_home() == Path("/home/someone/.cache/coe/weights")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert weights_home() == Path("/var/cache/coe/weights")
+    monkeypatch.setenv("COE_WEIGHTS", "/srv/weights")
+    assert weights_home() == Path("/srv/weights")

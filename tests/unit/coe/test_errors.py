@@ -1,0 +1,90 @@
+"""Errors: one tree, and each survives the way between two processes."""
+
+import inspect
+from multiprocessing.reduction import ForkingPickler
+
+import pytest
+
+from coe import errors
+from coe.errors import (
+    ArtefactError,
+    CoeError,
+    ConfigError,
+    ExpertError,
+    ExpertRejectedError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+    InfeasibleError,
+    OutcomesError,
+    RequestError,
+    UnknownExpertError,
+    WeightsError,
+)
+
+ERRORS = [
+    CoeError("broken"),
+    ConfigError("coe.yaml:3: wrong"),
+    WeightsError("no weights"),
+    ArtefactError("altered"),
+    OutcomesError("no score"),
+    RequestError("too small", "coe.budget.energy_j", "too_small"),
+    UnknownExpertError("no expert is called 'x'", "coe.experts.deny", "gone"),
+    InfeasibleError("no", "coe.budget.ttft_ms", "none", {"ttft_ms": 3.0, "energy_j": None}),
+    ExpertError("a", "hiccup"),
+    ExpertUnavailableError("a", "not started"),
+    ExpertTimeoutError("a", "silent for 3 s"),
+    ExpertRejectedError("a", "answered HTTP 418", 418, b"teapot"),
+]
+
+
+def every_error():
+    found = {e for _, e in inspect.getmembers(errors, inspect.isclass)}
+    return {error for error in found if issubclass(error, BaseException)}
+
+
+def test_each_error_class_has_an_example_here():
+    assert every_error() == {type(error) for error in ERRORS}
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_with_all_its_attributes(error):
+    copy = ForkingPickler.loads(ForkingPickler.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), copy.args, vars(copy)) == (str(error), error.args, vars(error))
+
+
+def test_attributes_are_what_the_constructor_was_given():
+    infeasible = InfeasibleError("no", "p", "c", {"energy_j": 1.0})
+    assert (infeasible.message, infeasible.param, infeasible.code) == ("no", "p", "c")
+    assert infeasible.needed == {"energy_j": 1.0}
+    rejected = ExpertRejectedError("a", "r", 429, b"slow down")
+    assert (rejected.expert_id, rejected.reason) == ("a", "r")
+    assert (rejected.status, rejected.body) == (429, b"slow down")
+
+
+def test_defaults_say_what_clients_match_on():
+    assert (RequestError("m").param, RequestError("m").code) == (None, "invalid_value")
+    unknown = UnknownExpertError("m")
+    assert (unknown.param, unknown.code) == ("model", "model_not_found")
+    assert InfeasibleError("m").code == "budget_infeasible"
+    assert InfeasibleError("m").needed == {}
+
+
+def test_the_message_is_the_sentence_alone():
+    assert str(InfeasibleError("no expert fits", "p", needed={"energy_j": 1.0})) == "no expert fits"
+    assert str(ExpertTimeoutError("a", "silent")) == "expert 'a': silent"
+
+
+def test_errors_form_one_tree():
+    parents = {error.__name__: error.__base__.__name__ for error in every_error()}
+    assert parents == {
+        "CoeError": "Exception",
+        **dict.fromkeys(
+            ["ConfigError", "WeightsError", "ArtefactError", "OutcomesError"], "CoeError"
+        ),
+        **dict.fromkeys(["RequestError", "ExpertError"], "CoeError"),
+        **dict.fromkeys(["UnknownExpertError", "InfeasibleError"], "RequestError"),
+        **dict.fromkeys(
+            ["ExpertUnavailableError", "ExpertTimeoutError", "ExpertRejectedError"], "ExpertError"
+        ),
+    }
