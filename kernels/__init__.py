@@ -1,0 +1,1 @@
+"""Arrays in, arrays out. `coe.kernels.reference` holds the slow, obvious twin of each."""

@@ -1,0 +1,1 @@
+"""Deciding: numbers and budgets in, selection out. Sees numbers, never text."""
