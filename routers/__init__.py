@@ -1,0 +1,1 @@
+"""Learning: text in, numbers out. Never sees a budget."""
