@@ -1,0 +1,1 @@
+"""The outside world: HTTP, engine processes, files to fetch, the command line."""
