@@ -1,0 +1,221 @@
+"""A trained router on disk: a folder with ``manifest.json`` and arrays in safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from coe.core import DeviceProfile, ExpertSpec
+from coe.errors import ArtefactError
+from coe.routers.embed import Embedder
+from coe.routers.head import CategoryHead
+from coe.routers.quality import QualityTable
+
+SCHEMA = 1
+_ARRAYS = "arrays.safetensors"
+_MANIFEST = "manifest.json"
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """Everything that training learned.
+
+    Parameters
+    ----------
+    embedder : name of the embedder whose vectors the category router was trained on.
+    category : the fitted category router, frozen.
+    quality : the category-to-expert table; its categories are the router's, then "general".
+    experts : the experts as they were configured when their outcomes were collected.
+    canaries : prompts with the category they must get; asked before the artefact goes live.
+    training : provenance: hash of the outcomes, seed, counts, versions.
+    metrics : what `coe train` measured.
+    """
+
+    embedder: str
+    category: CategoryHead
+    quality: QualityTable
+    experts: tuple[ExpertSpec, ...]
+    canaries: tuple[tuple[str, str], ...]
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+    def check_canaries(self, embedder: Embedder) -> None:
+        """Ask the canary prompts.
+
+        Raises
+        ------
+        ArtefactError
+            The embedder is not the one of training, or a canary gets another category.
+        """
+        if embedder.name != self.embedder:
+            raise ArtefactError(
+                f"the artefact was trained on embedder {self.embedder!r}, not {embedder.name!r}"
+            )
+        if not self.canaries:
+            return
+        found = self.category.predict(embedder.embed([prompt for prompt, _ in self.canaries]))
+        for (prompt, expected), name in zip(self.canaries, found, strict=True):
+            if name != expected:
+                raise ArtefactError(
+                    f"canary prompt {prompt[:60]!r} gets category {str(name)!r}, not {expected!r}"
+                )
+
+    def save(self, folder: Path, embedder: Embedder | None = None) -> None:
+        """Write the artefact; ``folder`` is replaced as a whole or not at all.
+
+        Parameters
+        ----------
+        embedder : when given, what was written is read back and must answer its canaries
+            before it takes the place of an older artefact.
+
+        Raises
+        ------
+        ArtefactError
+            ``folder`` exists and is not an artefact, so it is not overwritten; or a canary
+            failed.
+        """
+        if folder.exists() and not (folder / _MANIFEST).exists():
+            raise ArtefactError(f"{folder} exists and is not an artefact: it is left alone")
+        arrays = save_tensors(self._tensors())
+        manifest = self._manifest({_ARRAYS: _fingerprint(arrays)})
+        document = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        staging.chmod(0o755)
+        (staging / _ARRAYS).write_bytes(arrays)
+        (staging / _MANIFEST).write_bytes(document.encode())
+        try:
+            if embedder is not None:
+                Artefact.load(staging).check_canaries(embedder)
+        except ArtefactError:
+            shutil.rmtree(staging)
+            raise
+        if folder.exists():
+            retired = staging.with_name(staging.name + "-old")
+            os.replace(folder, retired)
+            os.replace(staging, folder)
+            shutil.rmtree(retired)
+        else:
+            os.replace(staging, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Artefact:
+        """The artefact in ``folder``, every file checked against the manifest.
+
+        Raises
+        ------
+        ArtefactError
+            Something is absent, altered, malformed, or of another schema.
+        """
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_bytes())
+            arrays = (folder / _ARRAYS).read_bytes()
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{folder}: not a readable artefact: {error}") from error
+        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+            raise ArtefactError(f"{folder}: manifest schema is not {SCHEMA}: train it again")
+        try:
+            if manifest["files"][_ARRAYS] != _fingerprint(arrays):
+                raise ArtefactError(f"{folder}/{_ARRAYS}: not the bytes the manifest promises")
+            return cls._of(manifest, load_tensors(arrays))
+        except _MALFORMED as error:
+            raise ArtefactError(f"{folder}: malformed artefact: {error!r}") from error
+
+    def _tensors(self) -> dict[str, NDArray[Any]]:
+        tensors = {
+            "category.coef": self.category.coef_.astype(np.float32),
+            "category.intercept": self.category.intercept_.astype(np.float32),
+            "category.points": self.category.points_.astype(np.float16),
+            "quality.quality": self.quality.quality,
+            "quality.quality_se": self.quality.quality_se,
+            "quality.mean_tokens": self.quality.mean_tokens,
+            "quality.cautious_tokens": self.quality.cautious_tokens,
+        }
+        # safetensors writes an array's memory as it lies, whatever its order
+        return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+
+    def _manifest(self, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "embedder": self.embedder,
+            "categories": list(self.quality.categories),
+            "category_router": {
+                "n_neighbors": self.category.n_neighbors,
+                "entropy_threshold": _or_null(self.category.entropy_threshold),
+                "distance_threshold": _or_null(self.category.distance_threshold),
+            },
+            "experts": [asdict(spec) for spec in self.experts],
+            "files": dict(files),
+            "canaries": [list(pair) for pair in self.canaries],
+            "training": dict(self.training),
+            "metrics": dict(self.metrics),
+        }
+
+    @classmethod
+    def _of(cls, manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Artefact:
+        experts = tuple(_spec(row) for row in manifest["experts"])
+        categories = tuple(manifest["categories"])
+        table = QualityTable(
+            categories=categories,
+            expert_ids=tuple(spec.id for spec in experts),
+            quality=tensors["quality.quality"],
+            quality_se=tensors["quality.quality_se"],
+            mean_tokens=tensors["quality.mean_tokens"],
+            cautious_tokens=tensors["quality.cautious_tokens"],
+        )
+        if table.quality.shape != (len(categories), len(experts)):
+            raise ValueError(f"quality has shape {table.quality.shape}")
+        return cls(
+            embedder=manifest["embedder"],
+            category=_head(manifest["category_router"], categories[:-1], tensors),
+            quality=table,
+            experts=experts,
+            canaries=tuple((prompt, name) for prompt, name in manifest["canaries"]),
+            training=manifest["training"],
+            metrics=manifest["metrics"],
+        )
+
+
+def _head(
+    thresholds: Mapping[str, Any], classes: Sequence[str], tensors: Mapping[str, NDArray[Any]]
+) -> CategoryHead:
+    return CategoryHead(
+        classes_=np.array(classes),
+        coef_=tensors["category.coef"].astype(np.float64),
+        intercept_=tensors["category.intercept"].astype(np.float64),
+        points_=tensors["category.points"].astype(np.float32),
+        n_neighbors=thresholds["n_neighbors"],
+        entropy_threshold=_or_infinity(thresholds["entropy_threshold"]),
+        distance_threshold=_or_infinity(thresholds["distance_threshold"]),
+    )
+
+
+def _spec(row: Mapping[str, Any]) -> ExpertSpec:
+    return ExpertSpec(**{**row, "profile": DeviceProfile(**row["profile"])})
+
+
+def _or_null(threshold: float) -> float | None:
+    """A threshold as strict JSON: infinity becomes null."""
+    return None if threshold == np.inf else threshold
+
+
+def _or_infinity(threshold: float | None) -> float:
+    return np.inf if threshold is None else threshold
+
+
+def _fingerprint(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

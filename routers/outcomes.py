@@ -1,0 +1,200 @@
+"""Tables of prompts and of outcomes: what experts scored on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from coe.errors import OutcomesError
+
+_REQUIRED = ("prompt_id", "prompt", "split")
+_MEASURES = ("score", "tokens", "latency_ms", "energy_j", "cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What each expert scored on each prompt.
+
+    Parameters
+    ----------
+    prompt_ids, prompts, categories, splits : (n_prompts,); a category may be empty.
+    expert_ids : (n_experts,) names of the columns of the measures.
+    scores : (n_prompts, n_experts) in [0, 1]; NaN where unknown.
+    tokens, latency_ms, energy_j, cost_usd : likewise, non-negative; NaN where unknown.
+    sha256 : of the file they were read from.
+    """
+
+    prompt_ids: tuple[str, ...]
+    prompts: tuple[str, ...]
+    categories: NDArray[np.str_]
+    splits: NDArray[np.str_]
+    expert_ids: tuple[str, ...]
+    scores: NDArray[np.float64]
+    tokens: NDArray[np.float64]
+    latency_ms: NDArray[np.float64]
+    energy_j: NDArray[np.float64]
+    cost_usd: NDArray[np.float64]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> Outcomes:
+        """The table in a Parquet file.
+
+        Columns: ``prompt_id, prompt, split``, optionally ``category``, then per expert
+        ``score__<expert>`` and optionally ``tokens__``, ``latency_ms__``, ``energy_j__``,
+        ``cost_usd__``.
+
+        Raises
+        ------
+        OutcomesError
+            The file is absent or not Parquet, a column is missing or not numeric, a score
+            lies outside [0, 1], another measure is negative or infinite, ids repeat, an expert
+            has no score at all, or there are no prompts.
+        """
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise OutcomesError(f"{path}: not a readable Parquet file: {error}") from error
+        missing = [name for name in _REQUIRED if name not in table.column_names]
+        if missing:
+            raise OutcomesError(f"{path}: missing columns: {', '.join(missing)}")
+        expert_ids = tuple(c[7:] for c in table.column_names if c.startswith("score__"))
+        if not expert_ids:
+            raise OutcomesError(f"{path}: no column named score__<expert>")
+        if not table.num_rows:
+            raise OutcomesError(f"{path}: no prompts")
+        measures = {m: _matrix(table, m, expert_ids, path) for m in _MEASURES}
+        category = (
+            table["category"].to_pylist()
+            if "category" in table.column_names
+            else [None] * table.num_rows
+        )
+        outcomes = cls(
+            prompt_ids=tuple(table["prompt_id"].to_pylist()),
+            prompts=tuple(text or "" for text in table["prompt"].to_pylist()),
+            categories=np.array([name or "" for name in category]),
+            splits=np.array(table["split"].to_pylist()),
+            expert_ids=expert_ids,
+            scores=measures["score"],
+            tokens=measures["tokens"],
+            latency_ms=measures["latency_ms"],
+            energy_j=measures["energy_j"],
+            cost_usd=measures["cost_usd"],
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        outcomes._check(path)
+        return outcomes
+
+    def _check(self, path: Path) -> None:
+        if len(set(self.prompt_ids)) != len(self.prompt_ids):
+            raise OutcomesError(f"{path}: prompt_id is not unique")
+        self._check_range(path, "score", self.scores, 1.0, "in [0, 1]")
+        for measure in _MEASURES[1:]:
+            values = getattr(self, measure)
+            self._check_range(path, measure, values, np.finfo(float).max, "a finite amount")
+        known = ~np.isnan(self.scores)
+        for column, expert_id in enumerate(self.expert_ids):
+            if not known[:, column].any():
+                raise OutcomesError(f"{path}: score__{expert_id} holds no score")
+
+    def _check_range(
+        self, path: Path, measure: str, values: NDArray[np.float64], most: float, right: str
+    ) -> None:
+        outside = (values < 0) | (values > most)
+        if outside.any():
+            row, column = np.argwhere(outside)[0]
+            raise OutcomesError(
+                f"{path}: {measure}__{self.expert_ids[column]} of prompt "
+                f"{self.prompt_ids[row]!r} is {values[row, column]}, not {right}"
+            )
+
+    def rows(self, mask: NDArray[np.bool_]) -> Outcomes:
+        """The prompts where ``mask`` (n_prompts,) is true."""
+        keep = np.flatnonzero(mask)
+        return Outcomes(
+            prompt_ids=tuple(self.prompt_ids[i] for i in keep),
+            prompts=tuple(self.prompts[i] for i in keep),
+            categories=self.categories[keep],
+            splits=self.splits[keep],
+            expert_ids=self.expert_ids,
+            scores=self.scores[keep],
+            tokens=self.tokens[keep],
+            latency_ms=self.latency_ms[keep],
+            energy_j=self.energy_j[keep],
+            cost_usd=self.cost_usd[keep],
+            sha256=self.sha256,
+        )
+
+
+def write_outcomes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write outcome rows as Parquet, atomically: a reader sees the old file or the new one."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    # not `Table.from_pylist`: it drops the columns that the first row lacks
+    names = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file of prompts; ``prompt_id`` and ``prompt`` are checked.
+
+    Raises
+    ------
+    OutcomesError
+        The file is absent, a line is not a JSON object, a field is missing, or ids repeat;
+        the message names file and line.
+    """
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for where, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise OutcomesError(f"{where}: not JSON: {error.msg}") from error
+        if not isinstance(row, dict):
+            raise OutcomesError(f"{where}: not a JSON object")
+        for name in ("prompt_id", "prompt"):
+            if not isinstance(row.get(name), str) or not row[name]:
+                raise OutcomesError(f"{where}: field {name!r} must be a non-empty string")
+        if row["prompt_id"] in seen:
+            raise OutcomesError(f"{where}: prompt_id {row['prompt_id']!r} repeats")
+        seen.add(row["prompt_id"])
+        rows.append(row)
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutcomesError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line
+
+
+def _matrix(
+    table: pa.Table, measure: str, expert_ids: tuple[str, ...], path: Path
+) -> NDArray[np.float64]:
+    columns = []
+    for expert_id in expert_ids:
+        name = f"{measure}__{expert_id}"
+        if name in table.column_names:
+            try:
+                column = table[name].cast(pa.float64()).to_numpy()
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise OutcomesError(f"{path}: column {name} is not numeric") from error
+        else:
+            column = np.full(table.num_rows, np.nan)
+        columns.append(column)
+    return np.column_stack(columns)
