@@ -1,0 +1,163 @@
+"""The body of an answer: how it is written, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+DONE = b"data: [DONE]\n\n"
+_EVENT = b"\ndata:"
+_END_MARKS = (b"data: [DONE]", b"data:[DONE]")
+_KEPT_TAIL = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Token counts of an answer, and whether it came to its proper end.
+
+    ``prompt_tokens`` is ``None`` when the expert did not state it. ``stated`` is false when
+    ``output_tokens`` was counted from the events of the stream.
+    """
+
+    prompt_tokens: int | None
+    output_tokens: int
+    stated: bool
+    ended: bool
+
+
+@dataclass(slots=True)
+class AnswerMeter:
+    """Reads along while the pieces of a body pass, at the cost of a count per piece."""
+
+    stream: bool
+    _n_events: int = 0
+    _tail: bytes = b"\n"
+    _whole: list[bytes] = field(default_factory=list)
+
+    def feed(self, piece: bytes) -> None:
+        """Take note of the next piece."""
+        if not self.stream:
+            self._whole.append(piece)
+            self._n_events += not piece
+            return
+        # a marker may be split between two pieces: look at the seam too
+        seam = self._tail[-(len(_EVENT) - 1) :]
+        self._n_events += (seam + piece).count(_EVENT)
+        self._tail = (self._tail + piece)[-_KEPT_TAIL:]
+
+    def reading(self) -> Reading:
+        """What the pieces so far say."""
+        if not self.stream:
+            # besides one empty piece a token there is one for the role
+            return _read_document(b"".join(self._whole), max(0, self._n_events - 1))
+        ended = self._tail.rstrip().endswith(_END_MARKS)
+        usage = _last_usage(self._tail)
+        # besides one event a token there are the role, the finish reason and the end mark
+        counted = max(0, self._n_events - (3 if ended else 1))
+        return _reading(usage, counted, ended)
+
+
+def chunk(answer_id: str, expert_id: str, delta: dict[str, Any], finish: str | None) -> bytes:
+    """One server-sent event of a chat completion stream."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    document = {
+        "id": answer_id,
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": expert_id,
+        "choices": [choice],
+    }
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def completion(
+    answer_id: str, expert_id: str, text: str, prompt_tokens: int, output_tokens: int, finish: str
+) -> bytes:
+    """The JSON document of a chat completion."""
+    message = {"role": "assistant", "content": text}
+    return json.dumps(
+        {
+            "id": answer_id,
+            "object": "chat.completion",
+            "created": 0,
+            "model": expert_id,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": output_tokens,
+                "total_tokens": prompt_tokens + output_tokens,
+            },
+        }
+    ).encode()
+
+
+def pieces_of(
+    answer_id: str, expert_id: str, tokens: list[str], finish: str = "stop"
+) -> Iterator[bytes]:
+    """The events of a stream that says ``tokens``, the end mark included."""
+    yield chunk(answer_id, expert_id, {"role": "assistant", "content": ""}, None)
+    for token in tokens:
+        yield chunk(answer_id, expert_id, {"content": token}, None)
+    yield chunk(answer_id, expert_id, {}, finish)
+    yield DONE
+
+
+def _read_document(body: bytes, counted: int) -> Reading:
+    document = _object(body)
+    if document is None:
+        return Reading(None, counted, False, False)
+    return _reading(_usage(document), (_said_bytes(document) + 3) // 4, True)
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    """The JSON object that ``text`` holds, if it holds one."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _said_bytes(document: dict[str, Any]) -> int:
+    """Length of the text of all choices."""
+    n_bytes = 0
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        content = message.get("content") if isinstance(message, dict) else None
+        n_bytes += len(content.encode(errors="replace")) if isinstance(content, str) else 0
+    return n_bytes
+
+
+def _last_usage(tail: bytes) -> tuple[int, int] | None:
+    """Token counts in the last event that states them."""
+    for line in reversed(tail.splitlines()):
+        if line.startswith(b"data:") and (b'"usage"' in line or b'"timings"' in line):
+            document = _object(line[5:])
+            usage = _usage(document) if document else None
+            if usage is not None:
+                return usage
+    return None
+
+
+def _usage(document: dict[str, Any]) -> tuple[int, int] | None:
+    """Prompt and output tokens from ``usage``, or from llama.cpp's ``timings``."""
+    usage, timings = document.get("usage"), document.get("timings")
+    if isinstance(usage, dict):
+        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    elif isinstance(timings, dict):
+        cached, fresh = timings.get("cache_n", 0), timings.get("prompt_n")
+        known = isinstance(cached, int) and isinstance(fresh, int)
+        counts = (cached + fresh if known else None, timings.get("predicted_n"))
+    else:
+        return None
+    prompt, output = (n if isinstance(n, int) and 0 <= n < 10_000_000 else None for n in counts)
+    return None if prompt is None or output is None else (prompt, output)
+
+
+def _reading(usage: tuple[int, int] | None, counted: int, ended: bool) -> Reading:
+    if usage is None:
+        return Reading(None, counted, False, ended)
+    return Reading(usage[0], usage[1], True, ended)

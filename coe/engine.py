@@ -1,0 +1,233 @@
+"""One request from start to finish: decide, dispatch, fail over, meter, settle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from coe.answer import AnswerMeter
+from coe.core import Decision, ExpertSpec, Load, Receipt, Request
+from coe.errors import (
+    ExpertError,
+    ExpertRejectedError,
+    ExpertUnavailableError,
+    InfeasibleError,
+)
+from coe.experts.protocol import Expert
+from coe.router import Router
+
+_SMOOTHING = 0.2
+_FAILOVER_STATUSES = frozenset({401, 403, 404, 408, 429})
+
+
+@dataclass(slots=True)
+class Engine:
+    """Answers requests with the experts it was handed.
+
+    Parameters
+    ----------
+    router : decides.
+    experts : by id; every id is also one of the router's specs.
+    now : monotonic seconds.
+    """
+
+    router: Router
+    experts: Mapping[str, Expert]
+    now: Callable[[], float] = time.monotonic
+    _loads: dict[str, Load] = field(default_factory=dict)
+
+    def decide(self, request: Request) -> Decision:
+        """The decision for ``request`` under the present load, without answering."""
+        return self.router.decide(request, loads=self._loads)
+
+    async def answer(self, request: Request) -> Reply:
+        """The reply, its first piece in hand.
+
+        An expert that fails before its first piece is replaced by the next best one, as long
+        as one fits what is left of the budget. After the first piece nothing is retried.
+
+        Raises
+        ------
+        RequestError
+            As `Router.decide`.
+        ExpertError
+            Of the first expert tried, when no other could take over.
+        """
+        started = self.now()
+        decision = self.decide(request)
+        first_error: ExpertError | None = None
+        failed: list[str] = []
+        while True:
+            try:
+                return await self._begin(request, decision, tuple(failed), started)
+            except ExpertError as error:
+                first_error = first_error or error
+                if not _others_may_answer(error, request):
+                    raise
+                failed.append(decision.expert_id)
+                elapsed_ms = (self.now() - started) * 1000.0
+            try:
+                other = self.router.decide(
+                    request,
+                    budget=request.ceilings.after(elapsed_ms),
+                    loads=self._loads,
+                    excluded=frozenset(failed),
+                )
+            except InfeasibleError as error:
+                raise first_error from error
+            decision = replace(
+                other,
+                decision_id=decision.decision_id,
+                why=f"{', '.join(failed)} did not answer; {other.why}",
+            )
+
+    async def _begin(
+        self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
+    ) -> Reply:
+        expert_id = decision.expert_id
+        stretch = self._enter(expert_id)
+        dispatched = self.now()
+        reply = Reply(
+            engine=self,
+            request=request,
+            decision=decision,
+            spec=self.router.specs[expert_id],
+            failed_over=failed,
+            started=started,
+            dispatched=dispatched,
+            stretch=stretch,
+        )
+        try:
+            pieces = self.experts[expert_id].stream(request, decision.max_tokens)
+            reply.hold(await anext(pieces), pieces)
+        except StopAsyncIteration:
+            self.leave(expert_id)
+            raise ExpertUnavailableError(expert_id, "answered with nothing") from None
+        except BaseException:
+            self.leave(expert_id)
+            raise
+        return reply
+
+    def _enter(self, expert_id: str) -> float:
+        """Count a request in; returns by how much others stretch it."""
+        load = self._loads.get(expert_id, Load())
+        self._loads[expert_id] = replace(load, n_in_flight=load.n_in_flight + 1)
+        return max(1.0, (load.n_in_flight + 1) / self.router.specs[expert_id].slots)
+
+    def leave(self, expert_id: str, slowdown: float | None = None) -> None:
+        """Count a request out, and learn from its measured over predicted time."""
+        load = self._loads[expert_id]
+        learned = load.slowdown
+        if slowdown is not None:
+            bounded = min(max(slowdown, 0.1), 10.0)
+            learned += _SMOOTHING * (bounded - learned)
+        self._loads[expert_id] = Load(load.n_in_flight - 1, learned)
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer on its way.
+
+    ``receipt`` is ``None`` until the pieces have ended, were closed, or failed.
+    """
+
+    engine: Engine
+    request: Request
+    decision: Decision
+    spec: ExpertSpec
+    failed_over: tuple[str, ...]
+    started: float
+    dispatched: float
+    stretch: float
+    receipt: Receipt | None = None
+    _first: bytes = b""
+    _rest: AsyncIterator[bytes] | None = None
+    _first_at: float = 0.0
+    _meter: AnswerMeter = field(init=False, repr=False)
+
+    def hold(self, first: bytes, rest: AsyncIterator[bytes]) -> None:
+        """Keep the first piece, which has just come, and the iterator of the others."""
+        self._first, self._rest, self._first_at = first, rest, self.engine.now()
+        self._meter = AnswerMeter(self.request.stream)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
+
+        Raises
+        ------
+        ExpertError
+            The expert failed in mid-answer, or ended without a proper end.
+        """
+        assert self._rest is not None
+        meter = self._meter
+        outcome = "cancelled"
+        try:
+            meter.feed(self._first)
+            yield self._first
+            async for piece in self._rest:
+                meter.feed(piece)
+                yield piece
+            outcome = "complete"
+            if not meter.reading().ended:
+                outcome = "failed"
+                raise ExpertUnavailableError(self.spec.id, "the answer broke off")
+        except ExpertError:
+            outcome = "failed"
+            raise
+        finally:
+            self._settle(outcome)
+            await _close(self._rest)
+
+    async def close(self) -> None:
+        """Give up an answer whose pieces were never asked for; harmless otherwise."""
+        if self.receipt is None and self._rest is not None:
+            self._settle("cancelled")
+            await _close(self._rest)
+
+    def _settle(self, outcome: str) -> None:
+        # an iterator may be finalised after `close`: the first settlement counts
+        if self.receipt is not None:
+            return
+        ended = self.engine.now()
+        reading = self._meter.reading()
+        prompt_tokens = reading.prompt_tokens
+        if prompt_tokens is None:
+            prompt_tokens = self.request.prompt_tokens
+        profile = self.spec.profile
+        measured_ms = (ended - self.dispatched) * 1000.0
+        predicted_ms = profile.ttft_ms(prompt_tokens) + profile.decode_ms(reading.output_tokens)
+        complete = outcome == "complete" and predicted_ms > 0
+        slowdown = measured_ms / (predicted_ms * self.stretch) if complete else None
+        self.engine.leave(self.spec.id, slowdown)
+        self.receipt = Receipt(
+            decision_id=self.decision.decision_id,
+            expert_id=self.spec.id,
+            outcome=outcome,  # type: ignore[arg-type]
+            ttft_ms=(self._first_at - self.started) * 1000.0,
+            latency_ms=(ended - self.started) * 1000.0,
+            prompt_tokens=prompt_tokens,
+            output_tokens=reading.output_tokens,
+            tokens_source="stated" if reading.stated else "counted",
+            energy_j=profile.energy_j(prompt_tokens, reading.output_tokens),
+            energy_source="modelled",
+            energy_scope=profile.scope,
+            cost_usd=self.spec.cost_usd(prompt_tokens, reading.output_tokens),
+            failed_over=self.failed_over,
+        )
+
+
+def _others_may_answer(error: ExpertError, request: Request) -> bool:
+    """Whether another expert could do better than this error."""
+    if request.pinned:
+        return False
+    if isinstance(error, ExpertRejectedError):
+        return error.status >= 500 or error.status in _FAILOVER_STATUSES
+    return True
+
+
+async def _close(pieces: AsyncIterator[bytes]) -> None:
+    """Close an iterator that has a way to be closed."""
+    closing = getattr(pieces, "aclose", None)
+    if closing is not None:
+        await closing()

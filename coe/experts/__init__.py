@@ -1,0 +1,1 @@
+"""Experts: one verb, several homes."""

@@ -1,0 +1,144 @@
+"""Experts behind an OpenAI-compatible server, remote or on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import httpx
+
+from coe.assembly import Assembly
+from coe.core import Request
+from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
+
+_KEPT_ERROR_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class HttpExpert:
+    """An expert at a fixed address.
+
+    Parameters
+    ----------
+    expert_id : for errors.
+    client : shared connection pool; its transport decides the speed.
+    base_url : address up to and including ``/v1``.
+    upstream_model : the ``model`` that the server expects; the expert's id by default.
+    api_key : sent as bearer token.
+    first_token_timeout_s, idle_timeout_s : longest silence before the first piece and after it.
+    keep_alive : reuse the connection; off for servers that drop it after a stream.
+    """
+
+    expert_id: str
+    client: httpx.AsyncClient
+    base_url: str
+    upstream_model: str | None = None
+    api_key: str | None = None
+    connect_timeout_s: float = 3.0
+    first_token_timeout_s: float = 60.0
+    idle_timeout_s: float = 30.0
+    keep_alive: bool = True
+
+    async def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
+        """The answer's body as the server sends it, byte for byte."""
+        body = {**request.payload, "model": self.upstream_model or self.expert_id}
+        if max_tokens is not None:
+            body.pop("max_completion_tokens", None)
+            body["max_tokens"] = max_tokens
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key}"
+        if not self.keep_alive:
+            headers["connection"] = "close"
+        timeout = httpx.Timeout(self.first_token_timeout_s, connect=self.connect_timeout_s)
+        url = f"{self.base_url.rstrip('/')}/chat/completions"
+        try:
+            async with self.client.stream(
+                "POST", url, content=json.dumps(body), headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise await self._rejection(response)
+                silence_s = self.first_token_timeout_s
+                pieces = response.aiter_raw()
+                while piece := await self._next(pieces, silence_s):
+                    silence_s = self.idle_timeout_s
+                    yield piece
+        except httpx.ConnectTimeout as error:
+            raise ExpertUnavailableError(self.expert_id, "no connection in time") from error
+        except httpx.TimeoutException as error:
+            raise ExpertTimeoutError(self.expert_id, "no answer in time") from error
+        except httpx.HTTPError as error:
+            reason = f"connection failed ({type(error).__name__})"
+            raise ExpertUnavailableError(self.expert_id, reason) from error
+
+    async def _next(self, pieces: AsyncIterator[bytes], silence_s: float) -> bytes:
+        """The next piece; empty at the end."""
+        try:
+            async with asyncio.timeout(silence_s):
+                async for piece in pieces:
+                    if piece:
+                        return piece
+        except TimeoutError as error:
+            raise ExpertTimeoutError(self.expert_id, f"silent for {silence_s:g} s") from error
+        return b""
+
+    async def _rejection(self, response: httpx.Response) -> ExpertRejectedError:
+        body = (await response.aread())[:_KEPT_ERROR_BYTES]
+        return ExpertRejectedError(
+            self.expert_id, f"answered HTTP {response.status_code}", response.status_code, body
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedExpert:
+    """An expert in a llama.cpp process on this machine, whose address changes with restarts.
+
+    Parameters
+    ----------
+    address : the engine's present address, or ``None`` while it is not ready.
+    """
+
+    expert_id: str
+    client: httpx.AsyncClient
+    address: Callable[[], str | None]
+    first_token_timeout_s: float = 60.0
+    idle_timeout_s: float = 30.0
+
+    def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
+        """As `HttpExpert.stream`, from the engine's present address.
+
+        A whole answer is streamed inside, an empty piece for each event, because llama.cpp goes
+        on with a whole answer whose client has left, and ends a stream.
+        """
+        address = self.address()
+        if address is None:
+            raise ExpertUnavailableError(self.expert_id, "its engine is not running")
+        expert = HttpExpert(
+            expert_id=self.expert_id,
+            client=self.client,
+            base_url=f"{address}/v1",
+            first_token_timeout_s=self.first_token_timeout_s,
+            idle_timeout_s=self.idle_timeout_s,
+            # llama.cpp's server drops a connection after a stream now and then
+            keep_alive=False,
+        )
+        if request.stream:
+            return expert.stream(request, max_tokens)
+        return self._whole(expert, request, max_tokens)
+
+    async def _whole(
+        self, expert: HttpExpert, request: Request, max_tokens: int | None
+    ) -> AsyncIterator[bytes]:
+        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        inner = replace(request, stream=True, payload={**request.payload, **streamed})
+        assembly = Assembly()
+        async with aclosing(expert.stream(inner, max_tokens)) as pieces:
+            async for piece in pieces:
+                for _ in range(assembly.feed(piece)):
+                    yield b""
+        if not assembly.ended:
+            raise ExpertUnavailableError(self.expert_id, "the answer broke off")
+        yield assembly.document()

@@ -1,0 +1,217 @@
+"""Bodies of answers: what the meter reads from them, however they are cut."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coe.answer import DONE, AnswerMeter, Reading, chunk, completion, pieces_of
+
+TOKENS = ["Write", " data: here", "\n\ndata:", " [DONE]", ' "usage"', " für", " 世界", "!"]
+BODY = b"".join(pieces_of("chatcmpl-1", "a", TOKENS))
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+TIMINGS = {"cache_n": 4, "prompt_n": 7, "predicted_n": 9, "predicted_ms": 12.5}
+
+
+def event(**fields):
+    return b"data: " + json.dumps({"choices": [], **fields}).encode() + b"\n\n"
+
+
+def ending_with(last):
+    """``BODY`` with another event before its end mark."""
+    return BODY.removesuffix(DONE) + last + DONE
+
+
+def read(*pieces, stream=True):
+    meter = AnswerMeter(stream)
+    for piece in pieces:
+        meter.feed(piece)
+    return meter.reading()
+
+
+BODIES = [
+    (BODY, Reading(None, len(TOKENS), False, True)),
+    (BODY.removesuffix(DONE), Reading(None, len(TOKENS) + 1, False, False)),
+    (ending_with(event(usage=USAGE)), Reading(11, 7, True, True)),
+    (ending_with(event(timings=TIMINGS)), Reading(11, 9, True, True)),
+    (BODY.replace(b"\n", b"\r\n"), Reading(None, len(TOKENS), False, True)),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "reading"), BODIES, ids=["counted", "broken off", "usage", "timings", "crlf"]
+)
+def test_a_stream_reads_the_same_wherever_it_is_cut_in_two(body, reading):
+    for cut in range(len(body) + 1):
+        assert read(body[:cut], body[cut:]) == reading, cut
+
+
+@given(st.sampled_from(BODIES), st.lists(st.integers(0, 2000), max_size=30))
+def test_a_stream_reads_the_same_in_any_pieces(body_and_reading, cuts):
+    body, reading = body_and_reading
+    edges = [0, *sorted(cut % len(body) for cut in cuts), len(body)]
+    assert read(*(body[a:b] for a, b in pairwise(edges))) == reading
+
+
+def test_a_stream_reads_the_same_byte_by_byte():
+    for body, reading in BODIES:
+        assert read(*(bytes([byte]) for byte in body)) == reading
+
+
+def test_figures_are_still_found_at_the_end_of_a_long_stream():
+    long = b"".join(pieces_of("chatcmpl-1", "a", ["word "] * 5000)).removesuffix(DONE)
+    assert read(long, DONE) == Reading(None, 5000, False, True)
+    assert read(long, event(usage=USAGE), DONE) == Reading(11, 7, True, True)
+
+
+def test_usage_is_preferred_to_timings_and_the_last_statement_counts():
+    both = event(usage=USAGE, timings=TIMINGS)
+    assert read(BODY, both, DONE) == Reading(11, 7, True, True)
+    later = event(usage={"prompt_tokens": 11, "completion_tokens": 8})
+    assert read(BODY, both, later, DONE) == Reading(11, 8, True, True)
+    assert read(BODY, both, event(usage=None), DONE) == Reading(11, 7, True, True)
+
+
+def test_timings_without_a_cache_state_the_whole_prompt():
+    timings = {"prompt_n": 7, "predicted_n": 9}
+    assert read(ending_with(event(timings=timings))) == Reading(7, 9, True, True)
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+def test_the_space_after_the_colon_is_optional(space):
+    body = ending_with(event(usage=USAGE)).replace(b"data: ", b"data:" + space)
+    assert read(body) == Reading(11, 7, True, True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"usage": None},
+        {"usage": {}},
+        {"usage": 7},
+        {"usage": {"prompt_tokens": 5}},
+        {"usage": {"prompt_tokens": -1, "completion_tokens": 2}},
+        {"usage": {"prompt_tokens": "5", "completion_tokens": 2}},
+        {"usage": {"prompt_tokens": 10**12, "completion_tokens": 2}},
+        {"timings": {"prompt_n": None, "predicted_n": 3}},
+        {"timings": {"cache_n": None, "prompt_n": "5", "predicted_n": 3}},
+        {"timings": []},
+    ],
+)
+def test_figures_that_make_no_sense_count_as_not_stated(fields):
+    # one event more than the tokens: the meter takes it for one of them
+    assert read(ending_with(event(**fields))) == Reading(None, len(TOKENS) + 1, False, True)
+    assert read(json.dumps(fields).encode(), stream=False) == Reading(None, 0, False, True)
+
+
+def test_an_empty_stream_says_nothing_and_has_not_ended():
+    assert read() == read(b"") == Reading(None, 0, False, False)
+    assert read(DONE) == Reading(None, 0, False, True)
+
+
+def test_a_document_states_its_figures_in_any_pieces():
+    body = completion("chatcmpl-1", "a", "Grüße", 11, 7, "stop")
+    for cut in range(len(body)):
+        assert read(body[:cut], body[cut:], stream=False) == Reading(11, 7, True, True)
+    assert read(json.dumps({"timings": TIMINGS}).encode(), stream=False) == Reading(
+        11, 9, True, True
+    )
+
+
+def test_a_document_without_figures_is_counted_at_four_bytes_a_token():
+    document = json.loads(completion("chatcmpl-1", "a", "Grüße!", 11, 7, "stop"))
+    del document["usage"]
+    assert read(json.dumps(document).encode(), stream=False) == Reading(None, 2, False, True)
+
+
+def test_a_document_may_hold_half_a_surrogate_pair():
+    body = b'{"choices": [{"message": {"content": "\\ud83d"}}]}'
+    assert read(body, stream=False) == Reading(None, 1, False, True)
+
+
+def test_empty_pieces_tell_of_the_tokens_of_a_whole_answer_that_breaks_off():
+    # one for the role, then one a token
+    assert read(b"", b"", b"", stream=False) == Reading(None, 2, False, False)
+    assert read(b"", stream=False) == Reading(None, 0, False, False)
+
+
+def test_a_whole_answer_is_worth_more_than_its_empty_pieces():
+    body = completion("chatcmpl-1", "a", "Hello", 11, 7, "stop")
+    assert read(*[b""] * 4, body, stream=False) == Reading(11, 7, True, True)
+
+
+def test_half_a_document_has_not_ended():
+    body = completion("chatcmpl-1", "a", "Hello", 11, 7, "stop")
+    for cut in range(len(body)):
+        assert read(body[:cut], stream=False) == Reading(None, 0, False, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>502</html>",
+        b"\xff\xfe",
+        b"null",
+        b"[1]",
+        b'"text"',
+        b"[" * 100_000,
+        b'{"a":' * 3_000,
+    ],
+)
+def test_a_body_that_is_no_json_object_says_nothing_and_has_not_ended(body):
+    assert read(body, stream=False) == Reading(None, 0, False, False)
+    assert not read(b'data: {"usage"' + body, stream=True).ended
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [7, {"a": 1}, [7], [{"message": 7}], [{"message": {"content": [{"text": "hi"}]}}], [{}], None],
+)
+def test_a_document_of_strange_choices_says_nothing(choices):
+    body = json.dumps({"choices": choices}).encode()
+    assert read(body, stream=False) == Reading(None, 0, False, True)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["usage", "timings", "choices", "message", "content", "prompt_n"]),
+            inner,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_no_json_confuses_the_meter(value):
+    body = json.dumps(value).encode()
+    assert read(body, stream=False).ended == isinstance(value, dict)
+    assert read(b"data: " + body + b"\n\n", DONE).ended
+
+
+@given(st.binary(min_size=1, max_size=60), st.binary(min_size=1, max_size=60))
+def test_no_bytes_confuse_the_meter(one, other):
+    for stream in (True, False):
+        assert read(one, other, stream=stream) == read(one + other, stream=stream)
+
+
+def test_the_pieces_of_a_stream_are_events_that_say_the_tokens():
+    *events, done = pieces_of("chatcmpl-1", "a", TOKENS, "length")
+    assert done == DONE
+    documents = [json.loads(e.removeprefix(b"data: ")) for e in events]
+    choices = [d["choices"][0] for d in documents]
+    assert "".join(c["delta"].get("content", "") for c in choices) == "".join(TOKENS)
+    assert [c["finish_reason"] for c in choices] == [None] * (len(TOKENS) + 1) + ["length"]
+    assert {(d["id"], d["model"], d["object"]) for d in documents} == {
+        ("chatcmpl-1", "a", "chat.completion.chunk")
+    }
+
+
+def test_an_event_is_one_line_whatever_it_says():
+    assert chunk("id", "a", {"content": "one\ntwo\r\n\n"}, None).strip().count(b"\n") == 0

@@ -1,0 +1,483 @@
+"""The engine: dispatch, failover, metering, settlement. Time is a clock that obeys."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from coe.answer import DONE, completion, pieces_of
+from coe.core import Budget, Message, Policy, Request
+from coe.engine import Engine
+from coe.errors import (
+    ExpertError,
+    ExpertRejectedError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+    InfeasibleError,
+    UnknownExpertError,
+)
+from coe.experts.stub import StubExpert
+
+REJECT, NEAREST = Policy("reject"), Policy("nearest", on_infeasible="nearest")
+SILENT = ExpertTimeoutError("good", "silent")
+# what `StubExpert` says to its first question
+STREAM = b"".join(pieces_of("chatcmpl-stub-1", "good", ["Hello", " there", "."]))
+
+
+@dataclass
+class Script:
+    """An expert whose pieces are written out: bytes to send, errors to raise, seconds to take."""
+
+    clock: Callable
+    steps: list
+    fails_to_close: bool = False
+
+    async def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
+        try:
+            for step in self.steps:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, bytes):
+                    yield step
+                else:
+                    await self.clock.sleep(step)
+        finally:
+            if self.fails_to_close:
+                raise ExpertUnavailableError("good", "would not close")
+
+
+@dataclass
+class Rig:
+    """An engine over experts "good", "fair" and "poor", best first, with nobody else about."""
+
+    engine: Engine
+    experts: dict
+
+    def stretch(self, expert_id: str) -> float:
+        """How many times its idle time the router now expects of an expert."""
+        return self.engine.decide(ask(pinned=expert_id)).predicted.ttft_ms / 100.0
+
+    def in_flight(self) -> dict[str, int]:
+        """Requests that each expert is answering: each stretches the next by one idle time.
+
+        As long as nobody is slower or faster than its profile.
+        """
+        return {name: round(self.stretch(name) - 1, 6) for name in self.experts}
+
+
+def ask(stream=True, policy=REJECT, **fields):
+    return Request((Message("user", "some code"),), policy, stream=stream, **fields)
+
+
+@pytest.fixture
+def rig(make_spec, make_router, clock):
+    """Experts that take 100 ms to the first token and 10 ms for each of 100 tokens."""
+
+    def build(**unusual):
+        # six pieces, three of them tokens, in the 130 ms that the profile promises
+        experts = {
+            name: StubExpert(name, token_s=0.13 / 6, sleep=clock.sleep)
+            for name in ("good", "fair", "poor")
+        } | unusual
+        specs = [make_spec(expert_id) for expert_id in experts]
+        router = make_router(specs, [[0.9, 0.6, 0.3]] * 3)
+        return Rig(Engine(router, experts, now=clock), experts)
+
+    return build
+
+
+def failing(expert_id, error=None, **fields):
+    error = error or ExpertUnavailableError(expert_id, "not started")
+    return StubExpert(expert_id, error=error, **fields)
+
+
+async def drain(reply):
+    return b"".join([piece async for piece in reply.pieces()])
+
+
+async def drain_to_error(reply):
+    """The error in which the pieces end, and the bytes before it."""
+    body = b""
+    try:
+        async for piece in reply.pieces():
+            body += piece
+    except ExpertError as error:
+        return error, body
+    raise AssertionError("the pieces came to a good end")
+
+
+IDLE = {"good": 0, "fair": 0, "poor": 0}
+
+
+# ---- bytes
+
+
+async def test_a_stream_passes_untouched(rig):
+    reply = await rig().engine.answer(ask())
+    assert await drain(reply) == STREAM
+    assert reply.receipt.outcome == "complete"
+
+
+async def test_a_document_passes_untouched(rig):
+    reply = await rig().engine.answer(ask(stream=False))
+    assert await drain(reply) == completion("chatcmpl-stub-1", "good", "Hello there.", 5, 3, "stop")
+    assert reply.receipt.outcome == "complete"
+
+
+async def test_pieces_keep_the_edges_they_came_with(rig, clock):
+    pieces = [STREAM[:7], STREAM[7:50], STREAM[50:]]
+    reply = await rig(good=Script(clock, pieces)).engine.answer(ask())
+    assert [piece async for piece in reply.pieces()] == pieces
+
+
+async def test_the_expert_gets_the_request_and_the_cap(rig):
+    r = rig()
+    request = ask(max_tokens=2)
+    await drain(await r.engine.answer(request))
+    assert (r.experts["good"].requests, r.experts["good"].caps) == ([request], [2])
+
+
+# ---- failover
+
+
+async def test_an_expert_that_fails_before_its_first_piece_is_replaced(rig):
+    r = rig(good=failing("good"))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.decision.expert_id == reply.receipt.expert_id == "fair"
+    assert reply.failed_over == reply.receipt.failed_over == ("good",)
+    assert reply.decision.why.startswith("good did not answer; ")
+    assert reply.receipt.decision_id == reply.decision.decision_id
+    assert r.in_flight() == IDLE
+
+
+async def test_an_expert_that_answers_with_nothing_is_replaced(rig, clock):
+    r = rig(good=Script(clock, []))
+    reply = await r.engine.answer(ask())
+    assert reply.failed_over == ("good",)
+    await drain(reply)
+    assert r.in_flight() == IDLE
+
+
+async def test_experts_are_tried_best_first_each_once(rig):
+    r = rig(good=failing("good"), fair=failing("fair"))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.receipt.failed_over == ("good", "fair")
+    assert reply.receipt.expert_id == "poor"
+    assert [len(r.experts[name].requests) for name in IDLE] == [1, 1, 1]
+    assert r.in_flight() == IDLE
+
+
+async def test_when_all_fail_the_first_error_is_raised(rig):
+    errors = {name: ExpertUnavailableError(name, f"{name} is down") for name in IDLE}
+    r = rig(**{name: failing(name, error) for name, error in errors.items()})
+    with pytest.raises(ExpertUnavailableError) as raised:
+        await r.engine.answer(ask())
+    assert raised.value is errors["good"]
+    assert r.in_flight() == IDLE
+
+
+async def test_after_the_first_piece_nothing_is_retried(rig):
+    r = rig(good=failing("good", SILENT, error_after=2))
+    reply = await r.engine.answer(ask())
+    error, body = await drain_to_error(reply)
+    assert error is SILENT
+    assert STREAM.startswith(body)
+    assert body
+    assert reply.receipt.outcome == "failed"
+    assert r.experts["fair"].requests == []
+    assert r.in_flight() == IDLE
+
+
+async def test_a_pinned_expert_is_never_replaced(rig):
+    r = rig(good=failing("good"))
+    with pytest.raises(ExpertUnavailableError):
+        await r.engine.answer(ask(pinned="good"))
+    assert r.experts["fair"].requests == []
+    assert r.in_flight() == IDLE
+
+
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+async def test_a_rejection_that_is_the_caller_s_fault_is_handed_on(rig, status):
+    error = ExpertRejectedError("good", f"answered HTTP {status}", status)
+    r = rig(good=failing("good", error))
+    with pytest.raises(ExpertRejectedError) as raised:
+        await r.engine.answer(ask())
+    assert raised.value is error
+    assert r.experts["fair"].requests == []
+    assert r.in_flight() == IDLE
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 500, 502, 503, 529, 599])
+async def test_a_rejection_that_is_not_the_caller_s_fault_is_failed_over(rig, status):
+    error = ExpertRejectedError("good", f"answered HTTP {status}", status)
+    r = rig(good=failing("good", error))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.receipt.failed_over == ("good",)
+    assert r.in_flight() == IDLE
+
+
+async def test_failover_keeps_to_the_caller_s_experts(rig):
+    r = rig(good=failing("good"))
+    with pytest.raises(ExpertUnavailableError):
+        await r.engine.answer(ask(deny=frozenset({"fair", "poor"})))
+    assert r.experts["fair"].requests == r.experts["poor"].requests == []
+
+
+async def test_what_is_wrong_with_a_request_is_said_before_any_expert_is_asked(rig):
+    r = rig()
+    with pytest.raises(UnknownExpertError):
+        await r.engine.answer(ask(pinned="nobody"))
+    with pytest.raises(InfeasibleError):
+        await r.engine.answer(ask(budget=Budget(energy_j=0.5)))
+    assert all(expert.requests == [] for expert in r.experts.values())
+
+
+async def test_a_crash_of_an_expert_is_not_hidden_and_leaves_no_trace(rig, clock):
+    r = rig(good=Script(clock, [ZeroDivisionError()]))
+    with pytest.raises(ZeroDivisionError):
+        await r.engine.answer(ask())
+    assert r.in_flight() == IDLE
+
+
+# ---- the budget left after a failed attempt
+
+
+async def test_a_failed_attempt_eats_of_the_time_but_not_of_the_joules(rig, clock):
+    r = rig(good=Script(clock, [0.5, SILENT]))
+    budget = Budget(latency_ms=2000.0, ttft_ms=1500.0, energy_j=100.0)
+    reply = await r.engine.answer(ask(budget=budget))
+    assert reply.decision.budget == Budget(latency_ms=1500.0, ttft_ms=1000.0, energy_j=100.0)
+    await reply.close()
+
+
+async def test_each_failed_attempt_is_counted_once(rig, clock):
+    r = rig(good=Script(clock, [0.25, SILENT]), fair=Script(clock, [0.25, SILENT]))
+    reply = await r.engine.answer(ask(budget=Budget(latency_ms=2000.0)))
+    assert reply.decision.expert_id == "poor"
+    assert reply.decision.budget == Budget(latency_ms=1500.0)
+    await reply.close()
+
+
+async def test_no_expert_is_tried_that_does_not_fit_in_the_time_left(rig, clock):
+    # an answer takes 1.1 s
+    r = rig(good=Script(clock, [0.5, SILENT]))
+    with pytest.raises(ExpertTimeoutError) as raised:
+        await r.engine.answer(ask(budget=Budget(latency_ms=1500.0)))
+    assert raised.value is SILENT
+    assert r.experts["fair"].requests == []
+    assert r.in_flight() == IDLE
+
+
+async def test_under_the_policy_nearest_a_late_answer_is_better_than_none(rig, clock):
+    r = rig(good=Script(clock, [0.5, SILENT]))
+    reply = await r.engine.answer(ask(policy=NEAREST, budget=Budget(latency_ms=1500.0)))
+    assert (reply.decision.status, reply.decision.expert_id) == ("nearest", "fair")
+    await reply.close()
+
+
+# ---- broken off, cancelled, never begun
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_without_a_proper_end_has_failed(rig, clock, stream):
+    half = STREAM.removesuffix(DONE) if stream else b'{"choices": ['
+    r = rig(good=Script(clock, [half]))
+    reply = await r.engine.answer(ask(stream=stream))
+    error, body = await drain_to_error(reply)
+    assert isinstance(error, ExpertUnavailableError)
+    assert body == half
+    assert reply.receipt.outcome == "failed"
+    assert r.in_flight() == IDLE
+
+
+async def test_a_client_that_leaves_cancels_the_answer(rig):
+    r = rig()
+    reply = await r.engine.answer(ask())
+    pieces = reply.pieces()
+    await anext(pieces)
+    await anext(pieces)
+    assert r.in_flight() == IDLE | {"good": 1}
+    assert reply.receipt is None
+    await pieces.aclose()
+    assert r.experts["good"].n_closed == 1
+    assert reply.receipt.outcome == "cancelled"
+    assert reply.receipt.output_tokens == 1
+    assert r.in_flight() == IDLE
+
+
+async def test_a_reply_that_was_never_begun_can_be_closed(rig):
+    r = rig()
+    reply = await r.engine.answer(ask())
+    assert r.in_flight() == IDLE | {"good": 1}
+    await reply.close()
+    assert r.experts["good"].n_closed == 1
+    assert (reply.receipt.outcome, reply.receipt.output_tokens) == ("cancelled", 0)
+    assert r.in_flight() == IDLE
+
+
+async def test_closing_after_the_end_changes_nothing(rig):
+    r = rig()
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    receipt = reply.receipt
+    await reply.close()
+    assert reply.receipt is receipt
+    assert r.in_flight() == IDLE
+
+
+async def test_closing_in_the_middle_settles_once(rig):
+    # a web server may close the reply while the iterator still waits to be finalised
+    r = rig()
+    reply = await r.engine.answer(ask())
+    pieces = reply.pieces()
+    await anext(pieces)
+    await anext(pieces)
+    await reply.close()
+    receipt = reply.receipt
+    assert (receipt.outcome, receipt.output_tokens) == ("cancelled", 1)
+    await pieces.aclose()
+    assert reply.receipt is receipt
+    assert r.in_flight() == IDLE
+
+
+async def test_the_empty_pieces_of_a_whole_answer_tell_how_far_it_came(rig, clock):
+    # one for the role, two for tokens
+    r = rig(good=Script(clock, [b"", b"", b"", 1.0, b"{}"]))
+    reply = await r.engine.answer(ask(stream=False))
+    pieces = reply.pieces()
+    assert [await anext(pieces) for _ in range(3)] == [b""] * 3
+    await pieces.aclose()
+    assert (reply.receipt.outcome, reply.receipt.output_tokens) == ("cancelled", 2)
+    assert reply.receipt.latency_ms == 0.0
+
+
+async def test_an_expert_that_fails_while_it_is_closed_is_still_counted_out(rig, clock):
+    r = rig(good=Script(clock, [STREAM[:50], STREAM[50:]], fails_to_close=True))
+    begun, unbegun = [await r.engine.answer(ask(pinned="good")) for _ in range(2)]
+    pieces = begun.pieces()
+    await anext(pieces)
+    with pytest.raises(ExpertUnavailableError):
+        await pieces.aclose()
+    with pytest.raises(ExpertUnavailableError):
+        await unbegun.close()
+    assert (begun.receipt.outcome, unbegun.receipt.outcome) == ("cancelled", "cancelled")
+    assert r.in_flight() == IDLE
+
+
+async def test_requests_in_flight_are_counted_each(rig):
+    r = rig()
+    replies = [await r.engine.answer(ask(pinned="good")) for _ in range(3)]
+    assert r.in_flight() == IDLE | {"good": 3}
+    for reply in replies:
+        await reply.close()
+    assert r.in_flight() == IDLE
+
+
+async def test_a_busy_expert_is_passed_over_when_it_would_be_late(rig):
+    # idle an answer takes 1.1 s, beside another one 2.2 s
+    r = rig()
+    first = await r.engine.answer(ask(budget=Budget(latency_ms=2000.0)))
+    second = await r.engine.answer(ask(budget=Budget(latency_ms=2000.0)))
+    assert (first.decision.expert_id, second.decision.expert_id) == ("good", "fair")
+    await first.close()
+    await second.close()
+
+
+# ---- receipts
+
+
+async def test_a_receipt_states_what_the_clock_and_the_expert_say(rig, clock, make_spec):
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 50}}\n\n'
+    steps = [0.25, STREAM.removesuffix(DONE), 0.5, usage + DONE]
+    r = rig(good=Script(clock, steps))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    receipt, profile = reply.receipt, make_spec("good").profile
+    assert (receipt.ttft_ms, receipt.latency_ms) == (250.0, 750.0)
+    assert (receipt.prompt_tokens, receipt.output_tokens) == (9, 50)
+    assert receipt.tokens_source == "stated"
+    assert receipt.energy_j == profile.energy_j(9, 50)
+    assert (receipt.energy_source, receipt.energy_scope) == ("modelled", "board")
+    assert (receipt.expert_id, receipt.failed_over) == ("good", ())
+
+
+async def test_a_receipt_of_an_expert_that_states_nothing_is_counted(rig):
+    request = ask()
+    reply = await rig().engine.answer(request)
+    await drain(reply)
+    assert reply.receipt.tokens_source == "counted"
+    assert reply.receipt.output_tokens == 3
+    assert reply.receipt.prompt_tokens == request.prompt_tokens
+
+
+async def test_a_receipt_costs_what_its_tokens_cost(make_spec, make_router, clock):
+    spec = make_spec("good", usd_per_mtok_in=2.0, usd_per_mtok_out=8.0)
+    engine = Engine(make_router([spec], [[0.9]] * 3), {"good": StubExpert("good")}, now=clock)
+    reply = await engine.answer(ask(stream=False))
+    await drain(reply)
+    # the stub states 5 tokens of prompt and 3 of answer
+    assert reply.receipt.cost_usd == spec.cost_usd(5, 3)
+
+
+async def test_the_time_of_a_receipt_begins_before_the_failed_attempt(rig, clock):
+    r = rig(good=Script(clock, [0.5, SILENT]), fair=Script(clock, [0.25, STREAM]))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert (reply.receipt.ttft_ms, reply.receipt.latency_ms) == (750.0, 750.0)
+
+
+# ---- learning
+
+
+async def test_a_slow_expert_is_learned_to_be_slow_little_by_little(rig, clock):
+    # three tokens are predicted to take 130 ms; these take twice as long
+    r = rig(good=Script(clock, [0.26, STREAM]))
+    seen = [1.0]
+    for _ in range(30):
+        await drain(await r.engine.answer(ask(pinned="good")))
+        seen.append(r.stretch("good"))
+    assert seen == sorted(seen)
+    assert all(1.0 <= s <= 2.0 for s in seen)
+    assert seen[1] < 1.5
+    assert seen[-1] == pytest.approx(2.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(1e6, 10.0), (0.0, 0.1)])
+async def test_what_is_learned_is_bounded(rig, clock, seconds, bound):
+    r = rig(good=Script(clock, [seconds, STREAM]))
+    for _ in range(100):
+        await drain(await r.engine.answer(ask(pinned="good")))
+    assert r.stretch("good") == pytest.approx(bound)
+
+
+async def test_an_expert_that_keeps_its_profile_is_not_slow(rig, clock):
+    r = rig(good=Script(clock, [0.13, STREAM]))
+    await drain(await r.engine.answer(ask(pinned="good")))
+    assert r.stretch("good") == pytest.approx(1.0)
+
+
+async def test_being_one_of_two_is_not_taken_for_slowness(rig, clock):
+    r = rig(good=Script(clock, [STREAM[:50], 0.26, STREAM[50:]]))
+    held = await r.engine.answer(ask(pinned="good"))
+    beside = await r.engine.answer(ask(pinned="good"))
+    await drain(beside)
+    await held.close()
+    assert r.stretch("good") == pytest.approx(1.0)
+
+
+async def test_nothing_is_learned_from_answers_without_an_end(rig, clock):
+    r = rig(good=Script(clock, [STREAM[:50], 100.0, SILENT]))
+    reply = await r.engine.answer(ask(pinned="good"))
+    await drain_to_error(reply)
+    await (await r.engine.answer(ask(pinned="good"))).close()
+    assert r.stretch("good") == 1.0
+
+
+async def test_one_expert_s_slowness_says_nothing_of_another(rig, clock):
+    r = rig(good=Script(clock, [10.0, STREAM]))
+    await drain(await r.engine.answer(ask()))
+    assert r.stretch("good") > 1.0
+    assert r.stretch("fair") == 1.0
