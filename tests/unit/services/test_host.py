@@ -1,0 +1,127 @@
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from coe.errors import WeightsError
+from coe.services.host.process import EngineHost, Watch
+
+ENGINE = """
+import http.server, json, sys, threading
+class Engine(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response({status})
+        self.send_header("content-length", "0")
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print("chatter before the address")
+print(json.dumps({{"address": f"http://127.0.0.1:{{server.server_port}}"}}), flush=True)
+sys.stdin.read()
+"""
+QUICK = Watch(
+    start_timeout_s=20, health_period_s=0.05, health_timeout_s=2, first_delay_s=0.01, n_crashes=3
+)
+
+
+def command(program):
+    return lambda: [sys.executable, "-c", program]
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is watched is another process
+            await asyncio.sleep(0.02)
+
+
+def alive(process_id):
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_ready_engine_has_an_address_and_ends_on_stop():
+    states = []
+    host = EngineHost(
+        "e",
+        command(ENGINE.format(status=200)),
+        watch=QUICK,
+        on_change=lambda h: states.append(h.state),
+    )
+    assert host.address is None
+    await host.start()
+    assert await host.settled() == "ready"
+    assert host.address.startswith("http://127.0.0.1:")
+    process_id = host.process_id
+    await host.stop()
+    assert host.address is None
+    assert not alive(process_id)
+    assert states == ["starting", "ready", "stopped"]
+
+
+async def test_a_killed_engine_comes_back_with_another_process():
+    host = EngineHost("e", command(ENGINE.format(status=200)), watch=QUICK)
+    await host.start()
+    await host.settled()
+    first = host.process_id
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: host.state == "ready" and host.process_id not in (None, first))
+    assert host.n_starts == 2
+    await host.stop()
+
+
+async def test_an_unhealthy_engine_is_restarted():
+    host = EngineHost("e", command(ENGINE.format(status=500)), watch=QUICK)
+    await host.start()
+    await until(lambda: host.n_starts >= 2)
+    await host.stop()
+
+
+async def test_a_crash_loop_ends_in_failed_with_the_engines_last_words():
+    program = "import sys; sys.stderr.write('no such file: weights'); sys.exit(3)"
+    host = EngineHost("e", command(program), watch=QUICK)
+    await host.start()
+    assert await host.settled() == "starting" or host.state == "failed"
+    await until(lambda: host.state == "failed")
+    assert host.n_starts == QUICK.n_crashes
+    assert "no such file: weights" in host.reason
+    await host.stop()
+
+
+async def test_weights_that_cannot_be_verified_fail_at_once():
+    def prepare():
+        raise WeightsError("altered")
+
+    host = EngineHost("e", prepare, watch=QUICK)
+    await host.start()
+    assert await host.settled() == "failed"
+    assert (host.n_starts, host.reason) == (0, "altered")
+    await host.stop()
+
+
+async def test_an_engine_that_never_announces_itself_is_ended():
+    watch = Watch(start_timeout_s=0.3, first_delay_s=0.01, n_crashes=1)
+    host = EngineHost("e", command("import sys; sys.stdin.read()"), watch=watch)
+    await host.start()
+    await until(lambda: host.state == "failed")
+    assert "did not start" in host.reason
+    assert host.process_id is None
+    await host.stop()
+
+
+async def test_stopping_twice_or_unstarted_is_harmless():
+    host = EngineHost("e", command(""), watch=QUICK)
+    await host.stop()
+    await host.stop()
+    assert host.state == "stopped"
+
+
+@pytest.mark.parametrize(("crashes", "delay_s"), [(1, 0.25), (2, 0.5), (4, 2.0), (20, 30.0)])
+def test_backoff_doubles_up_to_its_limit(crashes, delay_s):
+    assert Watch().delay_s(crashes) == delay_s
