@@ -1,0 +1,128 @@
+"""``coe chat``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from coe.config import Config
+from coe.errors import ExpertUnavailableError, RequestError
+from coe.services.cli.console import configuration, notes, print_json, say
+from coe.services.cli.serve import gateway_on, listen
+
+_PROBE_S = 0.5
+_ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+
+
+def run(
+    prompt: str,
+    model: str,
+    ceilings: Mapping[str, float | None],
+    max_tokens: int | None,
+    url: str | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask the running gateway, or one that lives for this question.
+
+    Raises
+    ------
+    RequestError
+        The gateway refused the question.
+    ExpertError
+        No expert answered.
+    """
+    config = configuration(config_path, quiet=True)
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "stream": True,
+        "coe": {"budget": {k: v for k, v in ceilings.items() if v is not None}},
+    }
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    asyncio.run(_ask(body, url, config, as_json))
+
+
+async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json: bool) -> None:
+    async with AsyncExitStack() as stack:
+        base = url or await _running_gateway(config) or await _own_gateway(config, stack)
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=base, timeout=_ANSWER_TIMEOUT)
+        )
+        answer: list[str] = []
+        try:
+            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.is_error:
+                    raise _refusal(json.loads(await response.aread()))
+                decision_id = response.headers["x-coe-decision-id"]
+                async for text in _texts(response):
+                    answer.append(text)
+                    if not as_json:
+                        sys.stdout.write(text)
+                        sys.stdout.flush()
+        except httpx.HTTPError as error:
+            raise ExpertUnavailableError("gateway", f"{base}: {error}") from error
+        decision = (await client.get(f"/v1/decisions/{decision_id}")).json()
+    if as_json:
+        print_json({"answer": "".join(answer), "decision": decision})
+        return
+    sys.stdout.write("\n")
+    notes.print(_summary(decision), style="dim", markup=False)
+
+
+async def _own_gateway(config: Config, stack: AsyncExitStack) -> str:
+    """The address of a gateway that lives as long as ``stack``, its experts ready."""
+    say("no gateway is running: starting the experts for this question")
+    listener = stack.enter_context(listen("127.0.0.1", 0))
+    url, runtime = await stack.enter_async_context(gateway_on(config, listener, say))
+    await runtime.fleet.settled()
+    return url
+
+
+async def _running_gateway(config: Config) -> str | None:
+    """The address of the configured gateway, if one answers there."""
+    url = f"http://{config.gateway.host}:{config.gateway.port}"
+    try:
+        async with httpx.AsyncClient(timeout=_PROBE_S) as client:
+            response = await client.get(f"{url}/readyz")
+            is_coe = "experts" in response.json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return url if is_coe else None
+
+
+async def _texts(response: httpx.Response) -> AsyncIterator[str]:
+    """The pieces of text in a stream of chat completion events."""
+    async for line in response.aiter_lines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        event = json.loads(line[6:])
+        if "error" in event:
+            raise _refusal(event)
+        for choice in event.get("choices") or []:
+            if text := choice["delta"].get("content"):
+                yield text
+
+
+def _refusal(document: Mapping[str, Any]) -> RequestError | ExpertUnavailableError:
+    error = document["error"]
+    if error["type"] == "invalid_request_error":
+        return RequestError(error["message"], error["param"], error["code"])
+    return ExpertUnavailableError("gateway", error["message"])
+
+
+def _summary(decision: Mapping[str, Any]) -> str:
+    """One line: expert, category, milliseconds, joules, why."""
+    receipt = decision["receipt"]
+    return (
+        f"[{receipt['expert_id']} | {decision['category']} | {receipt['latency_ms']:.0f} ms | "
+        f"{receipt['energy_j']:.2g} J {receipt['energy_source']} | {decision['why']}]"
+    )

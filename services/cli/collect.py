@@ -1,0 +1,73 @@
+"""``coe collect``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coe.config import Config
+from coe.routers.outcomes import Outcomes, read_prompts
+from coe.services.cli.console import configuration, print_json, progress_bar, say
+from coe.services.collect import collect
+from coe.services.fleet import running
+
+
+def run(
+    prompts_path: Path,
+    out: Path,
+    experts: Sequence[str] | None,
+    concurrency: int,
+    run_code: bool,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask, score, write; then print what each expert scored.
+
+    Raises
+    ------
+    ConfigError, OutcomesError
+        A file is wrong.
+    """
+    prompts = read_prompts(prompts_path)
+    config = configuration(config_path)
+    remarks = asyncio.run(_collect(config, prompts, out, experts, concurrency, run_code))
+    outcomes = Outcomes.read(out)
+    n_scored = np.sum(~np.isnan(outcomes.scores), axis=0).tolist()
+    means = np.nanmean(outcomes.scores, axis=0).tolist()
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "n_prompts": len(outcomes.prompts),
+                "n_scored": dict(zip(outcomes.expert_ids, n_scored, strict=True)),
+                "mean_score": dict(zip(outcomes.expert_ids, means, strict=True)),
+                "remarks": remarks,
+            }
+        )
+        return
+    for remark in remarks:
+        say(remark)
+    for name, mean, n in zip(outcomes.expert_ids, means, n_scored, strict=True):
+        say(f"{name}: mean score {mean:.3f} on {n} prompts")
+    say(f"wrote {out}")
+
+
+async def _collect(
+    config: Config,
+    prompts: Sequence[Mapping[str, Any]],
+    out: Path,
+    experts: Sequence[str] | None,
+    concurrency: int,
+    run_code: bool,
+) -> list[str]:
+    async with running(config, say, experts or None) as fleet:
+        await fleet.settled()
+        with progress_bar() as bar:
+            tasks = {name: bar.add_task(name, total=len(prompts)) for name in fleet.experts}
+            return await collect(
+                fleet, prompts, out, concurrency, run_code, lambda name: bar.advance(tasks[name])
+            )

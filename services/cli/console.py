@@ -1,0 +1,86 @@
+"""What every verb shares: where things are printed, and how errors end the program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from coe.config import DATA, Config, find_config, load_config
+from coe.errors import CoeError, ConfigError, OutcomesError, RequestError
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="coe.yaml; by default $COE_CONFIG, ./coe.yaml, then the embedded default.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.")
+]
+
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress, remarks and errors. Results alone go to standard output."""
+
+
+def say(line: str) -> None:
+    """One remark on standard error."""
+    notes.print(line, markup=False)
+
+
+def configuration(path: Path | None, quiet: bool = False) -> Config:
+    """The configuration to use; says which one unless ``quiet``."""
+    found = find_config(path)
+    config = load_config(found)
+    if not quiet:
+        say(f"configuration: {'embedded default' if found.parent == DATA else found}")
+    return config
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def errors_explained() -> Iterator[None]:
+    """End the program with one line and the right exit code when something is wrong.
+
+    2 for what the user can correct in the call or the files, 1 for everything else.
+    """
+    try:
+        yield
+    except CoeError as error:
+        notes.print(f"error: {error}", markup=False, style="red")
+        wrong_input = isinstance(error, ConfigError | OutcomesError | RequestError)
+        raise typer.Exit(2 if wrong_input else 1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def progress_bar() -> Progress:
+    """Counted work: name, bar, done of total, elapsed, remaining."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=notes,
+    )

@@ -1,0 +1,148 @@
+"""``coe doctor``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from coe.config import (
+    Config,
+    EmbeddedSection,
+    ExpertSection,
+    find_config,
+    load_config,
+    load_policies,
+    weights_home,
+)
+from coe.errors import CoeError
+from coe.router import Router
+from coe.services.cli.console import notes, print_json
+from coe.services.fleet import embedded_weights, missing
+from coe.services.weights import verified
+
+_GIB = 1024**3
+_NEEDED_BYTES = 2 * _GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    status: Literal["ok", "warning", "failed"]
+    detail: str
+    remedy: str = ""
+
+
+def run(config_path: Path | None, as_json: bool) -> None:
+    """Print every finding; exit code 1 when one of them failed."""
+    findings = list(_examine(find_config(config_path)))
+    failed = any(finding.status == "failed" for finding in findings)
+    if as_json:
+        print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
+    else:
+        marks = {
+            "ok": "[green]ok[/]     ",
+            "warning": "[yellow]warning[/]",
+            "failed": "[red]failed[/] ",
+        }
+        for finding in findings:
+            notes.print(f"{marks[finding.status]} ", end="")
+            notes.print(f"{finding.subject}: {finding.detail}", markup=False)
+            if finding.remedy:
+                notes.print(f"        mend it: {finding.remedy}", markup=False)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _examine(path: Path) -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}")
+    yield _memory()
+    config: Config | None = None
+    try:
+        config = load_config(path)
+        yield Finding("configuration", "ok", str(path))
+    except CoeError as error:
+        yield Finding("configuration", "failed", str(error), "correct the lines named above")
+    if config is None:
+        return
+    yield _attempt(
+        "budgets",
+        lambda: "policies " + ", ".join(load_policies(config.budgets)),
+        "correct the lines named above",
+    )
+    yield _attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
+    experts = [_expert(section) for section in config.experts]
+    yield from experts
+    if not any(finding.status == "ok" for finding in experts):
+        yield Finding("experts", "failed", "none can run", "mend at least one of the above")
+    yield _port(config)
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = len(os.sched_getaffinity(0))
+    detail = f"{cores} cores, {total / _GIB:.1f} GiB of memory"
+    if total < _NEEDED_BYTES:
+        remedy = "run fewer experts here; the embedded two need about 1 GiB together"
+        return Finding("machine", "warning", detail, remedy)
+    return Finding("machine", "ok", detail)
+
+
+def _artefact(config: Config) -> str:
+    router = Router.load(config.artefact, list(config.specs.values()))
+    unknown = config.specs.keys() - set(router.artefact.quality.expert_ids)
+    note = f"; not trained, only by name: {', '.join(sorted(unknown))}" if unknown else ""
+    return f"{config.artefact}, knows {', '.join(router.artefact.quality.expert_ids)}{note}"
+
+
+def _expert(section: ExpertSection) -> Finding:
+    subject = f"expert {section.id}"
+    try:
+        reason = missing(section)
+        if reason:
+            what, _, remedy = reason.rpartition(": ")
+            return Finding(subject, "warning", what or reason, remedy)
+        if isinstance(section, EmbeddedSection):
+            if complaint := _engine_complaint():
+                remedy = "install the system library it names, such as libgomp1"
+                return Finding(subject, "failed", complaint, remedy)
+            path = verified(embedded_weights(section), weights_home())
+            return Finding(subject, "ok", f"weights verified, {path}")
+    except CoeError as error:
+        return Finding(subject, "failed", str(error), "coe weights fetch")
+    return Finding(subject, "ok", section.kind)
+
+
+@cache
+def _engine_complaint() -> str:
+    """Why llama.cpp cannot be loaded here; empty when it can. Tried in a child process."""
+    command = [sys.executable, "-c", "import xllamacpp"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason"])[-1]
+
+
+def _port(config: Config) -> Finding:
+    address = (config.gateway.host, config.gateway.port)
+    try:
+        socket.create_server(address).close()
+    except OSError as error:
+        remedy = "a gateway may be running already; else choose another with --port"
+        return Finding("port", "warning", f"{address[0]}:{address[1]}: {error.strerror}", remedy)
+    return Finding("port", "ok", f"{address[0]}:{address[1]} is free")
+
+
+def _attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(subject, "ok", check())
+    except CoeError as error:
+        return Finding(subject, "failed", str(error), remedy)

@@ -1,0 +1,169 @@
+"""The verbs and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import coe
+from coe.services.cli.console import ConfigOption, JsonOption, errors_explained
+
+app = typer.Typer(
+    help="Route every prompt to the expert that answers it best within its budget.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+weights_app = typer.Typer(help="Fetch and check the weights of embedded experts.")
+app.add_typer(weights_app, name="weights", no_args_is_help=True)
+
+BudgetOption = Annotated[
+    str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")
+]
+EnergyOption = Annotated[float | None, typer.Option(help="Ceiling in joules.")]
+LatencyOption = Annotated[float | None, typer.Option(help="Ceiling in milliseconds.")]
+CostOption = Annotated[float | None, typer.Option(help="Ceiling in US dollars.")]
+PromptArgument = Annotated[str, typer.Argument(help="The prompt.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"coe {coe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Route every prompt to the expert that answers it best within its budget."""
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+) -> None:
+    """Start the gateway and its experts."""
+    from coe.services.cli.serve import run
+
+    with errors_explained():
+        run(config, host, port)
+
+
+@app.command()
+def chat(
+    prompt: PromptArgument,
+    budget: BudgetOption = "default",
+    model: Annotated[str | None, typer.Option(help="An expert's id instead of a policy.")] = None,
+    energy_j: EnergyOption = None,
+    latency_ms: LatencyOption = None,
+    cost_usd: CostOption = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    url: Annotated[str | None, typer.Option(help="A running gateway.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask, print the answer as it streams, then who answered and why."""
+    from coe.services.cli.chat import run
+
+    ceilings = {"energy_j": energy_j, "latency_ms": latency_ms, "cost_usd": cost_usd}
+    with errors_explained():
+        run(prompt, model or f"auto:{budget}", ceilings, max_tokens, url, config, as_json)
+
+
+@app.command()
+def route(
+    prompt: PromptArgument,
+    budget: BudgetOption = "default",
+    energy_j: EnergyOption = None,
+    latency_ms: LatencyOption = None,
+    cost_usd: CostOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide who would answer, without asking anyone."""
+    from coe.services.cli.route import run
+
+    ceilings = {"energy_j": energy_j, "latency_ms": latency_ms, "cost_usd": cost_usd}
+    with errors_explained():
+        run(prompt, budget, ceilings, config, as_json)
+
+
+@app.command()
+def collect(
+    prompts: Annotated[Path, typer.Option(help="JSON Lines with prompt_id, prompt, check.")],
+    out: Annotated[Path, typer.Option(help="Outcome table to write (Parquet).")],
+    expert: Annotated[list[str] | None, typer.Option(help="Only these experts.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once per expert.")] = 1,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Run programs that experts wrote, to score them.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run experts over prompts, score the answers, write the outcomes."""
+    from coe.services.cli.collect import run
+
+    with errors_explained():
+        run(prompts, out, expert, concurrency, run_code, config, as_json)
+
+
+@app.command()
+def train(
+    outcomes: Annotated[Path, typer.Option(help="Outcome table (Parquet).")],
+    out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn a router from outcomes."""
+    from coe.services.cli.train import run
+
+    with errors_explained():
+        run(outcomes, out, config, as_json)
+
+
+@app.command()
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check this machine and the configuration, and say what to mend."""
+    from coe.services.cli.doctor import run
+
+    with errors_explained():
+        run(config, as_json)
+
+
+@weights_app.command("list")
+def weights_list(as_json: JsonOption = False) -> None:
+    """What the manifest holds, and what is here."""
+    from coe.services.cli.weights import show
+
+    with errors_explained():
+        show(as_json)
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="All by default.")] = None,
+    optional: Annotated[
+        bool, typer.Option("--optional", help="Succeed when at least one is here.")
+    ] = False,
+) -> None:
+    """Fetch what is missing, by pinned hash."""
+    from coe.services.cli.weights import fetch_all
+
+    with errors_explained():
+        fetch_all(names, optional)
+
+
+@weights_app.command("verify")
+def weights_verify(as_json: JsonOption = False) -> None:
+    """Check the hash of everything that is here."""
+    from coe.services.cli.weights import verify_all
+
+    with errors_explained():
+        verify_all(as_json)

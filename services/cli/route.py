@@ -1,0 +1,78 @@
+"""``coe route``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from coe.config import load_policies
+from coe.core import Budget, Decision, Message, Request
+from coe.errors import ConfigError, UnknownExpertError
+from coe.router import Router
+from coe.services.cli.console import configuration, print_json, say
+from coe.services.fleet import missing
+from coe.services.wire import decision_document
+
+
+def run(
+    prompt: str,
+    policy: str,
+    ceilings: Mapping[str, float | None],
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the decision for one prompt; no expert is started.
+
+    Raises
+    ------
+    ConfigError, ArtefactError
+        The configuration or the artefact is wrong, or no expert can run here.
+    RequestError
+        The policy does not exist, or no expert fits the budget.
+    """
+    config = configuration(config_path, quiet=True)
+    policies = load_policies(config.budgets)
+    if policy not in policies:
+        raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
+    specs = []
+    for section in config.experts:
+        reason = missing(section)
+        if reason:
+            say(f"expert {section.id} is left out: {reason}")
+        else:
+            specs.append(config.spec(section))
+    if not specs:
+        raise ConfigError("no expert can run here: `coe doctor` says what is missing")
+    decision = Router.load(config.artefact, specs).decide(
+        Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
+    )
+    if as_json:
+        print_json(decision_document(decision))
+    else:
+        _print(decision)
+
+
+def _print(decision: Decision) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("expert", "quality", "first token", "answer", "energy", "cost", "verdict"):
+        justify: Any = "left" if heading in ("expert", "verdict") else "right"
+        table.add_column(heading, justify=justify)
+    rows = [(decision.expert_id, decision.predicted, "chosen")]
+    rows += [(other.expert_id, other.estimate, other.why_not) for other in decision.alternatives]
+    for name, estimate, verdict in rows:
+        table.add_row(
+            name,
+            f"{estimate.quality:.2f}",
+            f"{estimate.ttft_ms:,.0f} ms",
+            f"{estimate.latency_ms:,.0f} ms",
+            f"{estimate.energy_j:.3g} J",
+            f"${estimate.cost_usd:.2g}",
+            verdict,
+        )
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(decision.why, markup=False)
+    out.print(table)

@@ -1,0 +1,138 @@
+"""``coe serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from coe.config import Config
+from coe.errors import ConfigError
+from coe.services.cli.console import configuration, say
+from coe.services.fleet import Say
+from coe.services.gateway import Gateway
+from coe.services.runtime import Runtime, serving
+
+
+def run(config_path: Path | None, host: str | None, port: int | None) -> None:
+    """Serve until interrupted.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is wrong or the address is taken.
+    """
+    config = configuration(config_path)
+    listener = listen(
+        config.gateway.host if host is None else host, config.gateway.port if port is None else port
+    )
+    runner = asyncio.Runner(loop_factory=_loop)
+    with runner, listener:
+        runner.run(_serve(config, listener))
+
+
+async def _serve(config: Config, listener: socket.socket) -> None:
+    async with serving(config, say) as runtime:
+        server = _server(runtime)
+        say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
+        announcement = asyncio.create_task(_announce(runtime, _url(listener)))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, server.handle_exit, number, None)
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            announcement.cancel()
+
+
+async def _announce(runtime: Runtime, url: str) -> None:
+    """Say how to ask, once somebody can answer."""
+    states = [await host.settled() for host in runtime.fleet.hosts.values()]
+    if states and "ready" not in states:
+        say("no expert is ready: `coe doctor` says what to mend")
+        return
+    say(
+        "ready. Ask it:\n"
+        "  coe chat 'What is 17 * 6?'\n"
+        f"  curl {url}/v1/chat/completions -H 'content-type: application/json' "
+        """-d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'"""
+    )
+
+
+@asynccontextmanager
+async def gateway_on(
+    config: Config, listener: socket.socket, say: Say = lambda line: None
+) -> AsyncIterator[tuple[str, Runtime]]:
+    """Address and runtime of a gateway that lives in this event loop for the time being.
+
+    Raises
+    ------
+    ConfigError, ArtefactError
+        As `coe.services.runtime.serving`.
+    """
+    async with serving(config, say) as runtime:
+        server = _server(runtime)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield _url(listener), runtime
+        finally:
+            server.should_exit = True
+            await task
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to its owner.
+
+    uvicorn's own ends the process by the signal once it has drained, before the engines behind
+    the gateway could be ended.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(runtime: Runtime) -> uvicorn.Server:
+    return _Server(
+        uvicorn.Config(
+            Gateway(runtime).app(),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=20,
+            server_header=False,
+            lifespan="off",
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises
+    ------
+    ConfigError
+        The address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}: choose another with --port"
+        ) from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()

@@ -1,0 +1,44 @@
+"""``coe train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coe.routers.category import CategoryRouter
+from coe.routers.embed import MEANING_DIM, load_default
+from coe.routers.outcomes import Outcomes
+from coe.routers.train import train
+from coe.services.cli.console import configuration, notes, print_json, say
+
+
+def run(outcomes_path: Path, out: Path, config_path: Path | None, as_json: bool) -> None:
+    """Train, save, and print what was measured on the dev split.
+
+    Raises
+    ------
+    ConfigError, OutcomesError, ArtefactError
+        A file is wrong, or ``out`` holds something that is not an artefact.
+    """
+    specs = configuration(config_path, quiet=True).specs
+    outcomes = Outcomes.read(outcomes_path)
+    for name in outcomes.expert_ids:
+        if name not in specs:
+            say(f"expert {name} is not configured: it is trained, its speed and power are unknown")
+    embedder = load_default()
+    with notes.status("reading") as status:
+        estimator = CategoryRouter(distance_features=MEANING_DIM)
+        artefact = train(outcomes, embedder, specs, estimator, progress=status.update)
+    artefact.save(out, embedder)
+    if as_json:
+        print_json({"out": str(out), "training": artefact.training, "metrics": artefact.metrics})
+        return
+    figures = artefact.metrics
+    say(f"trained on {artefact.training['n_train']} prompts, measured on {figures['n_prompts']}:")
+    if figures["n_prompts"]:
+        say(f"  category accuracy {figures['category_accuracy']:.3f}")
+        say(f"  coverage          {figures['coverage']:.3f}")
+        for name, score in figures["score_single"].items():
+            say(f"  score of {name} alone: {score:.3f}")
+        say(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
+        say(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")
+    say(f"wrote {out}")

@@ -1,0 +1,218 @@
+"""Run experts over prompts and write what they scored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coe.answer import AnswerMeter
+from coe.core import ExpertSpec, Message, Request
+from coe.errors import ExpertError, ExpertRejectedError, OutcomesError
+from coe.experts.protocol import Expert
+from coe.experts.replay import prompt_key
+from coe.routers.checks import Check, parse_check
+from coe.routers.outcomes import write_outcomes
+from coe.services.fleet import Fleet
+from coe.services.sandbox import score_answer
+
+_DEFAULT_MAX_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One expert's answer to one prompt, as kept in the journal; ``key`` is the prompt's hash."""
+
+    prompt_id: str
+    key: str
+    expert_id: str
+    answer: str
+    output_tokens: int
+    prompt_tokens: int
+    latency_ms: float
+
+
+async def collect(
+    fleet: Fleet,
+    prompts: Sequence[Mapping[str, Any]],
+    out: Path,
+    concurrency: int = 1,
+    run_code: bool = False,
+    progress: Callable[[str], None] = lambda expert_id: None,
+) -> list[str]:
+    """Ask every expert every prompt, score the answers, write the outcome table to ``out``.
+
+    Answers are journalled beside ``out`` as they come: a second call after an interruption asks
+    only what is missing. Joules are modelled from the device profile.
+
+    Parameters
+    ----------
+    prompts : rows of `read_prompts`, each with a ``check``.
+    concurrency : requests in flight per expert.
+    run_code : whether answers that are programs may be run; without it they stay unscored.
+    progress : called with the expert's id after each answer.
+
+    Returns
+    -------
+    Remarks: what was left unscored, and which answers failed.
+
+    Raises
+    ------
+    OutcomesError
+        A prompt's check is malformed.
+    """
+    checks = {row["prompt_id"]: _check(row) for row in prompts}
+    journal = out.with_suffix(out.suffix + ".journal.jsonl")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    answers = _resumed(journal, prompts, fleet)
+    for _, expert_id in answers:
+        progress(expert_id)
+    remarks: list[str] = []
+    with journal.open("a", encoding="utf-8") as file:
+
+        async def ask_all(expert_id: str) -> None:
+            todo = iter([r for r in prompts if (r["prompt_id"], expert_id) not in answers])
+
+            async def worker() -> None:
+                for row in todo:
+                    try:
+                        asked = await _ask(fleet.experts[expert_id], expert_id, row)
+                    except ExpertError as error:
+                        remarks.append(f"{row['prompt_id']}: {error}")
+                        continue
+                    answers[asked.prompt_id, expert_id] = asked
+                    # U+2028 and its kin stay escaped, so that a line is a row
+                    file.write(json.dumps(_as_row(asked)) + "\n")
+                    file.flush()
+                    progress(expert_id)
+
+            await asyncio.gather(*(worker() for _ in range(concurrency)))
+
+        await asyncio.gather(*(ask_all(expert_id) for expert_id in fleet.experts))
+    rows = await asyncio.to_thread(_score, prompts, checks, answers, fleet.specs, run_code)
+    unscored = sum(r[f"score__{e}"] is None for r in rows for e in fleet.experts)
+    if unscored:
+        remarks.append(f"{unscored} answers are unscored")
+    write_outcomes(out, rows)
+    if len(answers) >= len(prompts) * len(fleet.experts):
+        journal.unlink()
+    return remarks
+
+
+async def _ask(expert: Expert, expert_id: str, row: Mapping[str, Any]) -> Asked:
+    max_tokens = int(row.get("max_tokens") or _DEFAULT_MAX_TOKENS)
+    message = {"role": "user", "content": row["prompt"]}
+    request = Request(
+        messages=(Message("user", row["prompt"]),),
+        payload={"messages": [message], "temperature": 0, "max_tokens": max_tokens},
+    )
+    meter, pieces = AnswerMeter(stream=False), []
+    started = time.monotonic()
+    async for piece in expert.stream(request, max_tokens):
+        meter.feed(piece)
+        pieces.append(piece)
+    latency_ms = (time.monotonic() - started) * 1000.0
+    try:
+        text = json.loads(b"".join(pieces))["choices"][0]["message"]["content"] or ""
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ExpertRejectedError(expert_id, "answered something else than JSON", 502) from error
+    reading = meter.reading()
+    prompt_tokens = (
+        request.prompt_tokens if reading.prompt_tokens is None else reading.prompt_tokens
+    )
+    return Asked(
+        row["prompt_id"],
+        prompt_key(row["prompt"]),
+        expert_id,
+        text,
+        reading.output_tokens,
+        prompt_tokens,
+        latency_ms,
+    )
+
+
+def _score(
+    prompts: Sequence[Mapping[str, Any]],
+    checks: Mapping[str, Check],
+    answers: Mapping[tuple[str, str], Asked],
+    specs: Mapping[str, ExpertSpec],
+    run_code: bool,
+) -> list[dict[str, Any]]:
+    rows = []
+    for prompt in prompts:
+        row: dict[str, Any] = {
+            "prompt_id": prompt["prompt_id"],
+            "prompt": prompt["prompt"],
+            "source_task": prompt.get("source_task"),
+            "category": prompt.get("category"),
+            "split": prompt.get("split", "train"),
+        }
+        for expert_id, spec in specs.items():
+            row |= _outcome(answers.get((prompt["prompt_id"], expert_id)), expert_id, spec)
+            answer = row[f"answer__{expert_id}"]
+            if answer is not None:
+                score = score_answer(answer, checks[prompt["prompt_id"]], run_code)
+                row[f"score__{expert_id}"] = score
+        rows.append(row)
+    return rows
+
+
+def _outcome(asked: Asked | None, expert_id: str, spec: ExpertSpec) -> dict[str, Any]:
+    """The columns of one expert in one row, the score still open."""
+    if asked is None:
+        figures: dict[str, Any] = dict.fromkeys(
+            ("score", "tokens", "latency_ms", "energy_j", "cost_usd", "answer")
+        )
+    else:
+        sizes = (asked.prompt_tokens, asked.output_tokens)
+        figures = {
+            "score": None,
+            "tokens": float(asked.output_tokens),
+            "latency_ms": asked.latency_ms,
+            "energy_j": spec.profile.energy_j(*sizes),
+            "cost_usd": spec.cost_usd(*sizes),
+            "answer": asked.answer,
+        }
+    return {f"{name}__{expert_id}": value for name, value in figures.items()}
+
+
+def _check(row: Mapping[str, Any]) -> Check:
+    try:
+        return parse_check(row["check"])
+    except KeyError as error:
+        raise OutcomesError(f"prompt {row['prompt_id']!r} has no field 'check'") from error
+    except OutcomesError as error:
+        raise OutcomesError(f"prompt {row['prompt_id']!r}: {error}") from error
+
+
+def _as_row(asked: Asked) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in Asked.__slots__}
+
+
+def _resumed(
+    journal: Path, prompts: Sequence[Mapping[str, Any]], fleet: Fleet
+) -> dict[tuple[str, str], Asked]:
+    """Journalled answers that belong to these prompts, unchanged since, and these experts."""
+    keys = {row["prompt_id"]: prompt_key(row["prompt"]) for row in prompts}
+    return {
+        (asked.prompt_id, asked.expert_id): asked
+        for asked in _read_journal(journal)
+        if keys.get(asked.prompt_id) == asked.key and asked.expert_id in fleet.experts
+    }
+
+
+def _read_journal(path: Path) -> list[Asked]:
+    """Answers of an interrupted run; a last line cut in two is dropped."""
+    if not path.exists():
+        return []
+    asked = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            asked.append(Asked(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return asked

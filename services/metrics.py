@@ -1,0 +1,74 @@
+"""Prometheus metrics of one gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from coe.core import Decision, Receipt
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_DECIDE_SECONDS = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counters of what the gateway did; a registry of its own, so that tests do not share."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    answers: Counter = field(init=False)
+    refusals: Counter = field(init=False)
+    failovers: Counter = field(init=False)
+    joules: Counter = field(init=False)
+    dollars: Counter = field(init=False)
+    tokens: Counter = field(init=False)
+    decide: Histogram = field(init=False)
+    ttft: Histogram = field(init=False)
+    latency: Histogram = field(init=False)
+    in_flight: Gauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        r = self.registry
+        expert = ("expert",)
+        self.answers = Counter(
+            "coe_answers", "Answers by expert, category and outcome.",
+            ("expert", "category", "outcome"), registry=r,
+        )  # fmt: skip
+        self.refusals = Counter("coe_refusals", "Requests refused, by code.", ("code",), registry=r)
+        self.failovers = Counter(
+            "coe_failovers", "Experts that did not answer.", expert, registry=r
+        )
+        self.joules = Counter(
+            "coe_energy_joules", "Joules of answers.", ("expert", "source"), registry=r
+        )
+        self.dollars = Counter("coe_cost_usd", "Dollars of answers.", expert, registry=r)
+        self.tokens = Counter("coe_tokens", "Tokens.", ("expert", "kind"), registry=r)
+        self.decide = Histogram(
+            "coe_decide_seconds", "Time of one decision.", buckets=_DECIDE_SECONDS, registry=r
+        )
+        self.ttft = Histogram(
+            "coe_ttft_seconds", "Time to the first piece.", expert, buckets=_SECONDS, registry=r
+        )
+        self.latency = Histogram(
+            "coe_latency_seconds", "Time of a whole answer.", expert, buckets=_SECONDS, registry=r
+        )
+        self.in_flight = Gauge("coe_in_flight", "Requests being answered.", registry=r)
+
+    def settle(self, decision: Decision, receipt: Receipt) -> None:
+        """Count a finished answer."""
+        name = receipt.expert_id
+        self.answers.labels(name, decision.category.name, receipt.outcome).inc()
+        for failed in receipt.failed_over:
+            self.failovers.labels(failed).inc()
+        self.joules.labels(name, receipt.energy_source).inc(receipt.energy_j)
+        self.dollars.labels(name).inc(receipt.cost_usd)
+        self.tokens.labels(name, "prompt").inc(receipt.prompt_tokens)
+        self.tokens.labels(name, "output").inc(receipt.output_tokens)
+        self.decide.observe(decision.decide_ms / 1000)
+        self.ttft.labels(name).observe(receipt.ttft_ms / 1000)
+        self.latency.labels(name).observe(receipt.latency_ms / 1000)
+
+    def page(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)

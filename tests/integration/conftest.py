@@ -1,0 +1,106 @@
+"""A real gateway over two real engines, shared by the session."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import openai
+import pytest
+
+from coe.config import DATA, EmbeddedSection, load_config, weights_home
+from coe.services.cli.serve import gateway_on, listen
+from coe.services.fleet import embedded_weights
+from coe.services.runtime import Runtime
+from coe.services.weights import fetch
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway in a thread of this process: its address and what is behind it."""
+
+    url: str
+    runtime: Runtime
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0)
+
+    def receipt(self, decision_id: str) -> dict:
+        """The receipt of a decision, once it is settled."""
+
+        def settled() -> dict | None:
+            answer = httpx.get(f"{self.url}/v1/decisions/{decision_id}", timeout=30)
+            return answer.json()["receipt"]
+
+        return wait_for(settled, "a receipt")
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0):
+    """The first true value of ``condition``, asked every 50 ms."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what} did not come within {timeout_s:g} s")
+
+
+@contextmanager
+def served(config) -> Iterator[Served]:
+    """The gateway of ``config`` in a thread, its engines settled."""
+    up, down = threading.Event(), asyncio.Event()
+    found: list = []
+
+    async def live() -> None:
+        loop = asyncio.get_running_loop()
+        with listen("127.0.0.1", 0) as listener:
+            async with gateway_on(config, listener) as (url, runtime):
+                await runtime.fleet.settled()
+                found.extend([Served(url, runtime), loop])
+                up.set()
+                await down.wait()
+
+    def run() -> None:
+        try:
+            asyncio.run(live())
+        finally:
+            up.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert up.wait(120), "the gateway did not start"
+    assert found, "the gateway failed to start"
+    gateway, loop = found
+    try:
+        yield gateway
+    finally:
+        loop.call_soon_threadsafe(down.set)
+        thread.join(60)
+
+
+@pytest.fixture(scope="session")
+def embedded_config():
+    """The embedded default, its weights fetched where they are missing."""
+    config = load_config(DATA / "coe.yaml")
+    for section in config.experts:
+        assert isinstance(section, EmbeddedSection)
+        fetch(embedded_weights(section), weights_home())
+    return config
+
+
+@pytest.fixture(scope="session")
+def gateway(embedded_config) -> Iterator[Served]:
+    with served(embedded_config) as running:
+        assert {h.state for h in running.runtime.fleet.hosts.values()} == {"ready"}
+        yield running
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Wait for a condition: `wait_for`."""
+    return wait_for

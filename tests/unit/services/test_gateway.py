@@ -1,0 +1,165 @@
+"""The gateway over stub experts: what is rendered, and how errors look."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from coe.answer import DONE
+from coe.config import DATA, load_config, load_policies
+from coe.engine import Engine
+from coe.errors import (
+    ExpertRejectedError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+)
+from coe.experts.stub import StubExpert
+from coe.router import Router
+from coe.services.fleet import Fleet
+from coe.services.gateway import Gateway
+from coe.services.runtime import Runtime
+
+SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
+CODE = "Write a Python function that returns the sum of the even numbers in a list."
+
+
+@pytest.fixture
+def stubs():
+    return {name: StubExpert(name, tokens=["I", " am ", name]) for name in (SMALL, LARGE)}
+
+
+@pytest.fixture
+def gateway(stubs):
+    config = load_config(DATA / "coe.yaml")
+    router = Router.load(config.artefact, list(config.specs.values()))
+    fleet = Fleet(specs=config.specs, experts=stubs, hosts={})
+    policies = load_policies(config.budgets)
+    return Gateway(Runtime(config, policies, Engine(router, stubs), fleet))
+
+
+@pytest.fixture
+def client(gateway):
+    transport = httpx.ASGITransport(gateway.app(), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+def body(content=CODE, model="auto", **more):
+    return {"model": model, "messages": [{"role": "user", "content": content}], **more}
+
+
+async def post(client, document, path="/v1/chat/completions"):
+    return await client.post(path, json=document)
+
+
+async def test_the_expert_gets_the_body_without_model_and_extras(client, stubs):
+    extras = {"coe": {"explain": True}, "temperature": 0.5, "stop": ["x"], "max_tokens": 9}
+    answer = await post(client, body(**extras))
+    assert answer.status_code == 200
+    (request,) = stubs[LARGE].requests
+    assert set(request.payload) == {"messages", "temperature", "stop", "max_tokens"}
+    assert stubs[LARGE].caps == [9]
+    assert answer.json()["coe"]["alternatives"][0]["id"] == SMALL
+
+
+async def test_alternatives_only_when_asked_to_explain(client):
+    assert "alternatives" not in (await post(client, body())).json()["coe"]
+
+
+async def test_a_stream_passes_through_and_its_head_predicts(client, gateway, stubs):
+    answer = await post(client, body(stream=True))
+    assert answer.content.endswith(DONE)
+    assert answer.headers["x-coe-figures"] == "predicted"
+    kept, receipt = gateway.journal.find(answer.headers["x-coe-decision-id"])
+    assert kept.expert_id == answer.headers["x-coe-experts"] == LARGE
+    assert (receipt.outcome, receipt.output_tokens) == ("complete", 3)
+
+
+async def test_text_parts_are_read_and_other_parts_passed_on(client, stubs):
+    parts = [{"type": "text", "text": CODE}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    document = {"model": "auto", "messages": [{"role": "user", "content": parts}]}
+    answer = await post(client, document)
+    assert answer.json()["coe"]["category"] == "code"
+    assert stubs[LARGE].requests[0].payload["messages"] == document["messages"]
+
+
+async def test_only_user_turns_are_routed_on(client):
+    messages = [
+        {"role": "system", "content": "You translate everything into French."},
+        {"role": "user", "content": CODE},
+        {"role": "assistant", "content": "Good morning, how lovely to see you!"},
+    ]
+    answer = await post(client, {"model": "auto", "messages": messages}, "/v1/route")
+    assert answer.json()["category"] == "code"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ExpertUnavailableError(LARGE, "down"), 503, "expert_unavailable"),
+        (ExpertTimeoutError(LARGE, "silent"), 504, "expert_timeout"),
+        (ExpertRejectedError(LARGE, "answered HTTP 500", 500), 502, "expert_failed"),
+        (ExpertRejectedError(LARGE, "no", 400, b"context too long"), 400, "expert_rejected"),
+        (ExpertRejectedError(LARGE, "no", 401, b""), 502, "expert_rejected"),
+    ],
+)
+async def test_a_pinned_experts_error_is_openai_shaped(client, stubs, error, status, code):
+    stubs[LARGE].error = error
+    answer = await post(client, body(model=LARGE))
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer.json()["error"]["code"] == code
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+async def test_an_error_after_the_first_piece_ends_the_stream_visibly(client, gateway, stubs):
+    stubs[LARGE].error, stubs[LARGE].error_after = ExpertUnavailableError(LARGE, "gone"), 2
+    answer = await post(client, body(stream=True))
+    assert DONE not in answer.content
+    last = [line for line in answer.text.split("\n\n") if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "expert_unavailable"
+    _, receipt = gateway.journal.find(answer.headers["x-coe-decision-id"])
+    assert receipt.outcome == "failed"
+
+
+async def test_a_defect_is_a_500_without_details_and_the_gateway_lives(client, stubs):
+    stubs[LARGE].error = ZeroDivisionError("secret detail")
+    answer = await post(client, body(model=LARGE))
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["error"]["type"] == "server_error"
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_an_infeasible_budget_states_what_is_needed(client):
+    answer = await post(client, body(coe={"budget": {"energy_j": 1e-6}}))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "budget_infeasible")
+    assert error["needed"]["energy_j"] > 0
+
+
+async def test_metrics_tell_answers_refusals_and_failovers(client, stubs):
+    stubs[LARGE].error = ExpertUnavailableError(LARGE, "down")
+    await post(client, body())
+    await post(client, body(model="nobody"))
+    page = (await client.get("/metrics")).text
+    assert 'coe_failovers_total{expert="qwen2.5-coder-0.5b"} 1.0' in page
+    assert 'coe_refusals_total{code="model_not_found"} 1.0' in page
+    assert 'coe_answers_total{category="code",expert="smollm2-135m",outcome="complete"} 1.0' in page
+
+
+async def test_fifty_streams_at_once_stay_apart(client, stubs):
+    async def one(n):
+        name = (SMALL, LARGE)[n % 2]
+        answer = await post(client, body(model=name, stream=True))
+        return name in answer.text and (SMALL, LARGE)[1 - n % 2] not in answer.text
+
+    assert all(await asyncio.gather(*(one(n) for n in range(50))))
+
+
+async def test_readiness_and_decisions(client):
+    assert (await client.get("/readyz")).json()["status"] == "ready"
+    decided = (await post(client, body(), "/v1/route")).json()
+    kept = (await client.get(f"/v1/decisions/{decided['decision_id']}")).json()
+    assert kept["receipt"] is None
+    assert kept["why"] == decided["why"]
