@@ -320,19 +320,22 @@ class Decision:
         return self.selection.expert_ids[self.selection.weights.index(heaviest)]
 
 
+Outcome = Literal["complete", "cancelled", "failed"]
+"""How an answer ended; ``cancelled`` is the caller's doing, ``failed`` the expert's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What an answer really took.
 
     ``energy_source`` says whether ``energy_j`` was read from a meter or computed from the
     device profile; ``tokens_source`` whether the expert stated its token counts or they were
-    counted from the stream. ``outcome``: ``complete``, ``cancelled`` by the caller, or
-    ``failed`` in mid-answer. ``failed_over`` lists experts that were tried before, in order.
+    counted from the stream. ``failed_over`` lists experts that were tried before, in order.
     """
 
     decision_id: str
     expert_id: str
-    outcome: Literal["complete", "cancelled", "failed"]
+    outcome: Outcome
     ttft_ms: float
     latency_ms: float
     prompt_tokens: int

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from coe.answer import AnswerMeter
-from coe.core import Decision, ExpertSpec, Load, Receipt, Request
+from coe.core import Decision, ExpertSpec, Load, Outcome, Receipt, Request
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
@@ -151,7 +151,7 @@ class Reply:
         self._first, self._rest, self._first_at = first, rest, self.engine.now()
         self._meter = AnswerMeter(self.request.stream)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
 
         Raises
@@ -161,7 +161,7 @@ class Reply:
         """
         assert self._rest is not None
         meter = self._meter
-        outcome = "cancelled"
+        outcome: Outcome = "cancelled"
         try:
             meter.feed(self._first)
             yield self._first
@@ -185,7 +185,7 @@ class Reply:
             self._settle("cancelled")
             await _close(self._rest)
 
-    def _settle(self, outcome: str) -> None:
+    def _settle(self, outcome: Outcome) -> None:
         # an iterator may be finalised after `close`: the first settlement counts
         if self.receipt is not None:
             return
@@ -203,7 +203,7 @@ class Reply:
         self.receipt = Receipt(
             decision_id=self.decision.decision_id,
             expert_id=self.spec.id,
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=outcome,
             ttft_ms=(self._first_at - self.started) * 1000.0,
             latency_ms=(ended - self.started) * 1000.0,
             prompt_tokens=prompt_tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -152,7 +153,8 @@ class Gateway:
     async def _whole(self, reply: Reply) -> bytes:
         self.metrics.in_flight.inc()
         try:
-            return b"".join([piece async for piece in reply.pieces()])
+            async with aclosing(reply.pieces()) as pieces:
+                return b"".join([piece async for piece in pieces])
         finally:
             self.metrics.in_flight.dec()
             self._settle(reply)
@@ -161,8 +163,9 @@ class Gateway:
         """The expert's bytes; an error after the first ends the stream with an error event."""
         self.metrics.in_flight.inc()
         try:
-            async for piece in reply.pieces():
-                yield piece
+            async with aclosing(reply.pieces()) as pieces:
+                async for piece in pieces:
+                    yield piece
         except ExpertError as error:
             _, document = _rendered(error)
             yield b"\n\ndata: " + json.dumps(document).encode() + b"\n\n"

@@ -160,10 +160,12 @@ def test_canaries_are_training_prompts_of_every_category_that_pass(embedder):
 def test_the_estimator_s_parameters_are_kept_and_it_is_left_unfitted(embedder):
     estimator = CategoryRouter(C=7.0, n_neighbors=2, distance_features=2)
     few = specialists("train", 2)
-    category = train(outcomes(*few), embedder, estimator=estimator).category
+    head = train(outcomes(*few), embedder, estimator=estimator).category
+    assert (head.n_neighbors, head.points_.shape) == (2, (len(few), 2))
     # with two prompts a category there is nothing to choose C by
-    assert (category.C, category.n_neighbors, category.distance_features) == (7.0, 2, 2)
-    assert category.points_.shape == (len(few), 2)
+    X = embedder.embed([prompt for prompt, *_ in few])
+    by_hand = CategoryRouter(C=7.0).fit(X, [category for _, category, *_ in few])
+    np.testing.assert_array_equal(head.coef_, by_hand.coef_)
     assert not hasattr(estimator, "coef_")
 
 

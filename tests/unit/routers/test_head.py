@@ -1,0 +1,46 @@
+"""What serving keeps of a category router: the same answers from arrays alone."""
+
+import numpy as np
+import pytest
+
+from coe.routers.category import CategoryRouter
+from coe.routers.head import CategoryHead, unit_rows
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3])
+def test_a_head_says_what_its_router_says(n_classes):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)), rng.choice(["a", "b", "c"][:n_classes], size=30)
+    router = CategoryRouter(
+        entropy_threshold=0.5, distance_threshold=0.3, n_neighbors=3, distance_features=2
+    ).fit(X, y)
+    probe = np.vstack([rng.normal(size=(10, 4)), np.zeros((1, 4))])
+    one, other = router.assess(probe), router.head().assess(probe)
+    for name in ("probabilities", "entropy", "distance", "uncertain"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_array_equal(router.predict(probe), router.head().predict(probe))
+    np.testing.assert_array_equal(router.predict_proba(probe), one.probabilities)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"coef_": (2,)},
+        {"coef_": (3, 4)},
+        {"intercept_": (3,)},
+        {"intercept_": (2, 1)},
+        {"points_": (5,)},
+        {"points_": (5, 6)},
+        {"points_": (0, 4)},
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_refused(shapes):
+    right = {"classes_": (2,), "coef_": (2, 4), "intercept_": (2,), "points_": (5, 4)}
+    with pytest.raises(ValueError, match=r"coef_|points_"):
+        CategoryHead(**{name: np.zeros(shape) for name, shape in (right | shapes).items()})
+
+
+def test_unit_rows_have_unit_length_or_none():
+    found = unit_rows(np.array([[3.0, 4.0], [0.0, 0.0], [1e-100, 0.0]]))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1.0, 0.0, 1.0])
+    assert found.dtype == np.float32
