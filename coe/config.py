@@ -49,6 +49,7 @@ class _ExpertSection(_Section):
     params_b: _NonNegative = 0.0
     context_tokens: Annotated[int, Field(gt=0)] = 4096
     slots: Annotated[int, Field(gt=0)] = 1
+    answer_tokens: Annotated[int, Field(gt=0)] | None = None
     usd_per_mtok_in: _NonNegative = 0.0
     usd_per_mtok_out: _NonNegative = 0.0
     first_token_timeout_s: _Positive = 60.0
@@ -61,6 +62,7 @@ class EmbeddedSection(_ExpertSection):
     kind: Literal["embedded"]
     weights: str
     threads: Annotated[int, Field(gt=0)] | None = None
+    repeat_penalty: _Positive = 1.0
 
 
 class HttpSection(_ExpertSection):
@@ -130,6 +132,7 @@ class Config(_Section):
             params_b=expert.params_b,
             context_tokens=expert.context_tokens,
             slots=expert.slots,
+            answer_tokens=expert.answer_tokens,
             usd_per_mtok_in=expert.usd_per_mtok_in,
             usd_per_mtok_out=expert.usd_per_mtok_out,
         )

@@ -151,6 +151,7 @@ class ExpertSpec:
     params_b : parameters, in billions; 0 when unknown.
     context_tokens : longest prompt plus answer.
     slots : requests it serves at full speed at once.
+    answer_tokens : cap on an answer whose caller sets none; ``None``: the expert's own.
     usd_per_mtok_in, usd_per_mtok_out : price per million prompt and output tokens.
     """
 
@@ -159,6 +160,7 @@ class ExpertSpec:
     params_b: float = 0.0
     context_tokens: int = 4096
     slots: int = 1
+    answer_tokens: int | None = None
     usd_per_mtok_in: float = 0.0
     usd_per_mtok_out: float = 0.0
 

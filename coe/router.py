@@ -190,13 +190,13 @@ class Router:
         self, ids: Sequence[str], expected: Expected, request: Request, loads: Mapping[str, Load]
     ) -> list[Candidate]:
         known = {name: k for k, name in enumerate(self.artefact.quality.expert_ids)}
-        longest = math.inf if request.max_tokens is None else request.max_tokens
         candidates = []
         for name in ids:
-            k = known.get(name)
+            k, spec = known.get(name), self.specs[name]
             quality, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
+            longest = _longest(spec, request) or math.inf
             predicted, bound = (
-                self.specs[name].estimate(
+                spec.estimate(
                     quality,
                     request.prompt_tokens,
                     min(tokens, longest) * request.n_answers,
@@ -214,14 +214,20 @@ class Router:
 
         What they afford beyond the context is no cap: some servers refuse to be given one.
         """
-        caps = [float(request.max_tokens)] if request.max_tokens is not None else []
+        spec = self.specs[expert_id]
+        longest = _longest(spec, request)
+        caps = [] if longest is None else [float(longest)]
         if result.status == "optimal":
-            spec = self.specs[expert_id]
             afforded = _affordable(spec, request.prompt_tokens, ceilings)
             each = [tokens / request.n_answers for tokens in afforded]
             room = spec.context_tokens - request.prompt_tokens
             caps += [tokens for tokens in each if tokens < room]
         return max(1, math.floor(min(caps))) if caps else None
+
+
+def _longest(spec: ExpertSpec, request: Request) -> int | None:
+    """The caller's cap on an answer; the expert's own when the caller sets none."""
+    return spec.answer_tokens if request.max_tokens is None else request.max_tokens
 
 
 def _affordable(spec: ExpertSpec, prompt_tokens: int, ceilings: Budget) -> list[float]:

@@ -173,6 +173,7 @@ def _command(section: EmbeddedSection, weights: Weights, threads: int) -> list[s
         sys.executable, "-m", "coe.services.host.llama",
         "--weights", str(path), "--alias", section.id, "--threads", str(threads),
         "--slots", str(max(4, section.slots)), "--context", str(section.context_tokens),
+        "--repeat-penalty", str(section.repeat_penalty),
     ]  # fmt: skip
 
 

@@ -135,9 +135,9 @@ def _port(config: Config) -> Finding:
     address = (config.gateway.host, config.gateway.port)
     try:
         socket.create_server(address).close()
-    except OSError as error:
-        remedy = "a gateway may be running already; else choose another with --port"
-        return Finding("port", "warning", f"{address[0]}:{address[1]}: {error.strerror}", remedy)
+    except OSError:
+        remedy = "a gateway may be running already; if not, choose another with --port"
+        return Finding("port", "warning", f"{address[0]}:{address[1]} is taken", remedy)
     return Finding("port", "ok", f"{address[0]}:{address[1]} is free")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -58,10 +59,18 @@ async def _announce(runtime: Runtime, url: str) -> None:
         return
     say(
         "ready. Ask it:\n"
-        "  coe chat 'What is 17 * 6?'\n"
+        f"  {_own_name()} chat 'What is 17 * 6?'\n"
         f"  curl {url}/v1/chat/completions -H 'content-type: application/json' "
         """-d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'"""
     )
+
+
+def _own_name() -> str:
+    """How to call this program from this folder in another terminal."""
+    program = Path(sys.argv[0])
+    if program.name == "coe" and program.is_relative_to(Path.cwd()):
+        return str(program.relative_to(Path.cwd()))
+    return "coe"
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True, help="requests served at once")
     parser.add_argument("--context", type=int, required=True, help="tokens per slot")
+    parser.add_argument("--repeat-penalty", type=float, default=1.0, help="1 is none")
     options = parser.parse_args()
 
     import xllamacpp
@@ -39,6 +40,7 @@ def main() -> None:
     params.port = 0
     # outcomes are collected without sampling noise; a caller's own temperature wins
     params.sampling.temp = 0.0
+    params.sampling.penalty_repeat = options.repeat_penalty
     params.verbosity = 1
     server = xllamacpp.Server(params)
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
