@@ -67,7 +67,7 @@ async def _announce(runtime: Runtime, url: str) -> None:
 
 def _own_name() -> str:
     """How to call this program from this folder in another terminal."""
-    program = Path(sys.argv[0])
+    program = Path(sys.argv[0]).absolute()
     if program.name == "coe" and program.is_relative_to(Path.cwd()):
         return str(program.relative_to(Path.cwd()))
     return "coe"
