@@ -26,9 +26,7 @@ class Served:
 
     url: str
     runtime: Runtime
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="unused", max_retries=0)
+    client: openai.OpenAI
 
     def receipt(self, decision_id: str) -> dict:
         """The receipt of a decision, once it is settled."""
@@ -61,7 +59,8 @@ def served(config) -> Iterator[Served]:
         with listen("127.0.0.1", 0) as listener:
             async with gateway_on(config, listener) as (url, runtime):
                 await runtime.fleet.settled()
-                found.extend([Served(url, runtime), loop])
+                client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
+                found.extend([Served(url, runtime, client), loop])
                 up.set()
                 await down.wait()
 
@@ -77,7 +76,8 @@ def served(config) -> Iterator[Served]:
     assert found, "the gateway failed to start"
     gateway, loop = found
     try:
-        yield gateway
+        with gateway.client:
+            yield gateway
     finally:
         loop.call_soon_threadsafe(down.set)
         thread.join(60)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 
 def ask(gateway, content, model="auto", **more):
     messages = [{"role": "user", "content": content}]
-    return gateway.client().chat.completions.create(model=model, messages=messages, **more)
+    return gateway.client.chat.completions.create(model=model, messages=messages, **more)
 
 
 def decide(gateway, content, model="auto", **coe):
@@ -35,7 +35,7 @@ def test_whole_answer_carries_decision_and_receipt(gateway):
 
 
 def test_headers_name_decision_experts_category_and_figures(gateway):
-    raw = gateway.client().chat.completions.with_raw_response.create(
+    raw = gateway.client.chat.completions.with_raw_response.create(
         model="auto", messages=[{"role": "user", "content": "What is 3 + 4?"}], max_tokens=8
     )
     extras = raw.parse().model_extra["coe"]
@@ -90,9 +90,9 @@ def test_usage_in_a_stream_reaches_the_client(gateway):
 
 
 def test_policies_and_experts_are_models(gateway):
-    names = {model.id for model in gateway.client().models.list()}
+    names = {model.id for model in gateway.client.models.list()}
     assert {"auto", "auto:fast", "auto:eco", "auto:best", SMALL, LARGE} <= names
-    assert gateway.client().models.retrieve("auto:eco").id == "auto:eco"
+    assert gateway.client.models.retrieve("auto:eco").id == "auto:eco"
 
 
 def test_a_pinned_expert_answers_itself(gateway):
