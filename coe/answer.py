@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
@@ -32,6 +32,7 @@ class AnswerMeter:
     """Reads along while the pieces of a body pass, at the cost of a count per piece."""
 
     stream: bool
+    n_answers: int = 1
     _n_events: int = 0
     _tail: bytes = b"\n"
     _whole: list[bytes] = field(default_factory=list)
@@ -50,13 +51,20 @@ class AnswerMeter:
     def reading(self) -> Reading:
         """What the pieces so far say."""
         if not self.stream:
-            # besides one empty piece a token there is one for the role
-            return _read_document(b"".join(self._whole), max(0, self._n_events - 1))
+            # besides one empty piece a token there is one for the role of each answer
+            counted = max(0, self._n_events - self.n_answers)
+            return self._or_counted(_read_document(b"".join(self._whole), counted), counted)
         ended = self._tail.rstrip().endswith(_END_MARKS)
         usage = _last_usage(self._tail)
-        # besides one event a token there are the role, the finish reason and the end mark
-        counted = max(0, self._n_events - (3 if ended else 1))
-        return _reading(usage, counted, ended)
+        # besides one event a token there are role and finish reason, and the end mark
+        counted = max(0, self._n_events - (2 * self.n_answers + 1 if ended else self.n_answers))
+        return self._or_counted(_reading(usage, counted, ended), counted)
+
+    def _or_counted(self, reading: Reading, counted: int) -> Reading:
+        """The reading, or the count where an expert states only one of several answers."""
+        if self.n_answers > 1 and counted > reading.output_tokens:
+            return replace(reading, output_tokens=counted, stated=False)
+        return reading
 
 
 def chunk(answer_id: str, expert_id: str, delta: dict[str, Any], finish: str | None) -> bytes:

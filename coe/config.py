@@ -73,6 +73,7 @@ class HttpSection(_ExpertSection):
     upstream_model: str | None = None
     api_key_env: str | None = None
     connect_timeout_s: _Positive = 3.0
+    answer_timeout_s: _Positive = 600.0
 
 
 class ReplaySection(_ExpertSection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,8 @@ from coe.experts.protocol import Expert
 from coe.router import Router
 
 _SMOOTHING = 0.2
-_FAILOVER_STATUSES = frozenset({401, 403, 404, 408, 429})
+# what any other expert would say too
+_SHARED_STATUSES = frozenset({400, 413, 415, 422})
 
 
 @dataclass(slots=True)
@@ -149,7 +151,7 @@ class Reply:
     def hold(self, first: bytes, rest: AsyncIterator[bytes]) -> None:
         """Keep the first piece, which has just come, and the iterator of the others."""
         self._first, self._rest, self._first_at = first, rest, self.engine.now()
-        self._meter = AnswerMeter(self.request.stream)
+        self._meter = AnswerMeter(self.request.stream, self.request.n_answers)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
@@ -161,19 +163,18 @@ class Reply:
         """
         assert self._rest is not None
         meter = self._meter
-        outcome: Outcome = "cancelled"
+        outcome: Outcome = "failed"
         try:
             meter.feed(self._first)
             yield self._first
             async for piece in self._rest:
                 meter.feed(piece)
                 yield piece
-            outcome = "complete"
             if not meter.reading().ended:
-                outcome = "failed"
                 raise ExpertUnavailableError(self.spec.id, "the answer broke off")
-        except ExpertError:
-            outcome = "failed"
+            outcome = "complete"
+        except (GeneratorExit, asyncio.CancelledError):
+            outcome = "cancelled"
             raise
         finally:
             self._settle(outcome)
@@ -222,7 +223,7 @@ def _others_may_answer(error: ExpertError, request: Request) -> bool:
     if request.pinned:
         return False
     if isinstance(error, ExpertRejectedError):
-        return error.status >= 500 or error.status in _FAILOVER_STATUSES
+        return error.status not in _SHARED_STATUSES
     return True
 
 

@@ -125,7 +125,7 @@ class ExpertRejectedError(ExpertError):
     Parameters
     ----------
     expert_id, reason : as in `ExpertError`.
-    status : the HTTP status of the expert's answer, 400 to 599.
+    status : the HTTP status of the expert's answer, anything but 200.
     body : the expert's answer, at most a few kilobytes.
     """
 

@@ -172,6 +172,13 @@ class Router:
             trained = [name for name in self.artefact.quality.expert_ids if name in self.specs]
             allowed = self.specs.keys() if request.allow is None else request.allow
             named = [name for name in trained if name in allowed and name not in request.deny]
+            if not trained:
+                raise InfeasibleError(
+                    "the artefact knows none of the configured experts: train one with "
+                    "`coe train`, or name an expert as model",
+                    "model",
+                    "no_expert",
+                )
         able = [name for name in named if name not in excluded]
         if not able:
             raise InfeasibleError("every expert is excluded", "coe.experts", "no_expert")

@@ -33,6 +33,9 @@ from coe.services.weights import Weights, locate, read_manifest, verified
 
 Say = Callable[[str], None]
 
+# a slow expert that holds many connections must not keep the others waiting for one
+_LIMITS = httpx.Limits(max_connections=10_000)
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
@@ -83,7 +86,7 @@ async def running(
         raise ConfigError("no expert can run: `coe doctor` says what is missing")
     embedded = [e for e in present if isinstance(e, EmbeddedSection)]
     hosts = {e.id: _host(e, len(embedded), say) for e in embedded}
-    async with httpx.AsyncClient(transport=AiohttpTransport()) as client:
+    async with httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client:
         experts = {e.id: _expert(e, config, client, hosts) for e in present}
         try:
             for host in hosts.values():
@@ -111,8 +114,19 @@ def embedded_weights(section: EmbeddedSection) -> Weights:
     return manifest[section.weights]
 
 
-def missing(section: ExpertSection) -> str | None:
-    """Why this expert cannot run here, with the remedy; ``None`` when it can.
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Why an expert cannot run here, and what to do about it."""
+
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.remedy}"
+
+
+def missing(section: ExpertSection) -> Gap | None:
+    """What this expert lacks to run here; ``None`` when it lacks nothing.
 
     Raises
     ------
@@ -121,24 +135,27 @@ def missing(section: ExpertSection) -> str | None:
     """
     if isinstance(section, EmbeddedSection):
         if importlib.util.find_spec("xllamacpp") is None:
-            return "llama.cpp is not installed: pip install 'coe-router[embedded]'"
+            return Gap("llama.cpp is not installed", "pip install 'coe-router[embedded]'")
         if locate(embedded_weights(section), weights_home()) is None:
-            return f"weights {section.weights!r} are not here: coe weights fetch"
+            return Gap(f"weights {section.weights!r} are not here", "coe weights fetch")
     if isinstance(section, ReplaySection) and not section.recording.exists():
-        return f"recording {section.recording} does not exist"
+        return Gap(f"recording {section.recording} does not exist", "correct its path")
     if isinstance(section, HttpSection):
         try:
             api_key(section)
-        except ConfigError as error:
-            return str(error)
+        except ConfigError:
+            return Gap(
+                f"environment variable {section.api_key_env} is not set",
+                "export it, or remove api_key_env",
+            )
     return None
 
 
 def _can_run(section: ExpertSection, say: Say) -> bool:
-    reason = missing(section)
-    if reason:
-        say(f"expert {section.id} is left out: {reason}")
-    return reason is None
+    gap = missing(section)
+    if gap:
+        say(f"expert {section.id} is left out: {gap}")
+    return gap is None
 
 
 def _host(section: EmbeddedSection, n_engines: int, say: Say) -> EngineHost:
@@ -210,4 +227,5 @@ def _expert(
         connect_timeout_s=section.connect_timeout_s,
         first_token_timeout_s=section.first_token_timeout_s,
         idle_timeout_s=section.idle_timeout_s,
+        answer_timeout_s=section.answer_timeout_s,
     )

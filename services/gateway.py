@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -40,6 +41,8 @@ from coe.services.wire import (
 )
 
 _CLIENT_CLOSED = 499
+# what an expert says of the request; anything else it says is the operator's business
+_PASSED_ON = frozenset({400, 404, 413, 422, 429})
 _T = TypeVar("_T")
 
 
@@ -80,6 +83,15 @@ class Gateway:
         request, explain = await self._parse(http)
         reply = await _unless_gone(http.receive, self.runtime.engine.answer(request))
         self.journal.note(reply.decision)
+        try:
+            return await self._respond(http, request, reply, explain)
+        except BaseException:
+            await reply.close()
+            raise
+
+    async def _respond(
+        self, http: HttpRequest, request: Request, reply: Reply, explain: bool
+    ) -> Response:
         if request.stream:
             return _Stream(self._events(reply), reply)
         body = await _unless_gone(http.receive, self._whole(reply))
@@ -127,7 +139,9 @@ class Gateway:
         states = dict.fromkeys(self.runtime.fleet.experts, "ready")
         states |= {name: host.state for name, host in hosts.items()}
         ready = "ready" in states.values()
-        status = {"status": "ready" if ready else "starting", "experts": states}
+        failed = all(state == "failed" for state in states.values())
+        overall = "ready" if ready else "failed" if failed else "starting"
+        status = {"status": overall, "experts": states}
         return _json(status, 200 if ready else 503)
 
     async def scrape(self, http: HttpRequest) -> Response:
@@ -278,11 +292,10 @@ def _rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
             str(error), "invalid_request_error", error.code, error.param, **more
         )
         return statuses.get(error.code, 400), document
-    if isinstance(error, ExpertRejectedError) and 400 <= error.status < 500:
+    if isinstance(error, ExpertRejectedError) and error.status in _PASSED_ON:
         detail = error.body.decode(errors="replace")[:500]
         message = f"{error}: {detail}" if detail else str(error)
-        status = error.status if error.status in (400, 404, 413, 422, 429) else 502
-        return status, error_document(message, "invalid_request_error", "expert_rejected")
+        return error.status, error_document(message, "invalid_request_error", "expert_rejected")
     if isinstance(error, ExpertTimeoutError):
         return 504, error_document(str(error), "timeout_error", "expert_timeout")
     if isinstance(error, ExpertRejectedError):
@@ -297,7 +310,8 @@ def _headers(reply: Reply, receipt: Receipt | None) -> dict[str, str]:
     return {
         "x-coe-decision-id": reply.decision.decision_id,
         "x-coe-experts": ",".join(reply.decision.selection.expert_ids),
-        "x-coe-category": reply.decision.category.name,
+        # a header holds ASCII only; categories are named by the owner's outcome table
+        "x-coe-category": quote(reply.decision.category.name, safe=" /+.:_-"),
         "x-coe-energy-j": f"{source.energy_j:.6g}",
         "x-coe-latency-ms": f"{source.latency_ms:.6g}",
         "x-coe-figures": "predicted" if receipt is None else receipt.energy_source,
@@ -306,7 +320,7 @@ def _headers(reply: Reply, receipt: Receipt | None) -> dict[str, str]:
 
 def _with_extras(body: bytes, reply: Reply, explain: bool) -> dict[str, Any]:
     """The expert's document under the expert's public name, with the decision and the receipt."""
-    document: dict[str, Any] = json.loads(body)
+    document: dict[str, Any] = json.loads(body, parse_constant=lambda name: None)
     assert reply.receipt is not None
     extras = decision_document(reply.decision, explain)
     extras["receipt"] = receipt_document(reply.receipt)
@@ -321,4 +335,6 @@ def _model_row(name: str, owner: str, description: str) -> dict[str, Any]:
 def _json(
     document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return JSONResponse(document, status, dict(headers or {}))
+    # ASCII, because an expert may cut an emoji in two and half of one has no UTF-8 form
+    content = json.dumps(document, allow_nan=False).encode()
+    return Response(content, status, dict(headers or {}), media_type="application/json")

@@ -7,7 +7,9 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
+import aiohttp
 import httpx
 
 from coe.assembly import Assembly
@@ -15,6 +17,8 @@ from coe.core import Request
 from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
 
 _KEPT_ERROR_BYTES = 4096
+# llama.cpp's own names for length and number of answers would win over those that are capped
+_UNBOUNDED = frozenset({"n_predict", "n_cmpl", "max_completion_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,9 @@ class HttpExpert:
     base_url : address up to and including ``/v1``.
     upstream_model : the ``model`` that the server expects; the expert's id by default.
     api_key : sent as bearer token.
-    first_token_timeout_s, idle_timeout_s : longest silence before the first piece and after it.
+    first_token_timeout_s, idle_timeout_s : longest silence of a stream before its first piece
+        and after it.
+    answer_timeout_s : longest silence before a whole answer.
     keep_alive : reuse the connection; off for servers that drop it after a stream.
     """
 
@@ -40,31 +46,27 @@ class HttpExpert:
     connect_timeout_s: float = 3.0
     first_token_timeout_s: float = 60.0
     idle_timeout_s: float = 30.0
+    answer_timeout_s: float = 600.0
     keep_alive: bool = True
 
     async def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
         """The answer's body as the server sends it, byte for byte."""
-        body = {**request.payload, "model": self.upstream_model or self.expert_id}
-        if max_tokens is not None:
-            body.pop("max_completion_tokens", None)
-            body["max_tokens"] = max_tokens
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if self.api_key:
-            headers["authorization"] = f"Bearer {self.api_key}"
-        if not self.keep_alive:
-            headers["connection"] = "close"
-        timeout = httpx.Timeout(self.first_token_timeout_s, connect=self.connect_timeout_s)
+        limit_s = self.first_token_timeout_s if request.stream else self.answer_timeout_s
+        timeout = httpx.Timeout(max(limit_s, self.idle_timeout_s), connect=self.connect_timeout_s)
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         try:
             async with self.client.stream(
-                "POST", url, content=json.dumps(body), headers=headers, timeout=timeout
+                "POST",
+                url,
+                content=json.dumps(self._body(request, max_tokens)),
+                headers=self._headers(),
+                timeout=timeout,
             ) as response:
                 if response.status_code != httpx.codes.OK:
                     raise await self._rejection(response)
-                silence_s = self.first_token_timeout_s
                 pieces = response.aiter_raw()
-                while piece := await self._next(pieces, silence_s):
-                    silence_s = self.idle_timeout_s
+                while piece := await self._next(pieces, limit_s):
+                    limit_s = self.idle_timeout_s
                     yield piece
         except httpx.ConnectTimeout as error:
             raise ExpertUnavailableError(self.expert_id, "no connection in time") from error
@@ -73,6 +75,26 @@ class HttpExpert:
         except httpx.HTTPError as error:
             reason = f"connection failed ({type(error).__name__})"
             raise ExpertUnavailableError(self.expert_id, reason) from error
+        except aiohttp.ClientError as error:
+            # the transport lets some of its own errors through
+            reason = f"answered something else than HTTP ({type(error).__name__})"
+            raise ExpertUnavailableError(self.expert_id, reason) from error
+
+    def _body(self, request: Request, max_tokens: int | None) -> dict[str, Any]:
+        body = {**request.payload, "model": self.upstream_model or self.expert_id}
+        if max_tokens is not None:
+            newer = "max_completion_tokens" in body
+            body.pop("max_tokens", None)
+            body["max_completion_tokens" if newer else "max_tokens"] = max_tokens
+        return body
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key}"
+        if not self.keep_alive:
+            headers["connection"] = "close"
+        return headers
 
     async def _next(self, pieces: AsyncIterator[bytes], silence_s: float) -> bytes:
         """The next piece; empty at the end."""
@@ -125,9 +147,11 @@ class EmbeddedExpert:
             # llama.cpp's server drops a connection after a stream now and then
             keep_alive=False,
         )
+        payload = {k: v for k, v in request.payload.items() if k not in _UNBOUNDED}
+        bounded = replace(request, payload=payload)
         if request.stream:
-            return expert.stream(request, max_tokens)
-        return self._whole(expert, request, max_tokens)
+            return expert.stream(bounded, max_tokens)
+        return self._whole(expert, bounded, max_tokens)
 
     async def _whole(
         self, expert: HttpExpert, request: Request, max_tokens: int | None

@@ -15,7 +15,7 @@ import httpx
 from coe.config import Config
 from coe.errors import ExpertUnavailableError, RequestError
 from coe.services.cli.console import configuration, notes, print_json, say
-from coe.services.cli.serve import gateway_on, listen
+from coe.services.cli.serve import address, gateway_on, listen
 
 _PROBE_S = 0.5
 _ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
@@ -53,9 +53,13 @@ def run(
 
 async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json: bool) -> None:
     async with AsyncExitStack() as stack:
-        base = url or await _running_gateway(config) or await _own_gateway(config, stack)
+        base = (
+            (url and url.rstrip("/").removesuffix("/v1"))
+            or await _running_gateway(config)
+            or await _own_gateway(config, stack)
+        )
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=base, timeout=_ANSWER_TIMEOUT)
+            httpx.AsyncClient(base_url=base, timeout=_ANSWER_TIMEOUT, trust_env=False)
         )
         answer: list[str] = []
         try:
@@ -68,8 +72,10 @@ async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json
                     if not as_json:
                         sys.stdout.write(text)
                         sys.stdout.flush()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ExpertUnavailableError("gateway", f"{base}: {error}") from error
+        except (ValueError, KeyError) as error:
+            raise ExpertUnavailableError("gateway", f"{base} is not a coe gateway") from error
         decision = (await client.get(f"/v1/decisions/{decision_id}")).json()
     if as_json:
         print_json({"answer": "".join(answer), "decision": decision})
@@ -89,12 +95,12 @@ async def _own_gateway(config: Config, stack: AsyncExitStack) -> str:
 
 async def _running_gateway(config: Config) -> str | None:
     """The address of the configured gateway, if one answers there."""
-    url = f"http://{config.gateway.host}:{config.gateway.port}"
+    url = address(config.gateway.host, config.gateway.port)
     try:
-        async with httpx.AsyncClient(timeout=_PROBE_S) as client:
+        async with httpx.AsyncClient(timeout=_PROBE_S, trust_env=False) as client:
             response = await client.get(f"{url}/readyz")
             is_coe = "experts" in response.json()
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     return url if is_coe else None
 

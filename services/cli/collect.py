@@ -11,7 +11,7 @@ import numpy as np
 
 from coe.config import Config
 from coe.routers.outcomes import Outcomes, read_prompts
-from coe.services.cli.console import configuration, print_json, progress_bar, say
+from coe.services.cli.console import configuration, print_json, progress_bar, say, tell
 from coe.services.collect import collect
 from coe.services.fleet import running
 
@@ -52,8 +52,8 @@ def run(
     for remark in remarks:
         say(remark)
     for name, mean, n in zip(outcomes.expert_ids, means, n_scored, strict=True):
-        say(f"{name}: mean score {mean:.3f} on {n} prompts")
-    say(f"wrote {out}")
+        tell(f"{name}: mean score {mean:.3f} on {n} prompts")
+    tell(f"wrote {out}")
 
 
 async def _collect(

@@ -35,13 +35,21 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
 
+results = Console(highlight=False, soft_wrap=True)
+"""What a verb was asked for, for people."""
+
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Progress, remarks and errors. Results alone go to standard output."""
+"""Progress, remarks and errors, on standard error."""
 
 
 def say(line: str) -> None:
     """One remark on standard error."""
     notes.print(line, markup=False)
+
+
+def tell(line: str) -> None:
+    """One line of a result on standard output."""
+    results.print(line, markup=False)
 
 
 def configuration(path: Path | None, quiet: bool = False) -> Config:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +25,8 @@ from coe.config import (
 )
 from coe.errors import CoeError
 from coe.router import Router
-from coe.services.cli.console import notes, print_json
+from coe.services.cli.console import print_json, results
+from coe.services.cli.serve import address, listen
 from coe.services.fleet import embedded_weights, missing
 from coe.services.weights import verified
 
@@ -57,10 +57,10 @@ def run(config_path: Path | None, as_json: bool) -> None:
             "failed": "[red]failed[/] ",
         }
         for finding in findings:
-            notes.print(f"{marks[finding.status]} ", end="")
-            notes.print(f"{finding.subject}: {finding.detail}", markup=False)
+            results.print(f"{marks[finding.status]} ", end="")
+            results.print(f"{finding.subject}: {finding.detail}", markup=False)
             if finding.remedy:
-                notes.print(f"        mend it: {finding.remedy}", markup=False)
+                results.print(f"        mend it: {finding.remedy}", markup=False)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -108,10 +108,9 @@ def _artefact(config: Config) -> str:
 def _expert(section: ExpertSection) -> Finding:
     subject = f"expert {section.id}"
     try:
-        reason = missing(section)
-        if reason:
-            what, _, remedy = reason.rpartition(": ")
-            return Finding(subject, "warning", what or reason, remedy)
+        gap = missing(section)
+        if gap:
+            return Finding(subject, "warning", gap.reason, gap.remedy)
         if isinstance(section, EmbeddedSection):
             if complaint := _engine_complaint():
                 remedy = "install the system library it names, such as libgomp1"
@@ -132,13 +131,13 @@ def _engine_complaint() -> str:
 
 
 def _port(config: Config) -> Finding:
-    address = (config.gateway.host, config.gateway.port)
+    where = address(config.gateway.host, config.gateway.port)
     try:
-        socket.create_server(address).close()
-    except OSError:
+        listen(config.gateway.host, config.gateway.port).close()
+    except CoeError as error:
         remedy = "a gateway may be running already; if not, choose another with --port"
-        return Finding("port", "warning", f"{address[0]}:{address[1]} is taken", remedy)
-    return Finding("port", "ok", f"{address[0]}:{address[1]} is free")
+        return Finding("port", "warning", str(error), remedy)
+    return Finding("port", "ok", f"{where} is free")
 
 
 def _attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from coe.config import load_policies
 from coe.core import Budget, Decision, Message, Request
 from coe.errors import ConfigError, UnknownExpertError
 from coe.router import Router
-from coe.services.cli.console import configuration, print_json, say
+from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.fleet import missing
 from coe.services.wire import decision_document
 
@@ -40,9 +39,9 @@ def run(
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
     specs = []
     for section in config.experts:
-        reason = missing(section)
-        if reason:
-            say(f"expert {section.id} is left out: {reason}")
+        gap = missing(section)
+        if gap:
+            say(f"expert {section.id} is left out: {gap}")
         else:
             specs.append(config.spec(section))
     if not specs:
@@ -73,6 +72,5 @@ def _print(decision: Decision) -> None:
             f"${estimate.cost_usd:.2g}",
             verdict,
         )
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(decision.why, markup=False)
-    out.print(table)
+    tell(decision.why)
+    results.print(table)

@@ -136,9 +136,14 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def address(host: str, port: int) -> str:
+    """``http://host:port``, an IPv6 host in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return address(host, port)
 
 
 def _loop() -> asyncio.AbstractEventLoop:

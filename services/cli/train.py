@@ -8,7 +8,7 @@ from coe.routers.category import CategoryRouter
 from coe.routers.embed import MEANING_DIM, load_default
 from coe.routers.outcomes import Outcomes
 from coe.routers.train import train
-from coe.services.cli.console import configuration, notes, print_json, say
+from coe.services.cli.console import configuration, notes, print_json, say, tell
 
 
 def run(outcomes_path: Path, out: Path, config_path: Path | None, as_json: bool) -> None:
@@ -33,12 +33,12 @@ def run(outcomes_path: Path, out: Path, config_path: Path | None, as_json: bool)
         print_json({"out": str(out), "training": artefact.training, "metrics": artefact.metrics})
         return
     figures = artefact.metrics
-    say(f"trained on {artefact.training['n_train']} prompts, measured on {figures['n_prompts']}:")
+    tell(f"trained on {artefact.training['n_train']} prompts, measured on {figures['n_prompts']}:")
     if figures["n_prompts"]:
-        say(f"  category accuracy {figures['category_accuracy']:.3f}")
-        say(f"  coverage          {figures['coverage']:.3f}")
+        tell(f"  category accuracy {figures['category_accuracy']:.3f}")
+        tell(f"  coverage          {figures['coverage']:.3f}")
         for name, score in figures["score_single"].items():
-            say(f"  score of {name} alone: {score:.3f}")
-        say(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
-        say(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")
-    say(f"wrote {out}")
+            tell(f"  score of {name} alone: {score:.3f}")
+        tell(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
+        tell(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")
+    tell(f"wrote {out}")

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from coe.config import DATA, weights_home
 from coe.errors import ConfigError, WeightsError
-from coe.services.cli.console import notes, print_json, say
+from coe.services.cli.console import notes, print_json, say, tell
 from coe.services.weights import Weights, fetch, locate, read_manifest, verified
 
 
@@ -24,8 +24,8 @@ def show(as_json: bool) -> None:
         return
     for row in rows:
         where = row["path"] or "not here: coe weights fetch " + str(row["name"])
-        say(f"{row['name']}  {row['megabytes']} MB  {row['licence']}")
-        say(f"  {row['about']}\n  {where}")
+        tell(f"{row['name']}  {row['megabytes']} MB  {row['licence']}")
+        tell(f"  {row['about']}\n  {where}")
 
 
 def fetch_all(names: Sequence[str] | None, optional: bool) -> None:
@@ -81,7 +81,7 @@ def verify_all(as_json: bool) -> None:
         print_json(rows)
     else:
         for row in rows:
-            say(f"{row['name']}: {row['status']}")
+            tell(f"{row['name']}: {row['status']}")
     if wrong:
         raise WeightsError("\n".join(wrong))
 

@@ -137,25 +137,29 @@ class EngineHost:
         )
         self._process = process
         assert process.stderr is not None
+        assert process.stdout is not None
+        announced: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         last_words: deque[str] = deque(maxlen=3)
-        drain = asyncio.create_task(_drain(process.stderr, last_words))
+        # both pipes are read to their end: a full one would block the engine
+        readers = {
+            asyncio.create_task(_drain(process.stderr, last_words)),
+            asyncio.create_task(_listen(process.stdout, announced)),
+        }
         try:
-            try:
-                async with asyncio.timeout(self._watch.start_timeout_s):
-                    address = await _announced(process)
-            except TimeoutError:
-                return f"did not start within {self._watch.start_timeout_s:g} s"
-            if address is None:
-                await drain
-                return f"ended while starting: {' | '.join(last_words) or 'no message'}"
-            self._address = address
-            self._become("ready", "")
-            return await self._until_end(process, address)
+            async with asyncio.timeout(self._watch.start_timeout_s):
+                self._address = await announced
+            if self._address is not None:
+                self._become("ready", "")
+                return await self._until_end(process, self._address)
+        except TimeoutError:
+            return f"did not start within {self._watch.start_timeout_s:g} s"
         finally:
             self._process = None
             await _end(process)
-            drain.cancel()
-            await asyncio.gather(drain, return_exceptions=True)
+            _, unfinished = await asyncio.wait(readers, timeout=1.0)
+            for reader in unfinished:
+                reader.cancel()
+        return f"did not say its address: {' | '.join(last_words) or 'no message'}"
 
     async def _until_end(self, process: asyncio.subprocess.Process, address: str) -> str:
         ended = asyncio.create_task(process.wait())
@@ -172,7 +176,9 @@ class EngineHost:
 
     async def _until_unhealthy(self, address: str) -> None:
         failed = 0
-        async with httpx.AsyncClient(timeout=self._watch.health_timeout_s) as client:
+        async with httpx.AsyncClient(
+            timeout=self._watch.health_timeout_s, trust_env=False
+        ) as client:
             while failed < self._watch.n_failed_checks:
                 await self._sleep(self._watch.health_period_s)
                 try:
@@ -189,13 +195,26 @@ class EngineHost:
         self._on_change(self)
 
 
-async def _announced(process: asyncio.subprocess.Process) -> str | None:
-    """The address the process prints as its first JSON line; ``None`` when it ends before."""
-    assert process.stdout is not None
-    while line := await process.stdout.readline():
-        if line.startswith(b"{"):
-            return str(json.loads(line)["address"])
-    return None
+async def _listen(stream: asyncio.StreamReader, announced: asyncio.Future[str | None]) -> None:
+    """Read to the end; the address in the first JSON line, or ``None``, becomes ``announced``."""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # a line longer than the buffer, which is dropped
+            continue
+        if not line:
+            break
+        if line.startswith(b"{") and not announced.done():
+            announced.set_result(_address_in(line))
+    if not announced.done():
+        announced.set_result(None)
+
+
+def _address_in(line: bytes) -> str | None:
+    try:
+        return str(json.loads(line)["address"])
+    except (ValueError, KeyError):
+        return None
 
 
 async def _drain(stream: asyncio.StreamReader, last_words: deque[str]) -> None:

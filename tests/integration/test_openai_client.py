@@ -83,6 +83,38 @@ def test_streamed_bytes_are_the_engines_own(gateway):
     assert receipt["output_tokens"] == 12
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("model", "expected"), [("auto", LARGE), ("auto:eco", SMALL)])
+def test_the_policy_decides_who_answers(gateway, model, expected, stream):
+    """Maths goes to the large expert, unless its joules are above eco's ceiling."""
+    raw = gateway.client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=[{"role": "user", "content": "What is 17 * 6?"}],
+        stream=stream,
+    )
+    answer = raw.parse()
+    models = {chunk.model for chunk in answer} if stream else {answer.model}
+    assert models == {expected} == {raw.headers["x-coe-experts"]}
+    decision = httpx.get(
+        f"{gateway.url}/v1/decisions/{raw.headers['x-coe-decision-id']}", timeout=30
+    ).json()
+    assert decision["category"] == "maths"
+    assert decision["binding"] == (None if model == "auto" else "energy_j")
+
+
+def test_an_engines_own_names_do_not_step_around_the_cap(gateway):
+    more = {"n_predict": 40, "n_cmpl": 3}
+    answer = ask(gateway, "Count to fifty.", model=SMALL, max_tokens=5, extra_body=more)
+    assert answer.usage.completion_tokens == 5
+    assert len(answer.choices) == 1
+
+
+def test_several_answers_are_all_paid_for(gateway):
+    answer = ask(gateway, "Count to fifty.", model=SMALL, max_tokens=6, n=3)
+    assert len(answer.choices) == 3
+    assert answer.model_extra["coe"]["receipt"]["output_tokens"] >= 15
+
+
 def test_usage_in_a_stream_reaches_the_client(gateway):
     options = {"include_usage": True}
     stream = ask(gateway, "Hi", model=SMALL, max_tokens=6, stream=True, stream_options=options)

@@ -77,7 +77,7 @@ def test_doctor_says_what_is_wrong_with_a_configuration(tmp_path):
     (tmp_path / "coe.yaml").write_text("devices: {}\nexperts: []\n")
     result = run("doctor", "--config", str(tmp_path / "coe.yaml"))
     assert result.exit_code == 1
-    assert "coe.yaml:2: experts:" in result.stderr
+    assert "coe.yaml:2: experts:" in result.stdout
 
 
 def test_weights_list_names_licence_and_place():

@@ -19,6 +19,7 @@ from coe.router import Router
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime
+from coe.services.wire import parse_chat
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 CODE = "Write a Python function that returns the sum of the even numbers in a list."
@@ -100,7 +101,7 @@ async def test_only_user_turns_are_routed_on(client):
         (ExpertTimeoutError(LARGE, "silent"), 504, "expert_timeout"),
         (ExpertRejectedError(LARGE, "answered HTTP 500", 500), 502, "expert_failed"),
         (ExpertRejectedError(LARGE, "no", 400, b"context too long"), 400, "expert_rejected"),
-        (ExpertRejectedError(LARGE, "no", 401, b""), 502, "expert_rejected"),
+        (ExpertRejectedError(LARGE, "no", 401, b"bad key sk-1"), 502, "expert_failed"),
     ],
 )
 async def test_a_pinned_experts_error_is_openai_shaped(client, stubs, error, status, code):
@@ -163,3 +164,32 @@ async def test_readiness_and_decisions(client):
     kept = (await client.get(f"/v1/decisions/{decided['decision_id']}")).json()
     assert kept["receipt"] is None
     assert kept["why"] == decided["why"]
+
+
+async def test_what_an_expert_says_to_the_operator_is_not_passed_on(client, stubs):
+    stubs[LARGE].error = ExpertRejectedError(LARGE, "answered HTTP 401", 401, b"bad key sk-12")
+    assert "sk-12" not in (await post(client, body(model=LARGE))).text
+
+
+async def test_half_an_emoji_does_not_cost_the_answer(client, stubs):
+    stubs[LARGE].tokens = ["half \ud83d"]
+    answer = await post(client, body(model=LARGE))
+    assert answer.status_code == 200
+    assert json.loads(answer.content)["choices"][0]["message"]["content"] == "half \ud83d"
+
+
+async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, stubs):
+    """The receipt comes though the generator is suspended at a piece nobody takes."""
+    request, _ = parse_chat(
+        json.dumps(body(model=LARGE, stream=True)).encode(),
+        gateway.runtime.policies,
+        frozenset(stubs),
+    )
+    reply = await gateway.runtime.engine.answer(request)
+    gateway.journal.note(reply.decision)
+    events = gateway._events(reply)
+    await anext(events)
+    await events.aclose()
+    _, receipt = gateway.journal.find(reply.decision.decision_id)
+    assert receipt.outcome == "cancelled"
+    assert stubs[LARGE].n_closed == 1

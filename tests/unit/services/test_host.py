@@ -125,3 +125,35 @@ async def test_stopping_twice_or_unstarted_is_harmless():
 @pytest.mark.parametrize(("crashes", "delay_s"), [(1, 0.25), (2, 0.5), (4, 2.0), (20, 30.0)])
 def test_backoff_doubles_up_to_its_limit(crashes, delay_s):
     assert Watch().delay_s(crashes) == delay_s
+
+
+@pytest.mark.parametrize("line", ["{not json", "{}", '{"address": 1'])
+async def test_an_engine_that_announces_nonsense_fails_instead_of_starting_for_ever(line):
+    program = f"print({line!r}, flush=True); import sys; sys.stdin.read()"
+    host = EngineHost("e", command(program), watch=QUICK)
+    await host.start()
+    await until(lambda: host.state == "failed")
+    assert "address" in host.reason
+    await host.stop()
+
+
+async def test_a_chatty_engine_is_read_along():
+    chatter = ENGINE.format(status=200).replace(
+        "sys.stdin.read()", "sys.stdout.write('x' * 1_000_000); sys.exit(0)"
+    )
+    host = EngineHost("e", command(chatter), watch=QUICK)
+    await host.start()
+    # blocked in its write it would neither end nor be started again
+    await until(lambda: host.n_starts >= 2)
+    await host.stop()
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_health(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    host = EngineHost("e", command(ENGINE.format(status=200)), watch=QUICK)
+    await host.start()
+    await host.settled()
+    await asyncio.sleep(QUICK.health_period_s * (QUICK.n_failed_checks + 3))
+    assert (host.state, host.n_starts) == ("ready", 1)
+    await host.stop()

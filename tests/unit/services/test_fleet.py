@@ -1,0 +1,81 @@
+"""What happens when experts cannot run here."""
+
+import pytest
+from typer.testing import CliRunner
+
+from coe.config import DATA, load_config
+from coe.errors import ConfigError
+from coe.services.cli import app
+from coe.services.fleet import Gap, missing, running
+
+ONE_ABSENT = """
+devices:
+  here: {ttft_b_ms: 1, decode_tokens_per_s: 50, prefill_w: 10, decode_w: 10}
+experts:
+  - {id: smollm2-135m, kind: http, base_url: "http://127.0.0.1:9/v1", device: here}
+  - {id: qwen2.5-coder-0.5b, kind: embedded, device: here,
+     weights: qwen2.5-coder-0.5b-instruct-q4_k_m}
+"""
+TWO_MORE = """
+  - {id: r, kind: replay, recording: gone.parquet, device: here}
+  - {id: k, kind: http, base_url: "http://h/v1", api_key_env: ABSENT_KEY, device: here}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Two experts, the weights of the second one absent."""
+    monkeypatch.setenv("COE_WEIGHTS", str(tmp_path / "none"))
+    path = tmp_path / "coe.yaml"
+    paths = f"artefact: {DATA / 'artefact'}\nbudgets: {DATA / 'budgets.yaml'}\n"
+    path.write_text(paths + ONE_ABSENT)
+    return path
+
+
+async def test_an_absent_expert_is_one_clear_line_and_the_other_serves(config):
+    said = []
+    async with running(load_config(config), said.append) as fleet:
+        assert list(fleet.experts) == ["smollm2-135m"]
+    assert said == [
+        "expert qwen2.5-coder-0.5b is left out: weights 'qwen2.5-coder-0.5b-instruct-q4_k_m' "
+        "are not here: coe weights fetch"
+    ]
+
+
+async def test_none_at_all_is_an_error_that_says_what_to_do(config):
+    with pytest.raises(ConfigError, match="coe doctor"):
+        async with running(load_config(config), only=["qwen2.5-coder-0.5b"]):
+            raise AssertionError("it must not start")
+
+
+async def test_an_unknown_name_is_refused(config):
+    with pytest.raises(ConfigError, match="no expert is called nobody"):
+        async with running(load_config(config), only=["nobody"]):
+            raise AssertionError("it must not start")
+
+
+def test_each_kind_says_what_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.delenv("ABSENT_KEY", raising=False)
+    path = tmp_path / "coe.yaml"
+    path.write_text(ONE_ABSENT.rstrip() + TWO_MORE)
+    _, _, replay, keyed = load_config(path).experts
+    assert isinstance(missing(replay), Gap)
+    assert missing(replay).remedy == "correct its path"
+    assert "ABSENT_KEY is not set" in str(missing(keyed))
+
+
+def test_route_and_doctor_go_on_with_what_is_here(config):
+    routed = CliRunner().invoke(app, ["route", "What is 2 + 2?", "--config", str(config)])
+    assert routed.exit_code == 0
+    assert "smollm2-135m is the only candidate" in routed.stdout
+    assert "qwen2.5-coder-0.5b is left out" in routed.stderr
+    examined = CliRunner().invoke(app, ["doctor", "--config", str(config)])
+    assert "mend it: coe weights fetch" in examined.stdout
+
+
+def test_experts_that_the_artefact_does_not_know_need_training(config):
+    text = config.read_text().replace("id: smollm2-135m", "id: mine")
+    config.write_text(text)
+    refused = CliRunner().invoke(app, ["route", "Hi", "--config", str(config)])
+    assert refused.exit_code == 2
+    assert "train one with `coe train`" in refused.stderr
