@@ -86,15 +86,19 @@ def train(
             "inverse_penalty": router.C,
             "n_train": len(labelled.prompt_ids),
             "n_dev": len(dev_rows.prompt_ids),
-            "versions": {
-                "coe": coe.__version__,
-                "numpy": np.__version__,
-                "scikit-learn": sklearn.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": _versions(),
         },
         metrics=measure(head, table, dev_rows, X_dev) if dev_rows.prompt_ids else {},
     )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "coe": coe.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def measure(head: CategoryHead, table: QualityTable, rows: Outcomes, X: Floats) -> dict[str, Any]:

@@ -71,28 +71,28 @@ async def collect(
     answers = _resumed(journal, prompts, fleet)
     for _, expert_id in answers:
         progress(expert_id)
-    remarks: list[str] = []
     with journal.open("a", encoding="utf-8") as file:
 
-        async def ask_all(expert_id: str) -> None:
-            todo = iter([r for r in prompts if (r["prompt_id"], expert_id) not in answers])
+        def note(asked: Asked) -> None:
+            answers[asked.prompt_id, asked.expert_id] = asked
+            # U+2028 and its kin stay escaped, so that a line is a row
+            file.write(json.dumps(_as_row(asked)) + "\n")
+            file.flush()
+            progress(asked.expert_id)
 
-            async def worker() -> None:
-                for row in todo:
-                    try:
-                        asked = await _ask(fleet.experts[expert_id], expert_id, row)
-                    except ExpertError as error:
-                        remarks.append(f"{row['prompt_id']}: {error}")
-                        continue
-                    answers[asked.prompt_id, expert_id] = asked
-                    # U+2028 and its kin stay escaped, so that a line is a row
-                    file.write(json.dumps(_as_row(asked)) + "\n")
-                    file.flush()
-                    progress(expert_id)
-
-            await asyncio.gather(*(worker() for _ in range(concurrency)))
-
-        await asyncio.gather(*(ask_all(expert_id) for expert_id in fleet.experts))
+        failures = await asyncio.gather(
+            *(
+                _ask_all(
+                    expert,
+                    name,
+                    [row for row in prompts if (row["prompt_id"], name) not in answers],
+                    concurrency,
+                    note,
+                )
+                for name, expert in fleet.experts.items()
+            )
+        )
+    remarks = [failure for of_expert in failures for failure in of_expert]
     rows = await asyncio.to_thread(_score, prompts, checks, answers, fleet.specs, run_code)
     unscored = sum(r[f"score__{e}"] is None for r in rows for e in fleet.experts)
     if unscored:
@@ -101,6 +101,27 @@ async def collect(
     if len(answers) >= len(prompts) * len(fleet.experts):
         journal.unlink()
     return remarks
+
+
+async def _ask_all(
+    expert: Expert,
+    expert_id: str,
+    rows: Sequence[Mapping[str, Any]],
+    concurrency: int,
+    note: Callable[[Asked], None],
+) -> list[str]:
+    """Ask one expert these prompts, so many at once; returns which failed and why."""
+    todo, failures = iter(rows), []
+
+    async def worker() -> None:
+        for row in todo:
+            try:
+                note(await _ask(expert, expert_id, row))
+            except ExpertError as error:
+                failures.append(f"{row['prompt_id']}: {error}")
+
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return failures
 
 
 async def _ask(expert: Expert, expert_id: str, row: Mapping[str, Any]) -> Asked:
