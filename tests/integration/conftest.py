@@ -104,3 +104,9 @@ def gateway(embedded_config) -> Iterator[Served]:
 def eventually() -> Callable[..., object]:
     """Wait for a condition: `wait_for`."""
     return wait_for
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """The gateway of any configuration: `served`."""
+    return served

@@ -1,0 +1,71 @@
+"""Recorded answers, served over HTTP at the pace of a device profile."""
+
+from pathlib import Path
+
+import openai
+import pytest
+
+from coe.config import DATA, load_config
+from coe.errors import ConfigError
+from coe.experts.replay import prompt_key
+from coe.routers.outcomes import Outcomes
+from coe.services.recording import read_recording
+
+OUTCOMES = Path(__file__).parents[2] / "data" / "outcomes" / "embedded.parquet"
+SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
+CONFIG = f"""
+artefact: {DATA / "artefact"}
+budgets: {DATA / "budgets.yaml"}
+devices:
+  h100: {{ttft_b_ms: 0.1, ttft_c_ms: 200, decode_tokens_per_s: 100, prefill_w: 400, decode_w: 300}}
+experts:
+  - {{id: {SMALL}, kind: replay, recording: {OUTCOMES}, device: h100}}
+  - {{id: {LARGE}, kind: replay, recording: {OUTCOMES}, device: h100, time_scale: 0}}
+"""
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory, serve):
+    path = tmp_path_factory.mktemp("replay") / "coe.yaml"
+    path.write_text(CONFIG)
+    with serve(load_config(path)) as running:
+        yield running
+
+
+def ask(replay, content, model, **more):
+    messages = [{"role": "user", "content": content}]
+    return replay.client.chat.completions.create(model=model, messages=messages, **more)
+
+
+def test_a_known_prompt_gets_the_recorded_answer_whole_and_streamed(replay):
+    prompt = Outcomes.read(OUTCOMES).prompts[0]
+    whole = ask(replay, prompt, LARGE).choices[0].message.content
+    assert whole == read_recording(OUTCOMES, LARGE)[prompt_key(prompt)]
+    stream = ask(replay, prompt, LARGE, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in stream) == whole
+
+
+def test_the_pace_is_the_profiles(replay):
+    prompt = Outcomes.read(OUTCOMES).prompts[0]
+    receipt = ask(replay, prompt, SMALL).model_extra["coe"]["receipt"]
+    profile = replay.runtime.fleet.specs[SMALL].profile
+    expected = profile.ttft_ms(receipt["prompt_tokens"]) + profile.decode_ms(
+        receipt["output_tokens"]
+    )
+    # sleeping can only take longer than asked for
+    assert receipt["latency_ms"] >= expected
+    assert receipt["energy_j"] == pytest.approx(
+        profile.energy_j(receipt["prompt_tokens"], receipt["output_tokens"]), rel=1e-4
+    )
+
+
+def test_an_unknown_prompt_has_no_recorded_answer(replay):
+    with pytest.raises(openai.NotFoundError, match="no recorded answer"):
+        ask(replay, "Nobody ever asked this.", LARGE)
+
+
+def test_a_recording_without_the_expert_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="recording"):
+        read_recording(OUTCOMES, "nobody")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_recording(tmp_path / "gone.parquet", SMALL)
