@@ -4,9 +4,10 @@
 # make bench  measured claims, one JSON document each
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench install install-dev weights
+.PHONY: run test lint bench install install-dev weights uv artefact
 
-UV := $(shell command -v uv 2>/dev/null || echo python3 -m uv)
+# without uv on the path, pip puts one into a folder of its own
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_COMPILE_BYTECODE := 1
 
 run: install
@@ -34,12 +35,10 @@ install: uv
 install-dev: uv
 	@$(UV) sync --locked --extra embedded
 
-.PHONY: uv
 uv:
-	@$(UV) --version >/dev/null 2>&1 || python3 -m pip install --quiet uv
+	@$(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/pip install --quiet uv; }
 
 # Ask the embedded experts every prompt in data/ and train the shipped artefact on the outcomes.
-.PHONY: artefact
 artefact: install-dev weights
 	$(UV) run --no-sync python data/prompts/make.py
 	$(UV) run --no-sync coe collect --config coe/data/coe.yaml --run-code \

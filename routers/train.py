@@ -39,8 +39,8 @@ def train(
 ) -> Artefact:
     """The artefact learned from ``train`` rows, thresholds tuned and measured on ``dev`` rows.
 
-    Rows of any other split are never looked at. Deterministic: the same table and embedder give
-    the same arrays. Prompts without a category count only in the "general" row.
+    No other row is looked at. Deterministic: the same table and embedder give the same arrays.
+    Prompts without a category count only in the "general" row.
 
     Parameters
     ----------

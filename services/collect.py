@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,27 +81,19 @@ async def collect(
             file.flush()
             progress(asked.expert_id)
 
-        failures = await asyncio.gather(
-            *(
-                _ask_all(
-                    expert,
-                    name,
-                    [row for row in prompts if (row["prompt_id"], name) not in answers],
-                    concurrency,
-                    note,
-                )
-                for name, expert in fleet.experts.items()
-            )
-        )
-    remarks = [failure for of_expert in failures for failure in of_expert]
+        todo = {
+            name: [row for row in prompts if (row["prompt_id"], name) not in answers]
+            for name in fleet.experts
+        }
+        asking = (_ask_all(fleet.experts[n], n, todo[n], concurrency, note) for n in todo)
+        failures = await asyncio.gather(*asking)
     rows = await asyncio.to_thread(_score, prompts, checks, answers, fleet.specs, run_code)
-    unscored = sum(r[f"score__{e}"] is None for r in rows for e in fleet.experts)
-    if unscored:
-        remarks.append(f"{unscored} answers are unscored")
     write_outcomes(out, rows)
     if len(answers) >= len(prompts) * len(fleet.experts):
         journal.unlink()
-    return remarks
+    n_unscored = sum(row[f"score__{name}"] is None for row in rows for name in fleet.experts)
+    unscored = [f"{n_unscored} answers are unscored"] if n_unscored else []
+    return [*itertools.chain(*failures), *unscored]
 
 
 async def _ask_all(
