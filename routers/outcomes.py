@@ -101,10 +101,14 @@ class Outcomes:
         for measure in _MEASURES[1:]:
             values = getattr(self, measure)
             self._check_range(path, measure, values, np.finfo(float).max, "a finite amount")
-        known = ~np.isnan(self.scores)
-        for column, expert_id in enumerate(self.expert_ids):
-            if not known[:, column].any():
-                raise OutcomesError(f"{path}: score__{expert_id} holds no score")
+        for expert_id in self.unscored:
+            raise OutcomesError(f"{path}: score__{expert_id} holds no score")
+
+    @property
+    def unscored(self) -> tuple[str, ...]:
+        """The experts without a score on any of these prompts."""
+        known: NDArray[np.bool_] = np.any(~np.isnan(self.scores), axis=0)
+        return tuple(name for name, some in zip(self.expert_ids, known, strict=True) if not some)
 
     def _check_range(
         self, path: Path, measure: str, values: NDArray[np.float64], most: float, right: str

@@ -57,9 +57,8 @@ def train(
     labelled = fit_rows.rows(_has_category(fit_rows))
     if not labelled.prompt_ids:
         raise OutcomesError("no prompt of split 'train' has a category: there is nothing to learn")
-    for expert_id, known in zip(outcomes.expert_ids, ~np.isnan(fit_rows.scores).T, strict=True):
-        if not known.any():
-            raise OutcomesError(f"expert {expert_id!r} has no score on any prompt of split 'train'")
+    for expert_id in fit_rows.unscored:
+        raise OutcomesError(f"expert {expert_id!r} has no score on any prompt of split 'train'")
     progress("embedding prompts")
     X = embedder.embed(labelled.prompts)
     dev_rows = outcomes.rows((outcomes.splits == "dev") & _has_category(outcomes))

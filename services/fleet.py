@@ -77,13 +77,7 @@ async def running(
     ConfigError
         No expert can run, ``only`` names an unknown one, or a file is wrong.
     """
-    unknown = sorted(set(only or ()) - {expert.id for expert in config.experts})
-    if unknown:
-        raise ConfigError(f"no expert is called {', '.join(unknown)}")
-    wanted = [e for e in config.experts if only is None or e.id in only]
-    present = [e for e in wanted if _can_run(e, say)]
-    if not present:
-        raise ConfigError("no expert can run: `coe doctor` says what is missing")
+    present = runnable(config, say, only)
     embedded = [e for e in present if isinstance(e, EmbeddedSection)]
     hosts = {e.id: _host(e, len(embedded), say) for e in embedded}
     async with httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client:
@@ -95,6 +89,26 @@ async def running(
         finally:
             for host in hosts.values():
                 await host.stop()
+
+
+def runnable(
+    config: Config, say: Say = lambda line: None, only: Sequence[str] | None = None
+) -> list[ExpertSection]:
+    """The experts of ``config`` that can run here; each of the others is one line to ``say``.
+
+    Raises
+    ------
+    ConfigError
+        As `running`.
+    """
+    unknown = sorted(set(only or ()) - {expert.id for expert in config.experts})
+    if unknown:
+        raise ConfigError(f"no expert is called {', '.join(unknown)}")
+    wanted = [e for e in config.experts if only is None or e.id in only]
+    present = [e for e in wanted if _can_run(e, say)]
+    if not present:
+        raise ConfigError("no expert can run: `coe doctor` says what is missing")
+    return present
 
 
 def embedded_weights(section: EmbeddedSection) -> Weights:

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from coe.config import load_policies
 from coe.core import Budget, Decision, Message, Request
-from coe.errors import ConfigError, UnknownExpertError
+from coe.errors import UnknownExpertError
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
-from coe.services.fleet import missing
+from coe.services.fleet import runnable
 from coe.services.wire import decision_document
 
 
@@ -37,15 +37,7 @@ def run(
     policies = load_policies(config.budgets)
     if policy not in policies:
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
-    specs = []
-    for section in config.experts:
-        gap = missing(section)
-        if gap:
-            say(f"expert {section.id} is left out: {gap}")
-        else:
-            specs.append(config.spec(section))
-    if not specs:
-        raise ConfigError("no expert can run here: `coe doctor` says what is missing")
+    specs = [config.spec(section) for section in runnable(config, say)]
     decision = Router.load(config.artefact, specs).decide(
         Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
     )
