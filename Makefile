@@ -30,10 +30,10 @@ weights: install-dev
 	@$(UV) run --no-sync coe weights fetch
 
 install: uv
-	@$(UV) sync --locked --no-group dev --extra embedded --inexact
+	@$(UV) sync --locked --no-group dev --extra embedded --extra plots --inexact
 
 install-dev: uv
-	@$(UV) sync --locked --extra embedded
+	@$(UV) sync --locked --extra embedded --extra plots
 
 uv:
 	@$(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/pip install --quiet uv; }
