@@ -1,4 +1,4 @@
-"""Distances to nearest neighbours."""
+"""Nearest neighbours by cosine."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def mean_cosine_distance(
+def nearest(
     queries: NDArray[np.float32], points: NDArray[np.float32], k: int
-) -> NDArray[np.float64]:
-    """Mean cosine distance of each query to its ``k`` nearest points, in [0, 2].
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The ``k`` points most similar to each query, in no order, and their cosine distances.
 
-    Fewer than ``k`` points: the mean over all of them. A zero vector is at distance 1 from
-    everything. One matrix product and a partial sort: O(n_queries n_points (dim + 1)).
+    Fewer than ``k`` points: all of them. A zero vector is at distance 1 from everything. Among
+    points at the same distance any may be left out. One matrix product and a partial sort:
+    O(n_queries n_points (dim + 1)).
 
     Parameters
     ----------
     queries : (n_queries, dim) rows of unit length or zero.
     points : (n_points, dim) rows of unit length or zero, n_points >= 1.
     k : neighbours, >= 1.
+
+    Returns
+    -------
+    indices, distances : both (n_queries, min(k, n_points)); distances in [0, 2].
     """
     similarity = queries @ points.T
     k = min(k, points.shape[0])
-    nearest = np.partition(similarity, -k, axis=1)[:, -k:]
-    distance: NDArray[np.float64] = 1.0 - nearest.astype(np.float64).mean(axis=1)
-    return np.clip(distance, 0.0, 2.0)
+    indices = np.argpartition(similarity, -k, axis=1)[:, -k:]
+    distances = 1.0 - np.take_along_axis(similarity, indices, axis=1).astype(np.float64)
+    return indices, np.clip(distances, 0.0, 2.0)

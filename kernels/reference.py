@@ -24,15 +24,20 @@ def entropy(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(rows, dtype=np.float64)
 
 
-def mean_cosine_distance(
+def nearest(
     queries: NDArray[np.float32], points: NDArray[np.float32], k: int
-) -> NDArray[np.float64]:
-    """Twin of `coe.kernels.knn.mean_cosine_distance`."""
-    means = []
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Twin of `coe.kernels.knn.nearest`; neighbours nearest first."""
+    indices, distances = [], []
     for query in queries.tolist():
-        distances = sorted(
-            1.0 - sum(a * b for a, b in zip(query, point, strict=True)) for point in points.tolist()
-        )
-        nearest = distances[:k]
-        means.append(sum(nearest) / len(nearest))
-    return np.array(means, dtype=np.float64)
+        found = sorted(
+            (1.0 - sum(a * b for a, b in zip(query, point, strict=True)), index)
+            for index, point in enumerate(points.tolist())
+        )[:k]
+        distances.append([min(max(distance, 0.0), 2.0) for distance, _ in found])
+        indices.append([index for _, index in found])
+    shape = (len(queries), min(k, len(points)))
+    return (
+        np.array(indices, dtype=np.int64).reshape(shape),
+        np.array(distances, dtype=np.float64).reshape(shape),
+    )

@@ -21,10 +21,12 @@ from safetensors.numpy import save as save_tensors
 from coe.core import DeviceProfile, ExpertSpec
 from coe.errors import ArtefactError
 from coe.routers.embed import Embedder
+from coe.routers.expectation import Expectation
 from coe.routers.head import CategoryHead
 from coe.routers.quality import QualityTable
+from coe.routers.residual import LengthResidual, QualityResidual
 
-SCHEMA = 1
+SCHEMA = 2
 _ARRAYS = "arrays.safetensors"
 _MANIFEST = "manifest.json"
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
@@ -38,7 +40,8 @@ class Artefact:
     ----------
     embedder : name of the embedder whose vectors the category router was trained on.
     category : the fitted category router, frozen.
-    quality : the category-to-expert table; its categories are the router's, then "general".
+    expectation : quality and answer length of every expert; the categories of its table are
+        the router's, then "general".
     experts : the experts as they were configured when their outcomes were collected.
     canaries : prompts with the category they must get; asked before the artefact goes live.
     training : provenance: hash of the outcomes, seed, counts, versions.
@@ -47,7 +50,7 @@ class Artefact:
 
     embedder: str
     category: CategoryHead
-    quality: QualityTable
+    expectation: Expectation
     experts: tuple[ExpertSpec, ...]
     canaries: tuple[tuple[str, str], ...]
     training: Mapping[str, Any]
@@ -136,15 +139,36 @@ class Artefact:
             raise ArtefactError(f"{folder}: malformed artefact: {error!r}") from error
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
-        tensors = {
+        table, residual, lengths = (
+            self.expectation.table,
+            self.expectation.residual,
+            self.expectation.lengths,
+        )
+        tensors: dict[str, NDArray[Any]] = {
             "category.coef": self.category.coef_.astype(np.float32),
             "category.intercept": self.category.intercept_.astype(np.float32),
             "category.points": self.category.points_.astype(np.float16),
-            "quality.quality": self.quality.quality,
-            "quality.quality_se": self.quality.quality_se,
-            "quality.mean_tokens": self.quality.mean_tokens,
-            "quality.cautious_tokens": self.quality.cautious_tokens,
+            "quality.quality": table.quality,
+            "quality.quality_se": table.quality_se,
+            "quality.mean_tokens": table.mean_tokens,
+            "quality.cautious_tokens": table.cautious_tokens,
         }
+        if self.category.codes_ is not None:
+            tensors["category.codes"] = self.category.codes_
+        if residual is not None:
+            tensors |= {
+                "residual.coef": residual.coef,
+                "residual.noise": residual.noise,
+                "residual.axes": residual.axes,
+                "residual.spectrum": residual.spectrum,
+                "residual.penalty": np.array([residual.penalty]),
+            }
+        if lengths is not None:
+            tensors |= {
+                "lengths.coef": lengths.coef,
+                "lengths.mean_scale": lengths.mean_scale,
+                "lengths.cautious_scale": lengths.cautious_scale,
+            }
         # safetensors writes an array's memory as it lies, whatever its order
         return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
@@ -152,7 +176,8 @@ class Artefact:
         return {
             "schema": SCHEMA,
             "embedder": self.embedder,
-            "categories": list(self.quality.categories),
+            "categories": list(self.expectation.categories),
+            "incumbent": self.expectation.incumbent,
             "category_router": {
                 "n_neighbors": self.category.n_neighbors,
                 "entropy_threshold": _or_null(self.category.entropy_threshold),
@@ -169,25 +194,53 @@ class Artefact:
     def _of(cls, manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Artefact:
         experts = tuple(_spec(row) for row in manifest["experts"])
         categories = tuple(manifest["categories"])
-        table = QualityTable(
-            categories=categories,
-            expert_ids=tuple(spec.id for spec in experts),
-            quality=tensors["quality.quality"],
-            quality_se=tensors["quality.quality_se"],
-            mean_tokens=tensors["quality.mean_tokens"],
-            cautious_tokens=tensors["quality.cautious_tokens"],
-        )
-        if table.quality.shape != (len(categories), len(experts)):
-            raise ValueError(f"quality has shape {table.quality.shape}")
         return cls(
             embedder=manifest["embedder"],
             category=_head(manifest["category_router"], categories[:-1], tensors),
-            quality=table,
+            expectation=_expectation(
+                categories, tuple(spec.id for spec in experts), manifest["incumbent"], tensors
+            ),
             experts=experts,
             canaries=tuple((prompt, name) for prompt, name in manifest["canaries"]),
             training=manifest["training"],
             metrics=manifest["metrics"],
         )
+
+
+def _expectation(
+    categories: tuple[str, ...],
+    expert_ids: tuple[str, ...],
+    incumbent: int | None,
+    tensors: Mapping[str, NDArray[Any]],
+) -> Expectation:
+    table = QualityTable(
+        categories=categories,
+        expert_ids=expert_ids,
+        quality=tensors["quality.quality"],
+        quality_se=tensors["quality.quality_se"],
+        mean_tokens=tensors["quality.mean_tokens"],
+        cautious_tokens=tensors["quality.cautious_tokens"],
+    )
+    if table.quality.shape != (len(categories), len(expert_ids)):
+        raise ValueError(f"quality has shape {table.quality.shape}")
+    if incumbent is not None and not 0 <= incumbent < len(expert_ids):
+        raise ValueError(f"incumbent is {incumbent}")
+    residual = lengths = None
+    if "residual.coef" in tensors:
+        residual = QualityResidual(
+            coef=tensors["residual.coef"],
+            noise=tensors["residual.noise"],
+            axes=tensors["residual.axes"],
+            spectrum=tensors["residual.spectrum"],
+            penalty=float(tensors["residual.penalty"][0]),
+        )
+    if "lengths.coef" in tensors:
+        lengths = LengthResidual(
+            coef=tensors["lengths.coef"],
+            mean_scale=tensors["lengths.mean_scale"],
+            cautious_scale=tensors["lengths.cautious_scale"],
+        )
+    return Expectation(table, residual, lengths, incumbent)
 
 
 def _head(
@@ -201,6 +254,7 @@ def _head(
         n_neighbors=thresholds["n_neighbors"],
         entropy_threshold=_or_infinity(thresholds["entropy_threshold"]),
         distance_threshold=_or_infinity(thresholds["distance_threshold"]),
+        codes_=tensors.get("category.codes"),
     )
 
 

@@ -1,7 +1,8 @@
-"""The category router: step one of CoE's two-step routing."""
+"""Category routers that learn from labelled prompts: step one of CoE's two-step routing."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -16,18 +17,16 @@ from coe.routers.head import Assessment, CategoryHead, unit_rows
 Floats = NDArray[np.float64]
 
 
-class CategoryRouter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classifier of prompt embeddings into categories that knows when it does not know.
+class CategoryRouter(BaseEstimator):  # type: ignore[misc]
+    """What every category router is: a classifier that knows when it does not know.
 
-    Logistic regression on a frozen embedding gives the probabilities. A prompt is *uncertain*
-    when their entropy exceeds ``entropy_threshold``, or when its mean cosine distance to the
-    ``n_neighbors`` nearest training prompts exceeds ``distance_threshold``: a prompt far from
-    all training data can still make the regression confident (Robust-CoE, arXiv 2412.01868;
-    the distance test is ours).
+    A prompt is *uncertain* when the entropy of its probabilities exceeds
+    ``entropy_threshold``, or when its mean cosine distance to the ``n_neighbors`` nearest
+    training prompts exceeds ``distance_threshold``: a prompt far from all training data can
+    still make a classifier confident (Robust-CoE, arXiv 2412.01868; the distance test is ours).
 
     Parameters
     ----------
-    C : inverse strength of the L2 penalty, positive.
     n_neighbors : neighbours of the distance test.
     entropy_threshold : nats; infinite switches the test off.
     distance_threshold : cosine distance; infinite switches the test off.
@@ -37,51 +36,19 @@ class CategoryRouter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     classes_ : (n_classes,) sorted category names.
-    coef_ : (n_classes, dim), ``intercept_`` : (n_classes,).
+    coef_ : (n_classes, dim), ``intercept_`` : (n_classes,), of the logits.
     points_ : (n_train, distance_features) float32, training embeddings of unit length.
     n_features_in_ : dim.
     """
 
-    def __init__(
-        self,
-        C: float = 10.0,
-        n_neighbors: int = 5,
-        entropy_threshold: float = np.inf,
-        distance_threshold: float = np.inf,
-        distance_features: int | None = None,
-    ) -> None:
-        self.C = C
-        self.n_neighbors = n_neighbors
-        self.entropy_threshold = entropy_threshold
-        self.distance_threshold = distance_threshold
-        self.distance_features = distance_features
+    n_neighbors: int
+    entropy_threshold: float
+    distance_threshold: float
+    distance_features: int | None
 
+    @abstractmethod
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on embeddings ``X`` (n, dim) with category names ``y`` (n,).
-
-        One category is allowed: its probability is then 1 everywhere.
-
-        Raises
-        ------
-        ValueError
-            X or y is empty, not finite, or of inconsistent length.
-        """
-        points: Floats
-        points, names = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(names)
-        self.classes_ = np.unique(names)
-        n_classes = self.classes_.size
-        if n_classes == 1:
-            self.coef_, self.intercept_ = np.zeros((1, points.shape[1])), np.zeros(1)
-        else:
-            regression = LogisticRegression(C=self.C, max_iter=1000).fit(points, names)
-            self.coef_, self.intercept_ = regression.coef_, regression.intercept_
-            if n_classes == 2:
-                # scikit-learn keeps one row for two classes; softmax over (0, z) is the same
-                self.coef_ = np.vstack([np.zeros_like(self.coef_), self.coef_])
-                self.intercept_ = np.concatenate([[0.0], self.intercept_])
-        self.points_ = unit_rows(points[:, : self.distance_features])
-        return self
+        """Learn from embeddings ``X`` (n, dim)."""
 
     def predict_proba(self, X: ArrayLike) -> Floats:
         """(n, n_classes) probabilities, columns as in ``classes_``."""
@@ -112,9 +79,147 @@ class CategoryRouter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             n_neighbors=self.n_neighbors,
             entropy_threshold=self.entropy_threshold,
             distance_threshold=self.distance_threshold,
+            codes_=getattr(self, "codes_", None),
         )
 
     def _validated(self, X: ArrayLike) -> Floats:
         check_is_fitted(self)
-        points: Floats = validate_data(self, X, reset=False, dtype=np.float64)
+        points: Floats = validate_data(self, X, reset=False, dtype=(np.float64, np.float32))
         return points
+
+    def _examples(self, X: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[Any]]:
+        """Checked training embeddings and names; sets ``classes_`` and ``points_``."""
+        points, names = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        check_classification_targets(names)
+        self.classes_ = np.unique(names)
+        self.points_ = unit_rows(points[:, : self.distance_features])
+        return points, names
+
+
+class LogisticRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
+    """Multinomial logistic regression on a frozen embedding.
+
+    Parameters
+    ----------
+    C : inverse strength of the L2 penalty, positive.
+    n_neighbors, entropy_threshold, distance_threshold, distance_features : see `CategoryRouter`.
+    """
+
+    def __init__(
+        self,
+        C: float = 10.0,
+        n_neighbors: int = 5,
+        entropy_threshold: float = np.inf,
+        distance_threshold: float = np.inf,
+        distance_features: int | None = None,
+    ) -> None:
+        self.C = C
+        self.n_neighbors = n_neighbors
+        self.entropy_threshold = entropy_threshold
+        self.distance_threshold = distance_threshold
+        self.distance_features = distance_features
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train on embeddings ``X`` (n, dim) with category names ``y`` (n,).
+
+        One category is allowed: its probability is then 1 everywhere.
+
+        Raises
+        ------
+        ValueError
+            X or y is empty, not finite, or of inconsistent length.
+        """
+        points, names = self._examples(X, y)
+        n_classes = self.classes_.size
+        if n_classes == 1:
+            self.coef_, self.intercept_ = np.zeros((1, points.shape[1])), np.zeros(1)
+            return self
+        # a tolerance of 1e-3 gives the accuracy of 1e-4 on 10,000 prompts in two fifths of the time
+        regression = LogisticRegression(C=self.C, max_iter=1000, tol=1e-3).fit(points, names)
+        self.coef_, self.intercept_ = regression.coef_, regression.intercept_
+        if n_classes == 2:
+            # scikit-learn keeps one row for two classes; softmax over (0, z) is the same
+            self.coef_ = np.vstack([np.zeros_like(self.coef_), self.coef_])
+            self.intercept_ = np.concatenate([[0.0], self.intercept_])
+        return self
+
+
+class CentroidRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
+    """Nearest centroid by cosine: one vector a category, nothing else to learn.
+
+    Probabilities are the softmax of ``sharpness`` times the similarities.
+
+    Parameters
+    ----------
+    sharpness : logits per unit of cosine, positive.
+    n_neighbors, entropy_threshold, distance_threshold, distance_features : see `CategoryRouter`.
+    """
+
+    def __init__(
+        self,
+        sharpness: float = 10.0,
+        n_neighbors: int = 5,
+        entropy_threshold: float = np.inf,
+        distance_threshold: float = np.inf,
+        distance_features: int | None = None,
+    ) -> None:
+        self.sharpness = sharpness
+        self.n_neighbors = n_neighbors
+        self.entropy_threshold = entropy_threshold
+        self.distance_threshold = distance_threshold
+        self.distance_features = distance_features
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Train on embeddings ``X`` (n, dim) with category names ``y`` (n,).
+
+        Raises
+        ------
+        ValueError
+            X or y is empty, not finite, or of inconsistent length.
+        """
+        points, names = self._examples(X, y)
+        units = unit_rows(points)
+        means = np.array([units[names == name].mean(axis=0) for name in self.classes_])
+        self.coef_ = self.sharpness * unit_rows(means).astype(np.float64)
+        self.intercept_ = np.zeros(self.classes_.size)
+        return self
+
+
+class NeighborRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
+    """The vote of the nearest training prompts, as in the original CoE.
+
+    Parameters
+    ----------
+    n_neighbors : voters, and neighbours of the distance test.
+    entropy_threshold, distance_threshold, distance_features : see `CategoryRouter`.
+
+    Attributes
+    ----------
+    codes_ : (n_train,) column of each training prompt's category.
+    """
+
+    def __init__(
+        self,
+        n_neighbors: int = 10,
+        entropy_threshold: float = np.inf,
+        distance_threshold: float = np.inf,
+        distance_features: int | None = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.entropy_threshold = entropy_threshold
+        self.distance_threshold = distance_threshold
+        self.distance_features = distance_features
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Remember embeddings ``X`` (n, dim) with category names ``y`` (n,).
+
+        Raises
+        ------
+        ValueError
+            X or y is empty, not finite, or of inconsistent length.
+        """
+        points, names = self._examples(X, y)
+        self.codes_ = np.searchsorted(self.classes_, names)
+        self.coef_ = np.zeros((self.classes_.size, points.shape[1]))
+        self.intercept_ = np.zeros(self.classes_.size)
+        return self

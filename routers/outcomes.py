@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from coe.errors import OutcomesError
 
 _REQUIRED = ("prompt_id", "prompt", "split")
-_MEASURES = ("score", "tokens", "latency_ms", "energy_j", "cost_usd")
+_MEASURES = ("score", "retrieved_score", "tokens", "latency_ms", "energy_j", "cost_usd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,19 @@ class Outcomes:
 
     Parameters
     ----------
-    prompt_ids, prompts, categories, splits : (n_prompts,); a category may be empty.
+    prompt_ids, prompts, categories, tasks, splits : (n_prompts,); a category may be empty, and
+        so may the task that a prompt was taken from, which is often finer.
     expert_ids : (n_experts,) names of the columns of the measures.
     scores : (n_prompts, n_experts) in [0, 1]; NaN where unknown.
     tokens, latency_ms, energy_j, cost_usd : likewise, non-negative; NaN where unknown.
+    retrieved_scores : like ``scores``, of answers given with retrieved passages.
     sha256 : of the file they were read from.
     """
 
     prompt_ids: tuple[str, ...]
     prompts: tuple[str, ...]
     categories: NDArray[np.str_]
+    tasks: NDArray[np.str_]
     splits: NDArray[np.str_]
     expert_ids: tuple[str, ...]
     scores: NDArray[np.float64]
@@ -43,15 +46,17 @@ class Outcomes:
     latency_ms: NDArray[np.float64]
     energy_j: NDArray[np.float64]
     cost_usd: NDArray[np.float64]
+    retrieved_scores: NDArray[np.float64]
     sha256: str
 
     @classmethod
     def read(cls, path: Path) -> Outcomes:
         """The table in a Parquet file.
 
-        Columns: ``prompt_id, prompt, split``, optionally ``category``, then per expert
-        ``score__<expert>`` and optionally ``tokens__``, ``latency_ms__``, ``energy_j__``,
-        ``cost_usd__``.
+        Columns: ``prompt_id, prompt, split``, optionally ``category`` and ``source_task``,
+        then per expert ``score__<expert>`` and optionally ``tokens__``, ``latency_ms__``,
+        ``energy_j__``, ``cost_usd__``, and ``retrieved_score__``, the score of an answer that
+        was given with passages.
 
         Raises
         ------
@@ -73,15 +78,11 @@ class Outcomes:
         if not table.num_rows:
             raise OutcomesError(f"{path}: no prompts")
         measures = {m: _matrix(table, m, expert_ids, path) for m in _MEASURES}
-        category = (
-            table["category"].to_pylist()
-            if "category" in table.column_names
-            else [None] * table.num_rows
-        )
         outcomes = cls(
             prompt_ids=tuple(table["prompt_id"].to_pylist()),
             prompts=tuple(text or "" for text in table["prompt"].to_pylist()),
-            categories=np.array([name or "" for name in category]),
+            categories=_names(table, "category"),
+            tasks=_names(table, "source_task"),
             splits=np.array(table["split"].to_pylist()),
             expert_ids=expert_ids,
             scores=measures["score"],
@@ -89,6 +90,7 @@ class Outcomes:
             latency_ms=measures["latency_ms"],
             energy_j=measures["energy_j"],
             cost_usd=measures["cost_usd"],
+            retrieved_scores=measures["retrieved_score"],
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
         outcomes._check(path)
@@ -98,7 +100,8 @@ class Outcomes:
         if len(set(self.prompt_ids)) != len(self.prompt_ids):
             raise OutcomesError(f"{path}: prompt_id is not unique")
         self._check_range(path, "score", self.scores, 1.0, "in [0, 1]")
-        for measure in _MEASURES[1:]:
+        self._check_range(path, "retrieved_score", self.retrieved_scores, 1.0, "in [0, 1]")
+        for measure in _MEASURES[2:]:
             values = getattr(self, measure)
             self._check_range(path, measure, values, np.finfo(float).max, "a finite amount")
         for expert_id in self.unscored:
@@ -128,6 +131,7 @@ class Outcomes:
             prompt_ids=tuple(self.prompt_ids[i] for i in keep),
             prompts=tuple(self.prompts[i] for i in keep),
             categories=self.categories[keep],
+            tasks=self.tasks[keep],
             splits=self.splits[keep],
             expert_ids=self.expert_ids,
             scores=self.scores[keep],
@@ -135,6 +139,7 @@ class Outcomes:
             latency_ms=self.latency_ms[keep],
             energy_j=self.energy_j[keep],
             cost_usd=self.cost_usd[keep],
+            retrieved_scores=self.retrieved_scores[keep],
             sha256=self.sha256,
         )
 
@@ -185,6 +190,13 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", line
+
+
+def _names(table: pa.Table, column: str) -> NDArray[np.str_]:
+    """A column of names, empty where there is none."""
+    if column not in table.column_names:
+        return np.full(table.num_rows, "")
+    return np.array([str(name or "") for name in table[column].to_pylist()])
 
 
 def _matrix(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,10 +16,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What each expert is expected to do with one prompt.
+    """What each expert is expected to do with each prompt, arrays of (n_prompts, n_experts).
 
-    ``quality`` (n_experts,) mean score in [0, 1]; ``quality_se`` its standard error;
-    ``mean_tokens`` (n_experts,) the answer's mean length, ``cautious_tokens`` a high quantile.
+    ``quality`` mean score in [0, 1]; ``quality_se`` its standard error; ``mean_tokens`` the
+    answer's mean length, ``cautious_tokens`` a high quantile.
     """
 
     quality: Floats
@@ -55,12 +55,14 @@ class QualityTable:
         tokens: Floats,
         shrinkage: float = 20.0,
         quantile: float = 0.9,
+        parents: Mapping[str, str] | None = None,
     ) -> Self:
         """The table of these outcomes, shrunk towards each expert's overall mean.
 
         ``(n_c w_ce + m w_.e) / (n_c + m)`` with ``m = shrinkage`` prompts, against the
         winner's curse. Missing cells (NaN) are left out of every mean; an expert without any
-        score in a category has its overall mean there.
+        score in a category has its overall mean there. A category with a parent is shrunk
+        towards the parent's row, which is the shrunk mean over all of the parent's children.
 
         Parameters
         ----------
@@ -70,48 +72,73 @@ class QualityTable:
         tokens : (n_prompts, n_experts) answer lengths or NaN, which then count as unknown;
             an expert without any length is taken to answer in 256 tokens.
         quantile : the share of answers that are no longer than ``cautious_tokens``.
+        parents : the wider category that a category belongs to, where there is one.
         """
         names = sorted(set(category.tolist()) - {"", GENERAL})
         rows = [category == name for name in names] + [np.ones(category.size, dtype=bool)]
-        overall = np.nanmean(scores, axis=0)
-        quality, spread = [], []
-        for row in rows:
-            n = np.sum(~np.isnan(scores[row]), axis=0)
-            total = np.nansum(scores[row], axis=0)
-            mean = (total + shrinkage * overall) / (n + shrinkage)
-            quality.append(mean)
-            spread.append(np.sqrt(mean * (1 - mean) / (n + shrinkage)))
+        quality = category_means(category, names, scores, shrinkage, parents)
+        n = np.array([np.sum(~np.isnan(scores[row]), axis=0) for row in rows])
         return cls(
             categories=(*names, GENERAL),
             expert_ids=expert_ids,
-            quality=np.array(quality),
-            quality_se=np.array(spread),
+            quality=quality,
+            quality_se=np.sqrt(quality * (1 - quality) / (n + shrinkage)),
             mean_tokens=np.array([_lengths(tokens[row], np.mean) for row in rows]),
             cautious_tokens=np.array(
                 [_lengths(tokens[row], lambda known: np.quantile(known, quantile)) for row in rows]
             ),
         )
 
-    def expected(self, probabilities: Floats, uncertain: bool) -> Expected:
-        """The mixture of the category rows, or the `GENERAL` row when ``uncertain``.
+    def expected(self, probabilities: Floats, uncertain: NDArray[np.bool_]) -> Expected:
+        """Per prompt the mixture of the category rows; the `GENERAL` row where ``uncertain``.
 
         Parameters
         ----------
-        probabilities : (n_categories - 1,) over the categories without `GENERAL`.
+        probabilities : (n_prompts, n_categories - 1) over the categories without `GENERAL`.
+        uncertain : (n_prompts,).
         """
-        if uncertain:
-            return Expected(
-                self.quality[-1],
-                self.quality_se[-1],
-                self.mean_tokens[-1],
-                self.cautious_tokens[-1],
-            )
+        weights = np.zeros((len(probabilities), len(self.categories)))
+        weights[:, :-1] = probabilities
+        weights[uncertain] = 0.0
+        weights[uncertain, -1] = 1.0
         return Expected(
-            quality=probabilities @ self.quality[:-1],
-            quality_se=np.sqrt(probabilities**2 @ self.quality_se[:-1] ** 2),
-            mean_tokens=probabilities @ self.mean_tokens[:-1],
-            cautious_tokens=probabilities @ self.cautious_tokens[:-1],
+            quality=weights @ self.quality,
+            quality_se=np.sqrt(weights**2 @ self.quality_se**2),
+            mean_tokens=weights @ self.mean_tokens,
+            cautious_tokens=weights @ self.cautious_tokens,
         )
+
+
+def category_means(
+    category: NDArray[np.str_],
+    names: Sequence[str],
+    scores: Floats,
+    shrinkage: float,
+    parents: Mapping[str, str] | None = None,
+) -> Floats:
+    """(n_names + 1, n_experts) shrunk mean scores, the last row over all prompts.
+
+    See `QualityTable.fit`; every expert has at least one score.
+    """
+    overall = np.nanmean(scores, axis=0)
+    parents = parents or {}
+    wider: dict[str, Floats] = {}
+    for parent in set(parents.values()):
+        mine = np.isin(category, [name for name in names if parents.get(name) == parent])
+        wider[parent] = _shrunk(scores[mine], overall, shrinkage)
+    priors = [wider[parents[name]] if name in parents else overall for name in names]
+    rows = [
+        _shrunk(scores[category == name], prior, shrinkage)
+        for name, prior in zip(names, priors, strict=True)
+    ]
+    return np.array([*rows, _shrunk(scores, overall, shrinkage)])
+
+
+def _shrunk(scores: Floats, prior: Floats, shrinkage: float) -> Floats:
+    """Column means of ``scores`` with ``shrinkage`` more prompts that score the prior."""
+    n = np.sum(~np.isnan(scores), axis=0)
+    mean: Floats = (np.nansum(scores, axis=0) + shrinkage * prior) / (n + shrinkage)
+    return mean
 
 
 def _lengths(tokens: Floats, statistic: Callable[[Floats], np.floating]) -> list[float]:

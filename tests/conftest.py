@@ -1,17 +1,28 @@
 """What the tests of several layers share: a clock that obeys, experts and a router made by hand."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import uvicorn
 from hypothesis import settings
 from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
 
 from coe.core import DeviceProfile, ExpertSpec
 from coe.router import Router
 from coe.routers.artefact import Artefact
+from coe.routers.expectation import Expectation
 from coe.routers.head import CategoryHead
 from coe.routers.quality import QualityTable
 
@@ -95,13 +106,15 @@ def make_artefact(
     return Artefact(
         embedder="words",
         category=category,
-        quality=QualityTable(
-            ("code", "maths", "general"),
-            tuple(spec.id for spec in specs),
-            table,
-            np.zeros_like(table),
-            np.full_like(table, tokens),
-            np.full_like(table, tokens if cautious_tokens is None else cautious_tokens),
+        expectation=Expectation(
+            QualityTable(
+                ("code", "maths", "general"),
+                tuple(spec.id for spec in specs),
+                table,
+                np.zeros_like(table),
+                np.full_like(table, tokens),
+                np.full_like(table, tokens if cautious_tokens is None else cautious_tokens),
+            )
         ),
         experts=tuple(specs),
         canaries=(("some code", "code"), ("some maths", "maths")),
@@ -141,3 +154,85 @@ def _make_router() -> Callable[..., Router]:
 @pytest.fixture(scope="session")
 def word_embedder() -> type[WordEmbedder]:
     return WordEmbedder
+
+
+class EmbeddingServer:
+    """OpenAI-compatible embeddings on loopback, in a thread: hashed counts of words.
+
+    Each answer follows the first of ``plan`` that is left: a status, ``"hang"`` until the client
+    goes away, or bytes to send instead; without a plan it is a good one. Remembers what it was
+    asked.
+    """
+
+    dim = 64
+
+    def __init__(self) -> None:
+        self.forget()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+        app = Starlette(routes=[Route("/v1/embeddings", self.answer, methods=["POST"])])
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="none")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+
+    def forget(self) -> None:
+        """Behave well from now on, and remember nothing."""
+        self.plan: list[int | str | bytes] = []
+        self.headers_out: dict[str, str] = {}
+        self.bodies: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+
+    def stop(self) -> None:
+        """Close the port; nobody answers there any more."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    def vector(self, text: str) -> list[float]:
+        """What it says of a text; far from unit length."""
+        counts = [0.0] * self.dim
+        for word in text.lower().split():
+            counts[zlib.crc32(word.encode()) % self.dim] += 3.0
+        return counts
+
+    async def answer(self, http: HttpRequest) -> Response:
+        self.bodies.append(await http.json())
+        self.headers.append(dict(http.headers))
+        step = self.plan.pop(0) if self.plan else 200
+        while step == "hang":
+            if await http.is_disconnected():
+                return Response()
+            await asyncio.sleep(0.01)
+        if isinstance(step, bytes):
+            return Response(step)
+        if step != 200:
+            return Response(f"no: {http.headers.get('authorization')}", step, self.headers_out)
+        rows = [
+            {"index": k, "object": "embedding", "embedding": self.vector(text)}
+            for k, text in enumerate(self.bodies[-1]["input"])
+        ]
+        # the order of rows is not promised, their index is
+        return Response(json.dumps({"object": "list", "data": rows[::-1]}))
+
+
+@pytest.fixture(scope="session")
+def _embedding_server() -> Iterator[EmbeddingServer]:
+    server = EmbeddingServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def embedding_server(_embedding_server: EmbeddingServer) -> EmbeddingServer:
+    """One that stays; only its behaviour and its memory are this test's own."""
+    _embedding_server.forget()
+    return _embedding_server
+
+
+@pytest.fixture
+def mortal_embedding_server() -> Iterator[EmbeddingServer]:
+    """One to be stopped."""
+    server = EmbeddingServer()
+    yield server
+    server.stop()

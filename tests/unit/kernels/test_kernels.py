@@ -11,8 +11,15 @@ E1, E2, ZERO = [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]
 
 both_softmax = pytest.mark.parametrize("softmax", [gating.softmax, reference.softmax])
 both_entropy = pytest.mark.parametrize("entropy", [gating.entropy, reference.entropy])
+
+
+def mean_distance(nearest):
+    """Mean distance to the neighbours that a kernel finds."""
+    return lambda queries, points, k: nearest(queries, points, k)[1].mean(axis=1)
+
+
 both_distance = pytest.mark.parametrize(
-    "distance", [knn.mean_cosine_distance, reference.mean_cosine_distance]
+    "distance", [mean_distance(knn.nearest), mean_distance(reference.nearest)]
 )
 
 
@@ -94,12 +101,20 @@ def test_distance_of_no_queries_is_no_distance(distance):
     assert distance(none, rows(E1, dtype=np.float32), 3).shape == (0,)
 
 
+@pytest.mark.parametrize("nearest", [knn.nearest, reference.nearest])
+def test_neighbours_are_the_points_at_those_distances(nearest):
+    points = rows(E2, [-1.0, 0.0], E1, dtype=np.float32)
+    indices, distances = nearest(rows(E1, dtype=np.float32), points, 2)
+    found = dict(zip(indices[0].tolist(), distances[0].tolist(), strict=True))
+    assert found == {2: 0.0, 0: 1.0}
+
+
 def test_distance_stays_in_its_range_though_single_precision_does_not():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(200, 48)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    near = knn.mean_cosine_distance(points, points, 1)
-    far = knn.mean_cosine_distance(points, -points[:1], 1)
+    near = knn.nearest(points, points, 1)[1]
+    far = knn.nearest(points, -points[:1], 1)[1]
     assert near.min() >= 0.0
     assert far.max() <= 2.0
 
@@ -110,4 +125,4 @@ def test_kernels_leave_their_arguments_alone():
     for array in (logits, points):
         array.flags.writeable = False
     gating.entropy(gating.softmax(logits))
-    knn.mean_cosine_distance(points, points, 1)
+    knn.nearest(points, points, 1)

@@ -7,12 +7,12 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from coe.routers.category import CategoryRouter
+from coe.routers.category import LogisticRouter
 
 E1, E2, E3 = np.eye(3)
 
 
-@parametrize_with_checks([CategoryRouter(), CategoryRouter(n_neighbors=1, distance_features=1)])
+@parametrize_with_checks([LogisticRouter(), LogisticRouter(n_neighbors=1, distance_features=1)])
 def test_scikit_learn_s_own_battery(estimator, check):
     check(estimator)
 
@@ -20,7 +20,7 @@ def test_scikit_learn_s_own_battery(estimator, check):
 def fitted(**params):
     """A router between "code" along the first axis and "maths" along the second."""
     X = np.repeat([E1, E2], 5, axis=0)
-    return CategoryRouter(C=1000.0, **params).fit(X, ["code"] * 5 + ["maths"] * 5)
+    return LogisticRouter(C=1000.0, **params).fit(X, ["code"] * 5 + ["maths"] * 5)
 
 
 def test_the_likeliest_category_is_the_nearest_direction():
@@ -32,7 +32,7 @@ def test_the_likeliest_category_is_the_nearest_direction():
 @pytest.mark.parametrize("n_classes", [1, 2, 3])
 def test_arrays_have_a_row_for_each_category(n_classes):
     names = ["c", "a", "b"][:n_classes]
-    router = CategoryRouter().fit(np.eye(3)[:n_classes], names)
+    router = LogisticRouter().fit(np.eye(3)[:n_classes], names)
     assert router.classes_.tolist() == sorted(names)
     assert router.coef_.shape == (n_classes, 3)
     assert router.intercept_.shape == (n_classes,)
@@ -42,7 +42,7 @@ def test_arrays_have_a_row_for_each_category(n_classes):
 
 
 def test_a_single_category_is_certain_everywhere():
-    router = CategoryRouter().fit([E1, E1], ["code", "code"])
+    router = LogisticRouter().fit([E1, E1], ["code", "code"])
     found = router.assess([E1, -7 * E2, np.zeros(3)])
     np.testing.assert_array_equal(found.probabilities, np.ones((3, 1)))
     np.testing.assert_array_equal(found.entropy, np.zeros(3))
@@ -84,7 +84,7 @@ def test_distance_is_the_mean_to_the_nearest_neighbours():
 def test_distance_is_blind_to_length_and_reaches_two():
     found = fitted().assess([E1, 1000 * E1, E1 / 1000, -E1 - E2])
     np.testing.assert_allclose(found.distance[:3], 0.0, atol=1e-6)
-    opposite = CategoryRouter().fit([E1, E1], ["code", "code"]).assess([-E1])
+    opposite = LogisticRouter().fit([E1, E1], ["code", "code"]).assess([-E1])
     assert opposite.distance[0] == 2.0
 
 
@@ -103,7 +103,7 @@ def test_a_zero_row_is_at_distance_one():
 
 
 def test_zero_training_rows_are_at_distance_one():
-    router = CategoryRouter(n_neighbors=1).fit(np.zeros((2, 3)), ["code", "code"])
+    router = LogisticRouter(n_neighbors=1).fit(np.zeros((2, 3)), ["code", "code"])
     np.testing.assert_array_equal(router.assess([E1, np.zeros(3)]).distance, [1.0, 1.0])
 
 
@@ -129,12 +129,12 @@ def test_a_row_is_assessed_as_if_alone():
 )
 def test_training_data_that_make_no_sense_are_refused(X, y):
     with pytest.raises(ValueError, match=r"."):
-        CategoryRouter().fit(X, y)
+        LogisticRouter().fit(X, y)
 
 
 def test_a_router_that_is_not_fitted_says_so():
     with pytest.raises(NotFittedError):
-        CategoryRouter().assess([E1])
+        LogisticRouter().assess([E1])
 
 
 def test_vectors_of_another_length_are_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coe.routers.category import CategoryRouter
+from coe.routers.category import LogisticRouter
 from coe.routers.head import CategoryHead, unit_rows
 
 
@@ -11,7 +11,7 @@ from coe.routers.head import CategoryHead, unit_rows
 def test_a_head_says_what_its_router_says(n_classes):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), rng.choice(["a", "b", "c"][:n_classes], size=30)
-    router = CategoryRouter(
+    router = LogisticRouter(
         entropy_threshold=0.5, distance_threshold=0.3, n_neighbors=3, distance_features=2
     ).fit(X, y)
     probe = np.vstack([rng.normal(size=(10, 4)), np.zeros((1, 4))])

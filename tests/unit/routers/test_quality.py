@@ -87,28 +87,28 @@ def test_an_expert_of_unknown_lengths_is_taken_to_answer_in_256_tokens():
 
 def test_the_expected_quality_is_the_mixture_of_the_category_rows():
     t = table()
-    found = t.expected(np.array([0.25, 0.75]), uncertain=False)
-    np.testing.assert_allclose(found.quality, 0.25 * t.quality[0] + 0.75 * t.quality[1])
+    found = t.expected(np.array([[0.25, 0.75]]), np.array([False]))
+    np.testing.assert_allclose(found.quality[0], 0.25 * t.quality[0] + 0.75 * t.quality[1])
     for name in ("mean_tokens", "cautious_tokens"):
         rows = getattr(t, name)
-        np.testing.assert_allclose(getattr(found, name), 0.25 * rows[0] + 0.75 * rows[1])
+        np.testing.assert_allclose(getattr(found, name)[0], 0.25 * rows[0] + 0.75 * rows[1])
     # the variance of a weighted sum of independent means
     variance = (0.25 * t.quality_se[0]) ** 2 + (0.75 * t.quality_se[1]) ** 2
-    np.testing.assert_allclose(found.quality_se**2, variance)
+    np.testing.assert_allclose(found.quality_se[0] ** 2, variance)
 
 
 def test_a_certain_category_is_its_own_row():
     t = table()
     np.testing.assert_array_equal(
-        t.expected(np.array([0.0, 1.0]), uncertain=False).quality, t.quality[1]
+        t.expected(np.array([[0.0, 1.0]]), np.array([False])).quality[0], t.quality[1]
     )
 
 
 def test_an_uncertain_prompt_gets_the_general_row_whatever_its_probabilities():
     t = table()
-    found = t.expected(np.array([0.0, 1.0]), uncertain=True)
+    found = t.expected(np.array([[0.0, 1.0]]), np.array([True]))
     for name in ("quality", "quality_se", "mean_tokens", "cautious_tokens"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(t, name)[2])
+        np.testing.assert_array_equal(getattr(found, name)[0], getattr(t, name)[2])
 
 
 scores = arrays(np.float64, (6, 2), elements=st.just(NAN) | st.floats(0, 1)).map(

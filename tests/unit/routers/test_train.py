@@ -8,7 +8,6 @@ import pytest
 from coe.core import ExpertSpec, Message, Request
 from coe.errors import OutcomesError
 from coe.router import Router
-from coe.routers.category import CategoryRouter
 from coe.routers.outcomes import Outcomes
 from coe.routers.train import train
 
@@ -25,6 +24,7 @@ def outcomes(*rows, expert_ids=("coder", "solver")):
         prompt_ids=tuple(f"p{k}" for k in range(len(rows))),
         prompts=prompts,
         categories=np.array(categories),
+        tasks=np.full(len(rows), ""),
         splits=np.array(splits),
         expert_ids=expert_ids,
         scores=table,
@@ -32,6 +32,7 @@ def outcomes(*rows, expert_ids=("coder", "solver")):
         latency_ms=unknown,
         energy_j=unknown,
         cost_usd=unknown,
+        retrieved_scores=unknown,
         sha256="0" * 64,
     )
 
@@ -58,7 +59,7 @@ def embedder(word_embedder):
 
 def arrays(artefact):
     """Every array that training learned."""
-    category, quality = artefact.category, artefact.quality
+    category, quality = artefact.category, artefact.expectation.table
     found = [category.coef_, category.intercept_, category.points_]
     table = [quality.quality, quality.quality_se, quality.mean_tokens, quality.cautious_tokens]
     return found + table
@@ -78,7 +79,7 @@ def test_prompts_are_routed_to_the_specialist(embedder):
     artefact = train(outcomes(*TRAIN, *DEV), embedder)
     assert chosen(artefact, embedder, "some code") == "coder"
     assert chosen(artefact, embedder, "some maths") == "solver"
-    assert artefact.quality.categories == ("code", "maths", "general")
+    assert artefact.expectation.categories == ("code", "maths", "general")
     figures = artefact.metrics
     assert figures["n_prompts"] == len(DEV)
     assert figures["score_single"] == {"coder": 0.5, "solver": 0.5}
@@ -89,7 +90,7 @@ def test_prompts_are_routed_to_the_specialist(embedder):
 def test_identical_experts_are_routed_for_the_score_that_each_has(embedder):
     rows = [(*row[:3], (0.25, 0.25) if k % 3 else (1.0, 1.0)) for k, row in enumerate(TRAIN + DEV)]
     artefact = train(outcomes(*rows), embedder)
-    one, other = artefact.quality.quality.T
+    one, other = artefact.expectation.table.quality.T
     np.testing.assert_array_equal(one, other)
     figures = artefact.metrics
     assert figures["score_single"]["coder"] == figures["score_single"]["solver"]
@@ -157,16 +158,9 @@ def test_canaries_are_training_prompts_of_every_category_that_pass(embedder):
     artefact.check_canaries(embedder)
 
 
-def test_the_estimator_s_parameters_are_kept_and_it_is_left_unfitted(embedder):
-    estimator = CategoryRouter(C=7.0, n_neighbors=2, distance_features=2)
-    few = specialists("train", 2)
-    head = train(outcomes(*few), embedder, estimator=estimator).category
-    assert (head.n_neighbors, head.points_.shape) == (2, (len(few), 2))
-    # with two prompts a category there is nothing to choose C by
-    X = embedder.embed([prompt for prompt, *_ in few])
-    by_hand = CategoryRouter(C=7.0).fit(X, [category for _, category, *_ in few])
-    np.testing.assert_array_equal(head.coef_, by_hand.coef_)
-    assert not hasattr(estimator, "coef_")
+def test_only_the_leading_features_place_a_prompt_among_its_neighbours(embedder):
+    head = train(outcomes(*TRAIN), embedder, features=2).category
+    assert head.points_.shape == (len(TRAIN), 2)
 
 
 def test_experts_are_recorded_as_they_are_configured(embedder, make_spec):
@@ -184,10 +178,10 @@ def test_experts_are_recorded_as_they_are_configured(embedder, make_spec):
 def test_prompts_without_a_category_count_only_in_the_general_row(embedder):
     anonymous = [(f"poem {a}", "", "train", (1.0, 0.0)) for a in ADJECTIVES]
     without, found = (train(outcomes(*rows), embedder) for rows in (TRAIN, TRAIN + anonymous))
-    assert found.quality.categories == ("code", "maths", "general")
+    assert found.expectation.categories == ("code", "maths", "general")
     # "general": 10 of 20 without them, 20 of 30 with them
-    np.testing.assert_allclose(without.quality.quality[-1], [0.5, 0.5])
-    np.testing.assert_allclose(found.quality.quality[-1], [2 / 3, 1 / 3])
+    np.testing.assert_allclose(without.expectation.table.quality[-1], [0.5, 0.5])
+    np.testing.assert_allclose(found.expectation.table.quality[-1], [2 / 3, 1 / 3])
     for left, right in zip(arrays(found)[:3], arrays(without)[:3], strict=True):
         np.testing.assert_array_equal(left, right)
 
@@ -197,7 +191,7 @@ def test_missing_scores_are_left_out(embedder):
         (p, c, s, (scores[0], NAN if k % 2 else scores[1]))
         for k, (p, c, s, scores) in enumerate(TRAIN)
     ]
-    found = train(outcomes(*rows, *DEV), embedder).quality.quality
+    found = train(outcomes(*rows, *DEV), embedder).expectation.table.quality
     assert np.isfinite(found).all()
 
 
@@ -225,7 +219,7 @@ def test_an_expert_without_a_training_score_is_named(embedder):
 def test_a_single_category_can_be_learned(embedder):
     rows = [row for row in TRAIN + DEV if row[1] == "code"]
     artefact = train(outcomes(*rows), embedder)
-    assert artefact.quality.categories == ("code", "general")
+    assert artefact.expectation.categories == ("code", "general")
     assert chosen(artefact, embedder, "some code") == "coder"
 
 
