@@ -45,6 +45,10 @@ class CategoryRouter(BaseEstimator):  # type: ignore[misc]
     entropy_threshold: float
     distance_threshold: float
     distance_features: int | None
+    classes_: NDArray[Any]
+    coef_: Floats
+    intercept_: Floats
+    points_: NDArray[np.float32]
 
     @abstractmethod
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import validate_data
 
 from coe.routers.category import CategoryRouter
@@ -66,10 +68,14 @@ class ClusterRouter(CategoryRouter):
         leading = points[:, : self.distance_features]
         self.points_ = unit_rows(leading)
         n_clusters = min(self.n_clusters, len({row.tobytes() for row in leading}))
-        found = KMeans(n_clusters, n_init=1, random_state=self.random_state).fit(leading)
-        self.classes_ = np.arange(n_clusters)
-        self.labels_ = found.labels_.astype(np.int64)
-        self._gate(points, found.labels_, found.cluster_centers_.astype(np.float64))
+        with warnings.catch_warnings():
+            # rows that differ by rounding alone make fewer clusters than asked for: no fault
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            found = KMeans(n_clusters, n_init=1, random_state=self.random_state).fit(leading)
+        kept, labels = np.unique(found.labels_, return_inverse=True)
+        self.classes_ = np.arange(kept.size)
+        self.labels_ = labels.astype(np.int64)
+        self._gate(points, self.labels_, found.cluster_centers_[kept].astype(np.float64))
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
@@ -90,9 +96,10 @@ class ClusterRouter(CategoryRouter):
 
     def _gate(self, points: Floats, labels: NDArray[np.int64], centres: Floats) -> None:
         """Set the logits' arrays: ``-|x - c|^2``, less what all clusters share."""
-        self.coef_: Floats = np.zeros((len(centres), points.shape[1]))
-        self.coef_[:, : centres.shape[1]] = 2.0 * self.sharpness * centres
-        self.intercept_: Floats = -self.sharpness * np.sum(centres**2, axis=1)
+        unseen = np.zeros((len(centres), points.shape[1] - centres.shape[1]))
+        self.coef_ = np.hstack([2.0 * self.sharpness * centres, unseen])
+        norms: Floats = np.sum(centres**2, axis=1)
+        self.intercept_ = -self.sharpness * norms
 
 
 class LeastSquaresRouter(ClusterRouter):
@@ -106,6 +113,7 @@ class LeastSquaresRouter(ClusterRouter):
     def _gate(self, points: Floats, labels: NDArray[np.int64], centres: Floats) -> None:
         inputs = np.hstack([points, np.ones((len(points), 1))]).astype(np.float64)
         gram = inputs.T @ inputs + np.eye(inputs.shape[1])
-        weights = np.linalg.solve(gram, inputs.T @ np.eye(len(centres))[labels])
-        self.coef_ = self.sharpness * weights[:-1].T
-        self.intercept_ = self.sharpness * weights[-1]
+        targets = np.eye(len(centres))[labels]
+        weights = self.sharpness * np.linalg.solve(gram, inputs.T @ targets)
+        self.coef_ = weights[:-1].T.astype(np.float64)
+        self.intercept_ = weights[-1].astype(np.float64)

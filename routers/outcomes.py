@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ class Outcomes:
         Raises
         ------
         OutcomesError
-            The file is absent or not Parquet, a column is missing or not numeric, a score
-            lies outside [0, 1], another measure is negative or infinite, ids repeat, an expert
-            has no score at all, or there are no prompts.
+            The file is absent or not Parquet, a column is missing, not numeric or not text, a
+            score lies outside [0, 1], another measure is negative or infinite, ids repeat, an
+            expert has no score at all, or there are no prompts.
         """
         try:
             table = pq.read_table(path)
@@ -79,11 +79,11 @@ class Outcomes:
             raise OutcomesError(f"{path}: no prompts")
         measures = {m: _matrix(table, m, expert_ids, path) for m in _MEASURES}
         outcomes = cls(
-            prompt_ids=tuple(table["prompt_id"].to_pylist()),
-            prompts=tuple(text or "" for text in table["prompt"].to_pylist()),
-            categories=_names(table, "category"),
-            tasks=_names(table, "source_task"),
-            splits=np.array(table["split"].to_pylist()),
+            prompt_ids=tuple(_values(table, "prompt_id", path)),
+            prompts=_prompts(table, path),
+            categories=_names(table, "category", path),
+            tasks=_names(table, "source_task", path),
+            splits=_names(table, "split", path),
             expert_ids=expert_ids,
             scores=measures["score"],
             tokens=measures["tokens"],
@@ -123,6 +123,22 @@ class Outcomes:
                 f"{path}: {measure}__{self.expert_ids[column]} of prompt "
                 f"{self.prompt_ids[row]!r} is {values[row, column]}, not {right}"
             )
+
+    def columns(self, expert_ids: Sequence[str]) -> Outcomes:
+        """The same prompts with these experts, each of which the table knows, in this order."""
+        order = [self.expert_ids.index(name) for name in expert_ids]
+        measures = {
+            name: getattr(self, name)[:, order]
+            for name in (
+                "scores",
+                "tokens",
+                "latency_ms",
+                "energy_j",
+                "cost_usd",
+                "retrieved_scores",
+            )
+        }
+        return replace(self, expert_ids=tuple(expert_ids), **measures)
 
     def rows(self, mask: NDArray[np.bool_]) -> Outcomes:
         """The prompts where ``mask`` (n_prompts,) is true."""
@@ -192,11 +208,28 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", line
 
 
-def _names(table: pa.Table, column: str) -> NDArray[np.str_]:
+def _names(table: pa.Table, column: str, path: Path) -> NDArray[np.str_]:
     """A column of names, empty where there is none."""
     if column not in table.column_names:
         return np.full(table.num_rows, "")
-    return np.array([str(name or "") for name in table[column].to_pylist()])
+    names = _values(table, column, path)
+    return np.array(["" if name is None else str(name) for name in names])
+
+
+def _prompts(table: pa.Table, path: Path) -> tuple[str, ...]:
+    prompts = _values(table, "prompt", path)
+    for prompt in prompts:
+        if not isinstance(prompt, str | None):
+            raise OutcomesError(f"{path}: column prompt holds {prompt!r}, which is not text")
+    return tuple(prompt or "" for prompt in prompts)
+
+
+def _values(table: pa.Table, column: str, path: Path) -> list[Any]:
+    try:
+        values: list[Any] = table[column].to_pylist()
+    except UnicodeDecodeError as error:
+        raise OutcomesError(f"{path}: column {column} is not UTF-8: {error}") from error
+    return values
 
 
 def _matrix(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import coe
 from coe.core import DeviceProfile, ExpertSpec
 from coe.errors import OutcomesError
+from coe.kernels.gating import entropy
 from coe.routers.artefact import Artefact
 from coe.routers.calibration import reliability
 from coe.routers.category import CategoryRouter
@@ -29,12 +30,18 @@ from coe.routers.category_training import (
 from coe.routers.embed import Embedder
 from coe.routers.expectation import Expectation
 from coe.routers.folds import content_folds
+from coe.routers.frontier import frontier
+from coe.routers.gate import RetrievalGate
 from coe.routers.head import CategoryHead
 from coe.routers.outcomes import Outcomes
 from coe.routers.quality_training import Trial, best, fit_expectation, trials
+from coe.routers.retrieval_training import Lessons, measured
+from coe.routers.retrieval_training import learned as learned_gate
+from coe.routers.retrieve import Index
 from coe.routers.ridge import FoldedRidge
 from coe.routers.spreading import UNLABELLED
 from coe.routers.thresholds import with_thresholds
+from coe.routers.usage import Usage
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -60,6 +67,7 @@ def train(
     specs: Mapping[str, ExpertSpec] | None = None,
     features: int | None = None,
     n_canaries: int = 12,
+    index: Index | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Artefact:
     """The artefact learned from ``train`` rows, thresholds tuned and measured on ``dev`` rows.
@@ -73,6 +81,8 @@ def train(
     ----------
     specs : the configured experts; one that is absent is recorded with an unknown device.
     features : leading features of the embedding that hold meaning; ``None``: all.
+    index : where passages came from, for outcomes with retrieved scores; of these, 100 on
+        ``train`` rows and one expert teach a retrieval gate.
     progress : called with the name of each step.
 
     Raises
@@ -104,8 +114,12 @@ def train(
     progress("fitting to all prompts")
     router = fitted(chosen.router, chosen.trial.scheme.labels, X)
     expectation = fit_expectation(chosen.trial, chosen.probabilities, rows, ridge, single)
+    operating = _operating_points(chosen.trial, expectation, router.head(), rows, X, specs or {})
     progress("tuning thresholds")
     head = with_thresholds(serving_head(router), expectation, X, X_dev, dev.scores)
+    p, quality = chosen.probabilities, chosen.trial.quality
+    lessons = Lessons.of(rows, X, entropy(p), quality, index)
+    gate = learned_gate(lessons, fold)
     return Artefact(
         embedder=embedder.name,
         category=head,
@@ -119,11 +133,30 @@ def train(
             "outcomes_sha256": outcomes.sha256,
             "n_train": len(rows.prompt_ids),
             "n_dev": len(dev.prompt_ids),
-            "held_out": _report(chosen, learned, rows, single),
+            "held_out": _report(chosen, learned, rows, single) | operating,
             "versions": _versions(),
         },
-        metrics=measure(head, expectation, dev, X_dev) if dev.prompt_ids else {},
+        metrics=_metrics(head, expectation, gate, dev, X_dev, index),
+        gate=gate,
     )
+
+
+def _metrics(
+    head: CategoryHead,
+    expectation: Expectation,
+    gate: RetrievalGate | None,
+    dev: Outcomes,
+    X: Singles,
+    index: Index | None,
+) -> dict[str, Any]:
+    if not dev.prompt_ids:
+        return {}
+    figures = measure(head, expectation, dev, X)
+    if gate is not None:
+        found = head.assess(X)
+        quality = expectation.of(X, found).quality
+        figures["gate"] = measured(gate, Lessons.of(dev, X, found.entropy, quality, index))
+    return figures
 
 
 def embed_all(embedder: Embedder, prompts: tuple[str, ...]) -> Singles:
@@ -189,6 +222,32 @@ def _learn(
     p = held_out(candidates[name], scheme.labels, X, ridge.fold, classes)
     trial = best(trials(scheme, p, scores, ridge, single))
     return _Learned(trial, candidates[name], name, briers, p)
+
+
+def _operating_points(
+    trial: Trial,
+    expectation: Expectation,
+    head: CategoryHead,
+    rows: Outcomes,
+    X: Singles,
+    specs: Mapping[str, ExpertSpec],
+) -> dict[str, Any]:
+    """Per resource the held-out curve from dear to cheap, where usage is known.
+
+    Its prices are in points of quality per dollar or joule, as in budgets.yaml.
+    """
+    experts = [specs.get(name) or ExpertSpec(name, _UNKNOWN_DEVICE) for name in rows.expert_ids]
+    tokens = expectation.of(X, head.assess(X)).mean_tokens
+    expected = Usage.expected(rows.prompts, experts, tokens)
+    told = np.where(np.isnan(rows.tokens), tokens, rows.tokens)
+    usage = Usage.expected(rows.prompts, experts, told).recorded(rows)
+    curves = {}
+    for axis in ("cost_usd", "energy_j"):
+        reckoned = getattr(expected, axis)
+        if not np.isnan(reckoned).any() and reckoned.any():
+            points = frontier(trial.quality, reckoned, rows.scores, getattr(usage, axis))
+            curves[axis] = [asdict(point) for point in points]
+    return {"curves": curves}
 
 
 def _report(

@@ -1,11 +1,9 @@
 """What each budget policy would have scored and spent on held-out prompts of the embedded experts.
 
-Prints one JSON document. Scores are those recorded in data/outcomes; nothing is asked. Intervals
+Scores are those recorded in data/outcomes; nothing is asked. Intervals
 are paired bootstraps over prompts, against the best single expert of the training split.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +39,8 @@ def arm(
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--split", nargs="+", default=["test"])
-    split = parser.parse_args().split
+def measured(split: list[str]) -> dict[str, object]:
+    """Every policy, every single expert and the oracle."""
     config = load_config(DATA / "coe.yaml")
     router = Router.load(config.artefact, list(config.specs.values()))
     outcomes = Outcomes.read(ROOT / "data" / "outcomes" / "embedded.parquet")
@@ -58,8 +53,4 @@ def main() -> None:
         picks[f"auto:{name}"] = chosen(router, rows, policy)
     picks["oracle (inflated by luck)"] = rows.scores.argmax(axis=1)
     arms = {name: arm(rows, pick, best, rng) for name, pick in picks.items()}
-    print(json.dumps({"split": split, "n_prompts": n, "arms": arms}, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return {"split": split, "n_prompts": n, "arms": arms}

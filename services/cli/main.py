@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="Fetch and check the weights of embedded experts.")
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
+index_app = typer.Typer(help="Make documents searchable, and search them.")
+app.add_typer(index_app, name="index", no_args_is_help=True)
 
 BudgetOption = Annotated[
     str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")
@@ -106,6 +108,9 @@ def collect(
     run_code: Annotated[
         bool, typer.Option("--run-code", help="Run programs that experts wrote, to score them.")
     ] = False,
+    index: Annotated[
+        Path | None, typer.Option(help="Ask a second time with passages of this index.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -113,13 +118,16 @@ def collect(
     from coe.services.cli.collect import run
 
     with errors_explained():
-        run(prompts, out, expert, concurrency, run_code, config, as_json)
+        run(prompts, out, expert, concurrency, run_code, index, config, as_json)
 
 
 @app.command()
 def train(
     outcomes: Annotated[Path, typer.Option(help="Outcome table (Parquet).")],
     out: Annotated[Path, typer.Option(help="Folder of the artefact.")],
+    index: Annotated[
+        Path | None, typer.Option(help="Index that `coe collect` took its passages from.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -127,7 +135,31 @@ def train(
     from coe.services.cli.train import run
 
     with errors_explained():
-        run(outcomes, out, config, as_json)
+        run(outcomes, out, index, config, as_json)
+
+
+@app.command()
+def evaluate(
+    outcomes: Annotated[Path, typer.Option(help="Outcome table (Parquet).")],
+    artefact: Annotated[
+        Path | None, typer.Option(help="Folder of the artefact; the configured one by default.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Rows to evaluate on.")] = "test",
+    report: Annotated[
+        Path | None, typer.Option(help="HTML report to write, with its pictures beside it.")
+    ] = None,
+    stored_params_b: Annotated[
+        float | None, typer.Option(help="Budget of stored parameters, in billions.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the router with every plainer one on held-out prompts."""
+    from coe.services.cli.evaluate import run
+
+    with errors_explained():
+        run(outcomes, artefact, split, report, stored_params_b, seed, config, as_json)
 
 
 @app.command()
@@ -169,3 +201,39 @@ def weights_verify(as_json: JsonOption = False) -> None:
 
     with errors_explained():
         verify_all(as_json)
+
+
+@index_app.command("build")
+def index_build(
+    documents: Annotated[
+        Path, typer.Argument(help="A folder or a file: .txt, .md, .html, .jsonl, .pdf.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the index.")],
+    no_dense: Annotated[
+        bool, typer.Option("--no-dense", help="Without vectors: search by words alone.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Write no index when a document cannot be read.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read documents, cut them into passages, write an index."""
+    from coe.services.cli.index import build
+
+    with errors_explained():
+        build(documents, out, not no_dense, strict, as_json)
+
+
+@index_app.command("search")
+def index_search(
+    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Most passages to show.")] = 5,
+    mode: Annotated[str, typer.Option(help="hybrid, bm25 or dense.")] = "hybrid",
+    as_json: JsonOption = False,
+) -> None:
+    """Find passages, best first."""
+    from coe.services.cli.index import search
+
+    with errors_explained():
+        search(index, query, k, mode, as_json)

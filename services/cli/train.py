@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coe.routers.category import CategoryRouter
-from coe.routers.embed import MEANING_DIM, load_default
+from coe.routers.embed import load_default, meaning_features
 from coe.routers.outcomes import Outcomes
+from coe.routers.retrieve import Index
 from coe.routers.train import train
 from coe.services.cli.console import configuration, notes, print_json, say, tell
+from coe.services.embedding import configured
 
 
-def run(outcomes_path: Path, out: Path, config_path: Path | None, as_json: bool) -> None:
+def run(
+    outcomes_path: Path, out: Path, index: Path | None, config_path: Path | None, as_json: bool
+) -> None:
     """Train, save, and print what was measured on the dev split.
 
     Raises
     ------
     ConfigError, OutcomesError, ArtefactError
         A file is wrong, or ``out`` holds something that is not an artefact.
+    EmbeddingError
+        The configured endpoint gives no vectors.
     """
-    specs = configuration(config_path, quiet=True).specs
+    config = configuration(config_path, quiet=True)
+    specs = config.specs
     outcomes = Outcomes.read(outcomes_path)
     for name in outcomes.expert_ids:
         if name not in specs:
             say(f"expert {name} is not configured: it is trained, its speed and power are unknown")
-    embedder = load_default()
+    embedder = configured(config.embedder)
+    if embedder is None:
+        embedder = load_default()
     with notes.status("reading") as status:
-        estimator = CategoryRouter(distance_features=MEANING_DIM)
-        artefact = train(outcomes, embedder, specs, estimator, progress=status.update)
+        features = meaning_features(embedder.name)
+        found = None if index is None else Index.load(index, embedder)
+        artefact = train(outcomes, embedder, specs, features, index=found, progress=status.update)
     artefact.save(out, embedder)
     if as_json:
         print_json({"out": str(out), "training": artefact.training, "metrics": artefact.metrics})
@@ -41,4 +50,10 @@ def run(outcomes_path: Path, out: Path, config_path: Path | None, as_json: bool)
             tell(f"  score of {name} alone: {score:.3f}")
         tell(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
         tell(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")
+    if gate := figures.get("gate"):
+        tell(f"  retrieval gate, measured on {gate['n_pairs']} answers with and without passages")
+        if gate["n_pairs"]:
+            for name in ("never", "always", "gate", "oracle"):
+                tell(f"  score retrieving by {name}: {gate[f'score_{name}']:.3f}")
+            tell(f"  share retrieved by the gate: {gate['share_retrieved']:.3f}")
     tell(f"wrote {out}")

@@ -1,0 +1,209 @@
+"""The router against every plainer one, on public tables of real outcomes.
+
+    python benchmarks/routing/bench.py [--tables FOLDER] [--only POOL ...] [--peers PYTHON]
+
+Train on `train`, tune on held-out training prompts, report on `dev`. Prints one JSON document;
+a pool's part goes to stderr as it comes. Without the tables, which are not part of this project,
+only the experts that ship are reported. `--peers` names the Python of the environment that
+`peers/environment.sh` makes: the routers of llmrouter-lib and RouteLLM then run on the same splits
+and vectors; the peers of `peers/baselines.py` run always.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import embedded
+import numpy as np
+import tables as public
+from numpy.typing import NDArray
+from peers import baselines, exchange
+
+from coe.core import ExpertSpec, Policy, Prices
+from coe.evaluation import evaluate
+from coe.router import Router
+from coe.routers.artefact import Artefact
+from coe.routers.bootstrap import interval, resampled_means
+from coe.routers.embed import MEANING_DIM, CachedEmbedder, Embedder, load_default
+from coe.routers.frontier import Point, cheapest
+from coe.routers.outcomes import Outcomes
+from coe.routers.train import embed_all, train
+from coe.services.cli.evaluate import document
+
+DEFAULT_TABLES = Path(__file__).parents[3] / "shared" / "data" / "outcomes"
+HEADLINE = ("routerdc", "llmrouter_9", "openllm <=10B", "mmlupro chat")
+POINTS_GIVEN_UP = 0.01
+SLOW = ("routerbench_mlp",)  # a neural network per expert: minutes for the smallest table
+SEED = 0
+N_RESAMPLES = 2000
+
+Floats = NDArray[np.float64]
+Picks = NDArray[np.int64]
+
+
+def compared(
+    outcomes: Outcomes, picks: dict[str, Picks], single: int, ours: Floats
+) -> dict[str, dict[str, Any]]:
+    """Score of each pick and its difference to the best single expert and to arm ``coe``."""
+    here = np.arange(len(outcomes.prompts))
+    names = list(picks)
+    scores = np.column_stack([outcomes.scores[here, picks[name]] for name in names])
+    values = np.column_stack([scores, outcomes.scores[:, single], ours])
+    means = resampled_means(values, N_RESAMPLES, np.random.default_rng(SEED))
+    found = {}
+    for k, name in enumerate(names):
+        gain = interval(means[:, [k]] - means[:, [-2]])[0]
+        behind = interval(means[:, [-1]] - means[:, [k]])[0]
+        found[name] = {
+            "score": round(float(values[:, k].mean()), 4),
+            "delta_best_single": round(float((values[:, k] - values[:, -2]).mean()), 4),
+            "delta_ci95": gain.round(4).tolist(),
+            "coe_ahead_by": round(float((values[:, -1] - values[:, k]).mean()), 4),
+            "coe_ahead_ci95": behind.round(4).tolist(),
+        }
+    return found
+
+
+def peer_picks(
+    split: exchange.Split, python: Path | None
+) -> tuple[dict[str, Picks], dict[str, Any]]:
+    """What published routers pick, and what is to be said of those that are installed."""
+    picks = {
+        name: router(
+            split.X_train,
+            split.scores_train,
+            split.X_dev,
+            np.random.default_rng(SEED),
+            split.prompts_train,
+            split.prompts_dev,
+        )
+        for name, router in baselines.BASELINES.items()
+        if name not in SLOW
+    }
+    if python is None:
+        return picks, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder, out = Path(name), Path(name) / "picks.json"
+        exchange.write_split(folder, split)
+        script = Path(__file__).parent / "peers" / "run.py"
+        subprocess.run([python, script, folder, "--out", out], check=True, stdout=sys.stderr)
+        answers = dict(json.loads(out.read_text()))
+    ran = {name: np.array(answer["picks"]) for name, answer in answers.items() if "picks" in answer}
+    said = {name: {k: v for k, v in a.items() if k != "picks"} for name, a in answers.items()}
+    return picks | ran, said
+
+
+def split_of(learnt: Outcomes, asked: Outcomes, embedder: Embedder) -> exchange.Split:
+    """What a peer may see of a pool."""
+    return exchange.Split(
+        X_train=embed_all(embedder, learnt.prompts),
+        scores_train=learnt.scores,
+        X_dev=embed_all(embedder, asked.prompts),
+        prompts_train=list(learnt.prompts),
+        prompts_dev=list(asked.prompts),
+        experts=list(learnt.expert_ids),
+        seed=SEED,
+        sizes_b={},
+    )
+
+
+def within_a_point(artefact: Artefact, learnt: Outcomes) -> dict[str, Policy]:
+    """The cheapest price of a dollar that gave up at most a point on held-out training prompts."""
+    curve = artefact.training["held_out"]["curves"].get("cost_usd", [])
+    least = float(np.nanmean(learnt.scores, axis=0).max()) - POINTS_GIVEN_UP
+    chosen = cheapest([Point(**point) for point in curve], least)
+    if chosen is None:
+        return {}
+    return {"within a point": Policy("within a point", prices=Prices(per_usd=chosen.price))}
+
+
+def shuffled_gain(outcomes: Outcomes, embedder: Embedder, single: int) -> dict[str, Any]:
+    """Null test: with the outcomes of training prompts shuffled, what routing seems to gain."""
+    training = np.flatnonzero(outcomes.splits == "train")
+    scores = outcomes.scores.copy()
+    scores[training] = scores[np.random.default_rng(SEED).permutation(training)]
+    artefact = train(replace(outcomes, scores=scores), embedder, features=MEANING_DIM)
+    asked = outcomes.rows(outcomes.splits == "test")
+    X = embed_all(embedder, asked.prompts)
+    quality = artefact.expectation.of(X, artefact.category.assess(X)).quality
+    gains = asked.scores[np.arange(len(X)), quality.argmax(axis=1)] - asked.scores[:, single]
+    gains = gains[~np.isnan(gains)]
+    half = 1.96 * gains.std() / np.sqrt(gains.size)
+    return {
+        "gain": round(float(gains.mean()), 4),
+        "ci95": [round(float(gains.mean() - half), 4), round(float(gains.mean() + half), 4)],
+        "declined": artefact.training["held_out"]["declined"],
+    }
+
+
+def measured(
+    pool: public.Pool,
+    outcomes: Outcomes,
+    specs: dict[str, ExpertSpec],
+    python: Path | None,
+) -> dict[str, Any]:
+    """Everything about one pool."""
+    embedder = CachedEmbedder(load_default(), n_entries=50_000)
+    embed_all(embedder, outcomes.prompts)
+    started = time.monotonic()
+    artefact = train(outcomes, embedder, specs, MEANING_DIM)
+    train_s = time.monotonic() - started
+    learnt = outcomes.rows(outcomes.splits == "train")
+    router = Router(embedder, artefact, specs)
+    policies = within_a_point(artefact, learnt)
+    found = evaluate(router, outcomes, pool.name, policies=policies, n_resamples=N_RESAMPLES)
+    asked = outcomes.rows(outcomes.splits == "test")
+    asked = asked.rows(np.all(~np.isnan(asked.scores), axis=1))
+    single = outcomes.expert_ids.index(found.best_single)
+    X = embed_all(embedder, asked.prompts)
+    quality = artefact.expectation.of(X, artefact.category.assess(X)).quality
+    ours = asked.scores[np.arange(len(X)), quality.argmax(axis=1)]
+    picks, said = peer_picks(split_of(learnt, asked, embedder), python)
+    held_out = {k: v for k, v in artefact.training["held_out"].items() if k != "curves"}
+    report = document(found)
+    del report["curves"]
+    return {
+        "n_train": len(learnt.prompts),
+        "n_experts": len(outcomes.expert_ids),
+        "train_s": round(train_s, 1),
+        "held_out": held_out,
+        "evaluation": report,
+        "peers": compared(asked, picks, single, ours),
+        "installed_peers": said,
+        "shuffled": shuffled_gain(outcomes, embedder, single) if pool.name in HEADLINE else None,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tables", type=Path, default=DEFAULT_TABLES)
+    parser.add_argument("--only", nargs="+", default=[], metavar="POOL")
+    parser.add_argument("--peers", type=Path, metavar="PYTHON")
+    options = parser.parse_args()
+    pools: dict[str, Any] = {}
+    if options.tables.is_dir():
+        for pool, outcomes, specs in public.tables(options.tables, options.only):
+            pools[pool.name] = measured(pool, outcomes, specs, options.peers)
+            print(pool.name, json.dumps(pools[pool.name]), file=sys.stderr, flush=True)
+    found = {
+        "seed": SEED,
+        "n_resamples": N_RESAMPLES,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "embedded": embedded.measured(["test"]),
+        "pools": pools or f"no tables in {options.tables.name}: skipped",
+    }
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,352 @@
+"""Every router on the same held-out prompts: scores, what they spend, and how sure that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.core import GENERAL, Message, Policy, Request
+from coe.errors import InfeasibleError, OutcomesError
+from coe.optimizer.map import MapProblem
+from coe.optimizer.milp import solve_map
+from coe.router import Router
+from coe.routers import arms as make
+from coe.routers.arms import Arm
+from coe.routers.artefact import Artefact
+from coe.routers.bootstrap import interval, resampled_means
+from coe.routers.calibration import Reliability, reliability
+from coe.routers.frontier import Point, frontier
+from coe.routers.map import value_and_shares
+from coe.routers.outcomes import Outcomes
+from coe.routers.train import embed_all
+from coe.routers.usage import Usage
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """How one arm did. ``None`` where it is not known for every prompt.
+
+    ``ci95`` is of the score, ``delta_ci95`` of the paired difference to the best single expert;
+    ``refused`` is the share of prompts that no expert fitted, which score 0.
+    """
+
+    name: str
+    score: float
+    ci95: tuple[float, float]
+    delta_best_single: float
+    delta_ci95: tuple[float, float]
+    cost_usd: float | None
+    energy_j: float | None
+    latency_ms: float | None
+    active_params_b: float | None
+    oracle_gap_closed: float | None
+    refused: float
+    oracle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """What happens in each category, for a report.
+
+    ``names`` (n_categories,) as found in the rows; ``n`` (n_categories,) prompts; ``scores``
+    (n_categories, n_experts) means; ``chosen`` (n_categories, n_experts) share of the prompts
+    that arm ``coe`` gave to each expert; ``predicted`` names of the router's categories and
+    ``confusion`` (n_categories, n_predicted) shares of each row's prompts.
+    """
+
+    names: tuple[str, ...]
+    n: NDArray[np.int64]
+    scores: Floats
+    chosen: Floats
+    predicted: tuple[str, ...]
+    confusion: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Routing with the entropy threshold at each quantile: share certain, and mean score."""
+
+    covered: Floats
+    score: Floats
+    chosen_covered: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The comparison of all arms on one table. See `evaluate`."""
+
+    dataset: str
+    n_prompts: int
+    n_left_out: int
+    expert_ids: tuple[str, ...]
+    best_single: str
+    arms: tuple[ArmResult, ...]
+    curves: Mapping[str, Sequence[Point]]
+    calibration: Reliability
+    categories: Categories
+    coverage: Coverage
+    seed: int
+    n_resamples: int
+
+    @property
+    def pareto(self) -> dict[str, list[str]]:
+        """Per resource the arms that no other beats at no more usage, cheapest first.
+
+        Oracles take no part.
+        """
+        axes = ("cost_usd", "energy_j", "latency_ms", "active_params_b")
+        return {axis: _undominated(self.arms, axis) for axis in axes}
+
+
+def evaluate(
+    router: Router,
+    outcomes: Outcomes,
+    dataset: str,
+    split: str = "test",
+    policies: Mapping[str, Policy] | None = None,
+    stored_params_b: float | None = None,
+    seed: int = 0,
+    n_resamples: int = 2000,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Evaluation:
+    """All arms on the prompts of ``split`` that every expert was scored on.
+
+    The best single expert, and what arms must learn, come from the ``train`` rows alone. The
+    arm ``coe`` asks ``router`` about every prompt, as serving does on an idle system; so does
+    one arm for each policy.
+
+    Parameters
+    ----------
+    router : knows the experts of the table; its specs give prices, power and parameters.
+    policies : further arms, "coe <name>"; the plain arm has no ceilings and no prices.
+    stored_params_b : budget of the arms "best single under B" and "two-step under B", in
+        billions of parameters; by default the median of the experts' sizes.
+    seed, n_resamples : of the bootstrap.
+
+    Raises
+    ------
+    OutcomesError
+        The split has no prompt that every expert was scored on, there is no ``train`` row, or
+        the artefact's experts are not those of the table.
+    """
+    rows, train, n_left_out = _rows(router, outcomes, split)
+    progress("embedding prompts")
+    X, X_train = embed_all(router.embedder, rows.prompts), embed_all(router.embedder, train.prompts)
+    artefact = router.artefact
+    specs = [router.specs[name] for name in rows.expert_ids]
+    found = artefact.category.assess(X)
+    expected = artefact.expectation.of(X, found)
+    reckoned = Usage.expected(rows.prompts, specs, expected.mean_tokens)
+    told = np.where(np.isnan(rows.tokens), expected.mean_tokens, rows.tokens)
+    usage = Usage.expected(rows.prompts, specs, told).recorded(rows)
+    overall = np.nanmean(train.scores, axis=0)
+    single = int(overall.argmax())
+    params = np.array([spec.params_b for spec in specs])
+    budget_b = float(np.median(params)) if stored_params_b is None else stored_params_b
+    progress("routing")
+    ours = _decided("coe", router, rows, Policy("auto"))
+    arms = [
+        *make.singles(rows),
+        make.at_random(rows),
+        *_under_budget(artefact, rows, params, overall, budget_b, X, X_train),
+        make.knn(train, X_train, X),
+        make.direct_classifier(train, X_train, X),
+        *make.two_step(artefact, X),
+        make.oracle_category(artefact.expectation, rows),
+        make.oracle_prompt(rows),
+        ours,
+        *(_decided(f"coe {name}", router, rows, p) for name, p in (policies or {}).items()),
+    ]
+    progress("resampling")
+    results = _results(arms, rows, usage, params, single, np.random.default_rng(seed), n_resamples)
+    curves = {
+        axis: frontier(expected.quality, getattr(reckoned, axis), rows.scores, getattr(usage, axis))
+        for axis in ("cost_usd", "energy_j")
+    }
+    return Evaluation(
+        dataset=dataset,
+        n_prompts=len(rows.prompts),
+        n_left_out=n_left_out,
+        expert_ids=rows.expert_ids,
+        best_single=rows.expert_ids[single],
+        arms=tuple(results),
+        curves=curves,
+        calibration=reliability(expected.quality, rows.scores),
+        categories=_categories(router, rows, X, ours),
+        coverage=_coverage(router, rows, X),
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+
+
+def _rows(router: Router, outcomes: Outcomes, split: str) -> tuple[Outcomes, Outcomes, int]:
+    known = router.artefact.expectation.expert_ids
+    if set(known) != set(outcomes.expert_ids):
+        raise OutcomesError(
+            f"the table's experts are {', '.join(sorted(outcomes.expert_ids))}; "
+            f"the artefact's {', '.join(sorted(known))}"
+        )
+    outcomes = outcomes.columns(known)
+    train, asked = (
+        outcomes.rows(outcomes.splits == "train"),
+        outcomes.rows(outcomes.splits == split),
+    )
+    if not train.prompts or train.unscored:
+        raise OutcomesError("arms learn from prompts of split 'train' scored by every expert")
+    complete: NDArray[np.bool_] = np.all(~np.isnan(asked.scores), axis=1)
+    if not complete.any():
+        raise OutcomesError(f"no prompt of split {split!r} has a score of every expert")
+    return asked.rows(complete), train, int((~complete).sum())
+
+
+def _decided(name: str, router: Router, rows: Outcomes, policy: Policy) -> Arm:
+    """What the router decides on an idle system; a refused prompt has a row of zeros."""
+    column = {expert_id: k for k, expert_id in enumerate(rows.expert_ids)}
+    weights = np.zeros(rows.scores.shape)
+    for i, prompt in enumerate(rows.prompts):
+        try:
+            decision = router.decide(Request((Message("user", prompt),), policy))
+        except InfeasibleError:
+            continue
+        weights[i, column[decision.expert_id]] = 1.0
+    return Arm(name, weights)
+
+
+def _under_budget(
+    artefact: Artefact,
+    rows: Outcomes,
+    params: Floats,
+    overall: Floats,
+    budget_b: float,
+    X: Singles,
+    X_train: Singles,
+) -> list[Arm]:
+    """The best expert of at most ``budget_b`` parameters, and CoE's map within as many in all.
+
+    Raises
+    ------
+    OutcomesError
+        No expert is that small.
+    """
+    fits = params <= budget_b
+    if not fits.any():
+        raise OutcomesError(
+            f"no expert has at most {budget_b:g} billion parameters, the smallest {params.min():g}"
+        )
+    best = int(np.where(fits, overall, -1.0).argmax())
+    single = Arm.of(
+        f"best single under {budget_b:g}B", np.full(len(rows.prompts), best), len(params)
+    )
+    if not params.any():
+        return [single]
+    seen = make.categories(artefact, X_train)
+    table = artefact.expectation.table
+    value, shares = value_and_shares(table, Counter(seen.tolist()))
+    found = solve_map(MapProblem(value, shares, params, stored_params_b=budget_b))
+    if not found.assignment:
+        return [single]
+    experts = dict(zip(table.categories, found.assignment, strict=True))
+    picks = np.array([experts[name] for name in make.categories(artefact, X).tolist()])
+    return [single, Arm.of(f"two-step under {budget_b:g}B", picks, len(params))]
+
+
+def _results(
+    arms: Sequence[Arm],
+    rows: Outcomes,
+    usage: Usage,
+    params: Floats,
+    single: int,
+    rng: np.random.Generator,
+    n_resamples: int,
+) -> list[ArmResult]:
+    scores = np.column_stack([(arm.weights * rows.scores).sum(axis=1) for arm in arms])
+    reference = rows.scores[:, [single]]
+    means = resampled_means(np.hstack([scores, reference]), n_resamples, rng)
+    own, delta = interval(means[:, :-1]), interval(means[:, :-1] - means[:, [-1]])
+    best = float(reference.mean())
+    oracle = float(rows.scores.max(axis=1).mean())
+    sizes = np.broadcast_to(np.where(params > 0, params, np.nan), rows.scores.shape)
+    found = []
+    for k, arm in enumerate(arms):
+        score = float(scores[:, k].mean())
+        found.append(
+            ArmResult(
+                name=arm.name,
+                score=score,
+                ci95=_pair(own[k]),
+                delta_best_single=score - best,
+                delta_ci95=_pair(delta[k]),
+                cost_usd=_spent(arm, usage.cost_usd),
+                energy_j=_spent(arm, usage.energy_j),
+                latency_ms=_spent(arm, usage.latency_ms),
+                active_params_b=_spent(arm, sizes),
+                oracle_gap_closed=(score - best) / (oracle - best) if oracle > best else None,
+                refused=float((arm.weights.sum(axis=1) == 0).mean()),
+                oracle=arm.oracle,
+            )
+        )
+    return found
+
+
+def _spent(arm: Arm, usage: Floats) -> float | None:
+    """Mean usage per prompt; ``None`` when an expert that is asked has an unknown one."""
+    spent = np.where(arm.weights > 0, arm.weights * usage, 0.0).sum(axis=1).mean()
+    return None if np.isnan(spent) else float(spent)
+
+
+def _pair(bounds: Floats) -> tuple[float, float]:
+    return float(bounds[0]), float(bounds[1])
+
+
+def _undominated(arms: Sequence[ArmResult], axis: str) -> list[str]:
+    judged = [(getattr(arm, axis), -arm.score, arm.name) for arm in arms if not arm.oracle]
+    names, best = [], -np.inf
+    for _, negative, name in sorted(row for row in judged if row[0] is not None):
+        if -negative > best:
+            names.append(name)
+            best = -negative
+    return names
+
+
+def _categories(router: Router, rows: Outcomes, X: Singles, ours: Arm) -> Categories:
+    labels = np.where(rows.categories == "", "(none)", rows.categories)
+    names = sorted(set(labels.tolist()))
+    masks = [labels == name for name in names]
+    head = router.artefact.category
+    predicted = make.categories(router.artefact, X)
+    columns = [*head.classes_.tolist(), GENERAL]
+    return Categories(
+        names=tuple(names),
+        n=np.array([mask.sum() for mask in masks]),
+        scores=np.array([rows.scores[mask].mean(axis=0) for mask in masks]),
+        chosen=np.array([ours.weights[mask].mean(axis=0) for mask in masks]),
+        predicted=tuple(columns),
+        confusion=np.array([[(predicted[m] == c).mean() for c in columns] for m in masks]),
+    )
+
+
+def _coverage(router: Router, rows: Outcomes, X: Singles) -> Coverage:
+    """Score when the least certain prompts get overall averages, for each share of them."""
+    artefact = router.artefact
+    found = artefact.category.assess(X)
+    certain = np.ones(len(X), dtype=bool)
+    known = artefact.expectation.of(X, replace(found, uncertain=~certain)).quality
+    unknown = artefact.expectation.of(X, replace(found, uncertain=certain)).quality
+    here = np.arange(len(X))
+    best_known = rows.scores[here, known.argmax(axis=1)]
+    best_unknown = rows.scores[here, unknown.argmax(axis=1)]
+    order = np.argsort(found.entropy, kind="stable")
+    gained = np.concatenate([[0.0], np.cumsum((best_known - best_unknown)[order])])
+    score = (best_unknown.sum() + gained) / len(X)
+    return Coverage(
+        covered=np.arange(len(X) + 1) / len(X),
+        score=score,
+        chosen_covered=float(1.0 - found.uncertain.mean()),
+    )

@@ -1,0 +1,138 @@
+"""The routers that every evaluation compares, from a fixed expert to the perfect choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from coe.core import GENERAL
+from coe.kernels.knn import nearest
+from coe.routers.artefact import Artefact
+from coe.routers.expectation import Expectation
+from coe.routers.folds import content_folds
+from coe.routers.head import unit_rows
+from coe.routers.outcomes import Outcomes
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Picks = NDArray[np.int64]
+
+_NEIGHBOURS = (10, 40, 160)
+_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A way to choose: per prompt, the probability that each expert is asked.
+
+    ``weights`` (n_prompts, n_experts), rows that sum to 1. An oracle knows what no router can.
+    """
+
+    name: str
+    weights: Floats
+    oracle: bool = False
+
+    @classmethod
+    def of(cls, name: str, picks: Picks, n_experts: int, oracle: bool = False) -> Arm:
+        """An arm that asks ``picks`` (n_prompts,)."""
+        return cls(name, np.eye(n_experts)[picks], oracle)
+
+
+def singles(rows: Outcomes) -> list[Arm]:
+    """One arm for each expert, asked always."""
+    n, n_experts = rows.scores.shape
+    return [
+        Arm.of(f"always {name}", np.full(n, k), n_experts) for k, name in enumerate(rows.expert_ids)
+    ]
+
+
+def at_random(rows: Outcomes) -> Arm:
+    """Every expert with the same probability."""
+    n, n_experts = rows.scores.shape
+    return Arm("random", np.full((n, n_experts), 1.0 / n_experts))
+
+
+def knn(train: Outcomes, X_train: Singles, X: Singles) -> Arm:
+    """Direct routing: the expert of the best mean score on the nearest training prompts.
+
+    How many neighbours is chosen on held-out training prompts (RouterBench's kNN).
+    """
+    scores = np.where(np.isnan(train.scores), np.nanmean(train.scores, axis=0), train.scores)
+    fold = content_folds(train.prompts, 5)
+    held = {}
+    for k in _NEIGHBOURS:
+        found = np.empty_like(scores)
+        for part in np.unique(fold):
+            mine = fold == part
+            kept = ~mine if (~mine).any() else mine
+            found[mine] = _neighbour_means(X_train[kept], scores[kept], X_train[mine], k)
+        held[k] = scores[np.arange(len(scores)), found.argmax(axis=1)].mean()
+    k = max(held, key=lambda k: held[k])
+    quality = _neighbour_means(X_train, scores, X, k)
+    return Arm.of("knn", quality.argmax(axis=1), scores.shape[1])
+
+
+def direct_classifier(train: Outcomes, X_train: Singles, X: Singles) -> Arm:
+    """Direct routing: logistic regression on the best expert of each training prompt.
+
+    Of equally good experts the one with the best overall mean is the label. CoE's premise is
+    that these labels are too jittery to learn.
+    """
+    overall = np.nanmean(train.scores, axis=0)
+    ranked = np.nan_to_num(train.scores, nan=-1.0) + 1e-6 * overall
+    labels = ranked.argmax(axis=1)
+    n_experts = overall.size
+    if np.unique(labels).size < 2:
+        return Arm.of("direct classifier", np.full(len(X), labels[0]), n_experts)
+    classifier = LogisticRegression(max_iter=1000, tol=1e-3).fit(X_train, labels)
+    return Arm.of("direct classifier", classifier.predict(X), n_experts)
+
+
+def two_step(artefact: Artefact, X: Singles) -> list[Arm]:
+    """CoE's two steps, category then its best expert; and the same with the "general" fallback."""
+    found = artefact.category.assess(X)
+    table = artefact.expectation.table.quality
+    category = found.probabilities.argmax(axis=1)
+    plain = table[category].argmax(axis=1)
+    robust = np.where(found.uncertain, table[-1].argmax(), plain)
+    n_experts = table.shape[1]
+    return [
+        Arm.of("two-step", plain, n_experts),
+        Arm.of("two-step robust", robust, n_experts),
+    ]
+
+
+def categories(artefact: Artefact, X: Singles) -> NDArray[np.str_]:
+    """(n,) the category of each prompt; "general" where the router is uncertain."""
+    found = artefact.category.assess(X)
+    names = artefact.category.classes_[found.probabilities.argmax(axis=1)]
+    return np.where(found.uncertain, GENERAL, names)
+
+
+def oracle_category(expectation: Expectation, rows: Outcomes) -> Arm:
+    """The table's best expert of each prompt's true category; of an unknown one, overall."""
+    numbers = {name: k for k, name in enumerate(expectation.categories)}
+    general = len(numbers) - 1
+    true = [
+        numbers.get(category, numbers.get(task, general))
+        for category, task in zip(rows.categories.tolist(), rows.tasks.tolist(), strict=True)
+    ]
+    best = expectation.table.quality.argmax(axis=1)
+    return Arm.of("oracle category", best[true], rows.scores.shape[1], oracle=True)
+
+
+def oracle_prompt(rows: Outcomes) -> Arm:
+    """The best expert of every prompt, known only afterwards: inflated by luck."""
+    return Arm.of("oracle prompt", rows.scores.argmax(axis=1), rows.scores.shape[1], oracle=True)
+
+
+def _neighbour_means(X_train: Singles, scores: Floats, X: Singles, k: int) -> Floats:
+    points, queries = unit_rows(X_train), unit_rows(X)
+    parts = [np.zeros((0, scores.shape[1]))]
+    for start in range(0, len(queries), _BATCH):
+        indices, _ = nearest(queries[start : start + _BATCH], points, k)
+        parts.append(scores[indices].mean(axis=1))
+    return np.vstack(parts)
