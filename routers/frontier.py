@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class Point:
 
 
 def frontier(
-    quality: Floats, expected: Floats, scores: Floats, usage: Floats, n_points: int = 60
+    quality: Floats, expected: Floats, scores: Floats, usage: Floats, n_points: int = 200
 ) -> list[Point]:
     """Routing by ``quality - price * expected`` at prices from 0 to far beyond every difference.
 
@@ -45,7 +46,30 @@ def frontier(
     return points
 
 
-def cheapest(points: list[Point], least_score: float) -> Point | None:
-    """The point of least usage whose score is at least ``least_score``; ``None``: no point."""
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Two prices, the first for ``share`` of the prompts and the second for the others."""
+
+    first: Point
+    second: Point
+    share: float
+
+    def mean(self, first: float, second: float) -> float:
+        """The mean of a figure over prompts, given its means at both prices."""
+        return self.share * first + (1.0 - self.share) * second
+
+
+def cheapest(points: Sequence[Point], least_score: float) -> Blend | None:
+    """The blend of least usage whose mean score is at least ``least_score``; ``None``: none.
+
+    Whole categories change experts at one price, so that a curve has gaps; a blend of the
+    prices at either side of a gap stands anywhere on the line between them.
+    """
     enough = [point for point in points if point.score >= least_score]
-    return min(enough, key=lambda point: point.usage, default=None)
+    blends = [Blend(point, point, 1.0) for point in enough]
+    for dear in enough:
+        for cheap in points:
+            if cheap.score < least_score and cheap.usage < dear.usage:
+                share = (least_score - cheap.score) / (dear.score - cheap.score)
+                blends.append(Blend(dear, cheap, share))
+    return min(blends, key=lambda b: b.mean(b.first.usage, b.second.usage), default=None)

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from peers import baselines, exchange
 
 from coe.core import ExpertSpec, Policy, Prices
-from coe.evaluation import evaluate
+from coe.evaluation import Evaluation, evaluate
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.embed import MEANING_DIM, CachedEmbedder, Embedder, load_default
-from coe.routers.frontier import Point, cheapest
+from coe.routers.frontier import Blend, Point, cheapest
 from coe.routers.outcomes import Outcomes
 from coe.routers.train import embed_all, train
 from coe.services.cli.evaluate import document
@@ -116,14 +116,36 @@ def split_of(learnt: Outcomes, asked: Outcomes, embedder: Embedder) -> exchange.
     )
 
 
-def within_a_point(artefact: Artefact, learnt: Outcomes) -> dict[str, Policy]:
-    """The cheapest price of a dollar that gave up at most a point on held-out training prompts."""
+def within_a_point(artefact: Artefact, learnt: Outcomes) -> Blend | None:
+    """The cheapest blend of prices that gave up at most a point on held-out training prompts."""
     curve = artefact.training["held_out"]["curves"].get("cost_usd", [])
     least = float(np.nanmean(learnt.scores, axis=0).max()) - POINTS_GIVEN_UP
-    chosen = cheapest([Point(**point) for point in curve], least)
-    if chosen is None:
+    return cheapest([Point(**point) for point in curve], least)
+
+
+def priced(blend: Blend | None) -> dict[str, Policy]:
+    """A policy for each price of a blend."""
+    if blend is None:
         return {}
-    return {"within a point": Policy("within a point", prices=Prices(per_usd=chosen.price))}
+    points = {"dear": blend.first, "cheap": blend.second}
+    return {name: Policy(name, prices=Prices(per_usd=at.price)) for name, at in points.items()}
+
+
+def saved(blend: Blend | None, found: Evaluation) -> dict[str, Any] | None:
+    """Score and share of the best single expert's dollars that the blend has on these prompts."""
+    arms = {arm.name: arm for arm in found.arms}
+    single = arms[f"always {found.best_single}"]
+    if blend is None or single.cost_usd is None:
+        return None
+    dear, cheap = arms["coe dear"], arms["coe cheap"]
+    assert dear.cost_usd is not None
+    assert cheap.cost_usd is not None
+    return {
+        "prices_per_usd": [blend.first.price, blend.second.price],
+        "share": round(blend.share, 4),
+        "delta_best_single": round(blend.mean(dear.score, cheap.score) - single.score, 4),
+        "cost_ratio": round(blend.mean(dear.cost_usd, cheap.cost_usd) / single.cost_usd, 4),
+    }
 
 
 def shuffled_gain(outcomes: Outcomes, embedder: Embedder, single: int) -> dict[str, Any]:
@@ -159,8 +181,8 @@ def measured(
     train_s = time.monotonic() - started
     learnt = outcomes.rows(outcomes.splits == "train")
     router = Router(embedder, artefact, specs)
-    policies = within_a_point(artefact, learnt)
-    found = evaluate(router, outcomes, pool.name, policies=policies, n_resamples=N_RESAMPLES)
+    blend = within_a_point(artefact, learnt)
+    found = evaluate(router, outcomes, pool.name, policies=priced(blend), n_resamples=N_RESAMPLES)
     asked = outcomes.rows(outcomes.splits == "test")
     asked = asked.rows(np.all(~np.isnan(asked.scores), axis=1))
     single = outcomes.expert_ids.index(found.best_single)
@@ -177,6 +199,7 @@ def measured(
         "train_s": round(train_s, 1),
         "held_out": held_out,
         "evaluation": report,
+        "within_a_point": saved(blend, found),
         "peers": compared(asked, picks, single, ours),
         "installed_peers": said,
         "shuffled": shuffled_gain(outcomes, embedder, single) if pool.name in HEADLINE else None,

@@ -103,6 +103,9 @@ def _read(path: Path, pool: Pool, figures: dict[tuple[str, str], dict[str, str]]
     prices = np.array([_spec(name, figures[pool.file, name]).usd_per_mtok_out for name in experts])
     # where calls are priced and not counted, the answer is as long as its price says
     tokens = np.where(np.isnan(cost), matrix("chars") / CHARS_PER_TOKEN, cost * 1e6 / prices)
+    if pool.file == "openllm_v2_18models":
+        # MMLU-Pro and BBH were scored by the likelihood of the options: one token each
+        tokens[names("source_task") != "ifeval"] = 1.0
     split = names("split")
     return Outcomes(
         prompt_ids=tuple(table["prompt_id"].to_pylist()),
