@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, required=True, help="requests served at once")
     parser.add_argument("--context", type=int, required=True, help="tokens per slot")
     parser.add_argument("--repeat-penalty", type=float, default=1.0, help="1 is none")
+    parser.add_argument("--embeddings", action="store_true", help="serve vectors, not answers")
     options = parser.parse_args()
 
     import xllamacpp
@@ -42,6 +43,11 @@ def main() -> None:
     params.sampling.temp = 0.0
     params.sampling.penalty_repeat = options.repeat_penalty
     params.verbosity = 1
+    if options.embeddings:
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        # pooling reads a text in one go, however long
+        params.n_batch = params.n_ubatch = options.context
     server = xllamacpp.Server(params)
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
     sys.stdout.flush()

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from coe.errors import ArtefactError
-from coe.routers.embed import CachedEmbedder, default_embedder_path
+from coe.routers.embed import (
+    MEANING_DIM,
+    CachedEmbedder,
+    VectorCache,
+    default_embedder_path,
+    load_default,
+    load_for,
+    load_named,
+    meaning_features,
+    stacked,
+)
 from coe.routers.static import END_BYTES, StaticEmbedder
 
 PROMPTS = (
@@ -244,6 +254,60 @@ def test_cached_vectors_do_not_change_with_what_was_handed_out() -> None:
     cached = CachedEmbedder(CountingEmbedder())
     cached.embed(["abc"])[:] = 9
     np.testing.assert_array_equal(cached.embed(["abc"]), [[3, 0]])
+
+
+NAMED = ("default", "static", "lexical")
+
+
+def test_the_default_is_meaning_then_wording() -> None:
+    default, static, lexical = (load_named(name).embed(PROMPTS) for name in NAMED)
+    both = np.hstack([static, lexical]) / np.sqrt(2)
+    np.testing.assert_allclose(default, both, atol=1e-7)
+    np.testing.assert_array_equal(load_default().embed(PROMPTS), default)
+    assert load_default().name == load_named("default").name
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_embedder_is_found_again_by_the_name_it_records(name) -> None:
+    embedder = load_named(name)
+    again = load_for(embedder.name)
+    assert (again.name, again.dim) == (embedder.name, embedder.dim)
+    np.testing.assert_array_equal(again.embed(PROMPTS), embedder.embed(PROMPTS))
+
+
+def test_differently_named_embedders_are_different_spaces() -> None:
+    assert len({load_named(name).name for name in NAMED}) == len(NAMED)
+
+
+def test_a_remote_embedder_has_to_be_configured() -> None:
+    with pytest.raises(ArtefactError, match=r"'http-e5-384', which is remote.*kind endpoint"):
+        load_for("http-e5-384")
+
+
+def test_an_unknown_embedder_is_named_beside_the_known_ones() -> None:
+    with pytest.raises(ArtefactError, match=r"trained on embedder 'words'.*lexical-1024.*train it"):
+        load_for("words")
+
+
+def test_the_meaning_comes_first_where_there_is_any(embedder: StaticEmbedder) -> None:
+    for name in ("default", "static"):
+        named = load_named(name)
+        assert meaning_features(named.name) == MEANING_DIM == embedder.dim
+        leading = named.embed(PROMPTS)[:-1, :MEANING_DIM]
+        leading /= np.linalg.norm(leading, axis=1, keepdims=True)
+        np.testing.assert_allclose(leading, embedder.embed(PROMPTS[:-1]), atol=1e-6)
+    assert meaning_features(load_named("lexical").name) is None
+    assert meaning_features("http-e5-384") is None
+
+
+def test_a_vector_cache_recalls_what_it_was_told_and_nothing_else() -> None:
+    kept = VectorCache(n_entries=2)
+    told = {text: np.full(2, k, dtype=np.float32) for k, text in enumerate("abc")}
+    kept.remember(told)
+    told["c"][:] = 9
+    known = kept.recall(["a", "b", "c", "c", "d"])
+    assert {text: vector.tolist() for text, vector in known.items()} == {"b": [1, 1], "c": [2, 2]}
+    assert stacked(["d", "b"], known, 2).tolist() == [[0, 0], [1, 1]]
 
 
 def _replace(folder: Path, name: str, content: bytes) -> None:
