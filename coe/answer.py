@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,6 +99,43 @@ def completion(
             },
         }
     ).encode()
+
+
+async def before_end(pieces: AsyncIterator[bytes], event: bytes) -> AsyncIterator[bytes]:
+    """The pieces of a stream with one more event before its end mark; without a mark, as they are.
+
+    Nothing else is changed. Held back is only what may be the beginning of the mark.
+    """
+    held, at_line_start = b"", True
+    async for piece in pieces:
+        held += piece
+        mark = _mark_in(held, at_line_start)
+        if mark is not None:
+            yield held[:mark] + event + held[mark:]
+            break
+        cut = held.rfind(b"\n") + 1
+        line_starts = at_line_start or cut > 0
+        if not (line_starts and any(mark.startswith(held[cut:]) for mark in _END_MARKS)):
+            cut = len(held)
+        if cut:
+            yield held[:cut]
+            at_line_start = held[:cut].endswith(b"\n")
+            held = held[cut:]
+    else:
+        if held:
+            yield held
+    async for piece in pieces:
+        yield piece
+
+
+def _mark_in(text: bytes, at_line_start: bool) -> int | None:
+    """Where the end mark begins that stands at the start of a line."""
+    for mark in _END_MARKS:
+        if at_line_start and text.startswith(mark):
+            return 0
+        if (found := text.find(b"\n" + mark)) >= 0:
+            return found + 1
+    return None
 
 
 def pieces_of(

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import coe
-from coe.core import Budget, DeviceProfile, ExpertSpec, Policy, Prices
+from coe.core import Budget, DeviceProfile, ExpertSpec, Policy, Prices, TurnRule
 from coe.errors import ConfigError
 
 DATA = Path(coe.__file__).parent / "data"
@@ -24,6 +24,7 @@ DATA = Path(coe.__file__).parent / "data"
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
+_Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 
 
 class _Section(BaseModel):
@@ -69,7 +70,7 @@ class HttpSection(_ExpertSection):
     """An expert behind any OpenAI-compatible server."""
 
     kind: Literal["http"]
-    base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    base_url: _Url
     upstream_model: str | None = None
     api_key_env: str | None = None
     connect_timeout_s: _Positive = 3.0
@@ -90,6 +91,27 @@ ExpertSection = Annotated[
 ]
 
 
+class LocalEmbedderSection(_Section):
+    """An embedder that needs nothing but this package; see `coe.routers.embed`."""
+
+    kind: Literal["default", "static", "lexical"]
+
+
+class EndpointSection(_Section):
+    """An embedder behind any OpenAI-compatible ``/embeddings``."""
+
+    kind: Literal["endpoint"]
+    base_url: _Url
+    model: Annotated[str, Field(pattern=r"^\S{1,200}$")]
+    api_key_env: str | None = None
+    dim: Annotated[int, Field(gt=0)] | None = None
+    timeout_s: _Positive = 5.0
+    max_chars: Annotated[int, Field(gt=0)] = 2000
+
+
+EmbedderSection = Annotated[LocalEmbedderSection | EndpointSection, Field(discriminator="kind")]
+
+
 class GatewaySection(_Section):
     """Where the gateway listens."""
 
@@ -99,11 +121,30 @@ class GatewaySection(_Section):
     kept_decisions: Annotated[int, Field(gt=0)] = 10_000
 
 
+class RetrievalSection(_Section):
+    """Where passages come from, and how many go with a prompt."""
+
+    index: Path
+    k: Annotated[int, Field(ge=1, le=50)] = 4
+    passage_tokens: Annotated[int, Field(ge=128)] = 1024
+    mode: Literal["hybrid", "bm25", "dense"] = "hybrid"
+
+
+class RoutingSection(_Section):
+    """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
+
+    turns: TurnRule = "sticky"
+    switch_margin: _NonNegative = 0.05
+
+
 class Config(_Section):
     """The whole of ``coe.yaml``. Paths are relative to the file."""
 
     gateway: GatewaySection = GatewaySection()
     artefact: Path = DATA / "artefact"
+    embedder: EmbedderSection | None = None
+    routing: RoutingSection = RoutingSection()
+    retrieval: RetrievalSection | None = None
     budgets: Path = DATA / "budgets.yaml"
     devices: dict[str, DeviceSection]
     experts: Annotated[list[ExpertSection], Field(min_length=1)]
@@ -216,6 +257,7 @@ def load_config(path: Path) -> Config:
             "artefact": base / config.artefact,
             "budgets": base / config.budgets,
             "experts": [_resolved(expert, base) for expert in config.experts],
+            "retrieval": _resolved(config.retrieval, base),
         }
     )
 
@@ -231,20 +273,21 @@ def load_policies(path: Path) -> dict[str, Policy]:
     return _load(path, Budgets).as_policies()
 
 
-def api_key(expert: HttpSection) -> str | None:
-    """The expert's key from the environment variable it names; ``None`` when it names none.
+def api_key(section: HttpSection | EndpointSection) -> str | None:
+    """The key from the environment variable that a section names; ``None`` when it names none.
 
     Raises
     ------
     ConfigError
         The variable is not set.
     """
-    if expert.api_key_env is None:
+    if section.api_key_env is None:
         return None
-    key = os.environ.get(expert.api_key_env)
+    key = os.environ.get(section.api_key_env)
     if not key:
+        owner = f"expert {section.id!r}" if isinstance(section, HttpSection) else "embedder"
         raise ConfigError(
-            f"expert {expert.id!r}: environment variable {expert.api_key_env} is not set: "
+            f"{owner}: environment variable {section.api_key_env} is not set: "
             "export it, or remove api_key_env"
         )
     return key
@@ -258,10 +301,12 @@ def weights_home() -> Path:
     return Path(cache) / "coe" / "weights"
 
 
-def _resolved(expert: Any, base: Path) -> Any:
-    if isinstance(expert, ReplaySection):
-        return expert.model_copy(update={"recording": base / expert.recording})
-    return expert
+def _resolved(section: Any, base: Path) -> Any:
+    if isinstance(section, ReplaySection):
+        return section.model_copy(update={"recording": base / section.recording})
+    if isinstance(section, RetrievalSection):
+        return section.model_copy(update={"index": base / section.index})
+    return section
 
 
 _S = TypeVar("_S", bound=_Section)
@@ -306,9 +351,11 @@ def _complaint(path: Path, error: ValidationError, lines: Mapping[tuple[Any, ...
     complaints = []
     for row in error.errors(include_url=False):
         loc = row["loc"]
+        # pydantic adds the union's tag to the path of a tagged union: it is not in the file
         if loc[:1] == ("experts",):
-            # pydantic adds the union's tag to the path of a tagged union: it is not in the file
             loc = loc[:2] + loc[3:]
+        elif loc[:1] == ("embedder",):
+            loc = loc[:1] + loc[2:]
         known = next((loc[:n] for n in range(len(loc), -1, -1) if loc[:n] in lines), ())
         field = ".".join(str(part) for part in loc) or "(whole file)"
         value = row["input"]

@@ -12,6 +12,9 @@ from coe.errors import RequestError
 GENERAL = "general"
 """The category of prompts that the category router does not recognise (Robust-CoE)."""
 
+TurnRule = Literal["last", "all", "sticky"]
+"""Which user turns a decision goes by; see `coe.routers.turns`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -206,7 +209,8 @@ class Request:
     ``payload`` is the wire body without ``model`` and ``coe``: what is handed to the expert.
     ``pinned`` names an expert to use without routing. ``allow`` (``None``: all) and ``deny``
     restrict the candidates. ``max_tokens`` is the caller's cap on the length of each of
-    ``n_answers`` answers.
+    ``n_answers`` answers. ``passages_tokens`` counts what was retrieved for it: that stands in
+    ``payload``, and never in ``messages``, which are the caller's own.
     """
 
     messages: tuple[Message, ...]
@@ -218,6 +222,8 @@ class Request:
     max_tokens: int | None = None
     n_answers: int = 1
     stream: bool = False
+    retrieve: Literal["auto", "always", "never"] = "auto"
+    passages_tokens: int = 0
     payload: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -232,9 +238,13 @@ class Request:
 
     @property
     def prompt_tokens(self) -> int:
-        """Estimated prompt length: four bytes a token, eight tokens of template a message."""
-        lengths = (len(m.text.encode(errors="replace")) for m in self.messages)
-        return sum(8 + (n_bytes + 3) // 4 for n_bytes in lengths)
+        """Estimated prompt length, passages included."""
+        return self.passages_tokens + sum(estimated_tokens(m.text) for m in self.messages)
+
+
+def estimated_tokens(text: str) -> int:
+    """Length of a message: four bytes a token, eight tokens of template."""
+    return 8 + (len(text.encode(errors="replace")) + 3) // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +253,7 @@ class CategoryGuess:
 
     ``name`` is `GENERAL` when ``uncertain``; ``likeliest`` is the class of the largest
     probability either way. ``entropy`` in nats; ``distance`` is the mean cosine distance to
-    the nearest training prompts, in [0, 2].
+    the nearest training prompts, in [0, 2]. All of it is said of the user turn ``turns_ago``.
     """
 
     name: str
@@ -252,6 +262,7 @@ class CategoryGuess:
     entropy: float
     distance: float
     uncertain: bool
+    turns_ago: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +295,37 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Citation:
+    """A retrieved passage: what an answer means by ``[n]``, and where it stands.
+
+    ``page`` counts from 1, and is ``None`` where there are none. ``score`` is the search's.
+    """
+
+    n: int
+    passage_id: str
+    source: str
+    title: str
+    page: int | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Whether passages go with the prompt, and why.
+
+    ``gain`` is what they are expected to add to the chosen expert's quality, ``None`` where
+    nobody asked the gate; ``price`` what they cost in the same points, ``None`` where none was
+    worked out. ``citations`` is empty unless ``retrieve``.
+    """
+
+    retrieve: bool
+    why: str
+    gain: float | None = None
+    price: float | None = None
+    citations: tuple[Citation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Who answers a request, what is expected of the answer, and why.
 
@@ -298,6 +340,7 @@ class Decision:
     slack : per present ceiling, what the cautious estimate leaves of it.
     max_tokens : cap on the answer's length; the caller's, or what the budget affords.
     decide_ms : time the decision took.
+    retrieval : whether passages go with the prompt; estimates and slack include them.
     """
 
     decision_id: str
@@ -314,6 +357,7 @@ class Decision:
     max_tokens: int | None
     why: str
     decide_ms: float
+    retrieval: Retrieval | None = None
 
     @property
     def expert_id(self) -> str:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 
 from coe.answer import AnswerMeter
-from coe.core import Decision, ExpertSpec, Load, Outcome, Receipt, Request
+from coe.core import Budget, Decision, ExpertSpec, Load, Outcome, Receipt, Request
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
@@ -32,16 +39,33 @@ class Engine:
     router : decides.
     experts : by id; every id is also one of the router's specs.
     now : monotonic seconds.
+    warm : awaited with the texts of a request before it is decided, so that the router's
+        embedder need not wait for the network. Must not raise for an endpoint that is down.
     """
 
     router: Router
     experts: Mapping[str, Expert]
     now: Callable[[], float] = time.monotonic
+    warm: Callable[[Sequence[str]], Awaitable[None]] | None = None
     _loads: dict[str, Load] = field(default_factory=dict)
 
-    def decide(self, request: Request) -> Decision:
-        """The decision for ``request`` under the present load, without answering."""
-        return self.router.decide(request, loads=self._loads)
+    async def prepare(self, request: Request) -> float:
+        """Let the embedder fetch what `decide` needs; returns the whole milliseconds it took."""
+        if self.warm is None:
+            return 0.0
+        started = self.now()
+        await self.warm(self.router.texts(request))
+        return float(round((self.now() - started) * 1000.0))
+
+    def decide(self, request: Request, waited_ms: float = 0.0) -> Decision:
+        """The decision for ``request`` under the present load, without answering.
+
+        Parameters
+        ----------
+        waited_ms : what `prepare` took; the time ceilings shrink by it.
+        """
+        left = request.ceilings.after(waited_ms) if waited_ms else None
+        return self.router.decide(request, left, self._loads)
 
     async def answer(self, request: Request) -> Reply:
         """The reply, its first piece in hand.
@@ -57,12 +81,14 @@ class Engine:
             Of the first expert tried, when no other could take over.
         """
         started = self.now()
-        decision = self.decide(request)
+        waited_ms = await self.prepare(request)
+        left = request.ceilings.after(waited_ms) if waited_ms else None
+        decision, outgoing = await self._dispatch(request, left)
         first_error: ExpertError | None = None
         failed: list[str] = []
         while True:
             try:
-                return await self._begin(request, decision, tuple(failed), started)
+                return await self._begin(outgoing, decision, tuple(failed), started)
             except ExpertError as error:
                 first_error = first_error or error
                 if not _others_may_answer(error, request):
@@ -70,11 +96,8 @@ class Engine:
                 failed.append(decision.expert_id)
                 elapsed_ms = (self.now() - started) * 1000.0
             try:
-                other = self.router.decide(
-                    request,
-                    budget=request.ceilings.after(elapsed_ms),
-                    loads=self._loads,
-                    excluded=frozenset(failed),
+                other, outgoing = await self._dispatch(
+                    request, request.ceilings.after(elapsed_ms), frozenset(failed)
                 )
             except InfeasibleError as error:
                 raise first_error from error
@@ -83,6 +106,18 @@ class Engine:
                 decision_id=decision.decision_id,
                 why=f"{', '.join(failed)} did not answer; {other.why}",
             )
+
+    async def _dispatch(
+        self, request: Request, budget: Budget | None, excluded: frozenset[str] = frozenset()
+    ) -> tuple[Decision, Request]:
+        """As `Router.dispatch`; a search that takes long keeps no other request waiting."""
+        retriever, router = self.router.retriever, self.router
+        given = (request, budget, dict(self._loads), excluded)
+        if retriever is None or request.retrieve == "never":
+            return router.dispatch(*given)
+        if not retriever.takes_long(request.text):
+            return router.dispatch(*given)
+        return await asyncio.to_thread(router.dispatch, *given)
 
     async def _begin(
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float

@@ -7,6 +7,8 @@
     ├── WeightsError           weights are absent, or are not the bytes the manifest promises
     ├── ArtefactError          a trained artefact is absent, altered or of another schema
     ├── OutcomesError          an outcome or prompt table has the wrong columns or values
+    ├── EmbeddingError         an embeddings endpoint gave no vectors
+    │   └── EmbeddingUnavailableError  not there, overloaded, or too slow: may pass by itself
     ├── RequestError           the caller asked for something impossible
     │   ├── UnknownExpertError     no such expert or budget policy
     │   └── InfeasibleError        no expert fits the budget; carries the smallest that would do
@@ -40,6 +42,14 @@ class ArtefactError(CoeError):
 
 class OutcomesError(CoeError):
     """An outcome or prompt table has wrong columns or values."""
+
+
+class EmbeddingError(CoeError):
+    """An embeddings endpoint gave no usable vectors; the message names the field to mend."""
+
+
+class EmbeddingUnavailableError(EmbeddingError):
+    """The endpoint is not there, overloaded or too slow: that may pass by itself."""
 
 
 class RequestError(CoeError):

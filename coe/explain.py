@@ -33,6 +33,8 @@ def why(
         if guess.uncertain
         else f"{guess.name} prompt ({guess.probability:.0%})"
     )
+    if guess.turns_ago:
+        topic += ", kept from an earlier turn"
     if result.index is None:
         axis = str(result.binding)
         return f"{topic}: no expert fits {axis}, {name} exceeds the budget least"

@@ -6,32 +6,41 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coe.core import (
-    GENERAL,
     Alternative,
     Budget,
     Candidate,
-    CategoryGuess,
     Decision,
+    Estimate,
     ExpertSpec,
     Load,
+    Prices,
     Request,
     Selection,
+    TurnRule,
+    estimated_tokens,
 )
 from coe.errors import InfeasibleError, UnknownExpertError
 from coe.explain import refusal, why, why_not
 from coe.optimizer.problem import Problem
 from coe.optimizer.result import Result
 from coe.optimizer.select import select, slack, violated
+from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
-from coe.routers.embed import Embedder, load_default
+from coe.routers.embed import Embedder, load_for
+from coe.routers.gate import gate_features
 from coe.routers.quality import Expected
+from coe.routers.reading import TextReading, read
+from coe.routers.retrieve import Evidence
+from coe.routers.turns import SWITCH_MARGIN, turn_that_holds, turns_read
 
 # what is assumed of an expert that the artefact does not know
 _UNTRAINED = (0.0, 256.0, 256.0)
@@ -47,30 +56,45 @@ class Router:
     artefact : category router and quality table.
     specs : experts that may answer. One that the artefact does not know can only be pinned.
     now : monotonic seconds.
+    retriever : where passages come from; ``None``: nothing is retrieved.
+    turns : which turns of a conversation are read, as in `coe.routers.turns`.
+    switch_margin : points of quality that another expert must add, beyond the price of reading
+        what was said before, to take over a conversation that is ``sticky``.
     """
 
     embedder: Embedder
     artefact: Artefact
     specs: Mapping[str, ExpertSpec]
+    retriever: Retriever | None = None
     now: Callable[[], float] = time.perf_counter
     new_id: Callable[[], str] = field(default=lambda: f"dec-{secrets.token_hex(12)}")
+    turns: TurnRule = "sticky"
+    switch_margin: float = SWITCH_MARGIN
 
     @classmethod
-    def load(cls, path: str | Path, specs: Sequence[ExpertSpec] | None = None) -> Router:
+    def load(
+        cls,
+        path: str | Path,
+        specs: Sequence[ExpertSpec] | None = None,
+        embedder: Embedder | None = None,
+    ) -> Router:
         """The router of a trained artefact, its canary prompts answered.
 
         Parameters
         ----------
         path : the artefact's folder.
         specs : the experts of today; by default those recorded in the artefact.
+        embedder : by default the local one that the artefact was trained on.
 
         Raises
         ------
         ArtefactError
-            The artefact or the embedder is absent, altered, or fails a canary.
+            The artefact or the embedder is absent, altered, or fails a canary; or the artefact
+            was trained on a remote embedder, and none is given.
         """
         artefact = Artefact.load(Path(path))
-        embedder = load_default()
+        if embedder is None:
+            embedder = load_for(artefact.embedder)
         artefact.check_canaries(embedder)
         chosen = artefact.experts if specs is None else specs
         return cls(embedder, artefact, {spec.id: spec for spec in chosen})
@@ -97,12 +121,40 @@ class Router:
         InfeasibleError
             No candidate fits the ceilings and the policy rejects that, or none is left.
         """
+        return self.dispatch(request, budget, loads, excluded)[0]
+
+    def dispatch(
+        self,
+        request: Request,
+        budget: Budget | None = None,
+        loads: Mapping[str, Load] | None = None,
+        excluded: frozenset[str] = frozenset(),
+    ) -> tuple[Decision, Request]:
+        """As `decide`, and the request as the chosen expert is to get it: with any passages."""
         started = self.now()
         self._check_names(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
-        guess, expected = self._read(request.text)
+        reading = self._read(request)
+
+        def choose(asked: Request) -> Decision:
+            return self._choose(asked, reading, ceilings, loads or {}, excluded)
+
+        gain = None if self.artefact.gate is None else partial(self._gain, reading)
+        scales = Scales(gain, self.specs, loads or {})
+        decision, outgoing = decided(request, self.retriever, scales, choose)
+        return replace(decision, decide_ms=(self.now() - started) * 1000.0), outgoing
+
+    def _choose(
+        self,
+        request: Request,
+        reading: TextReading,
+        ceilings: Budget,
+        loads: Mapping[str, Load],
+        excluded: frozenset[str],
+    ) -> Decision:
+        """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
-        candidates = self._candidates(ids, expected, request, loads or {})
+        candidates = self._candidates(ids, reading.expected, request, loads)
         problem = Problem.of(
             [c.predicted for c in candidates],
             [c.cautious for c in candidates],
@@ -116,7 +168,7 @@ class Router:
             decision_id=self.new_id(),
             policy=request.policy.name,
             status=_status(result, request),
-            category=guess,
+            category=reading.guess,
             selection=Selection((chosen.expert_id,), (1.0,)),
             predicted=chosen.predicted,
             cautious=chosen.cautious,
@@ -125,25 +177,57 @@ class Router:
             binding=result.binding,
             slack=slack(problem, index),
             max_tokens=self._cap(chosen.expert_id, request, ceilings, result),
-            why=why(candidates, problem, result, index, guess, request),
-            decide_ms=(self.now() - started) * 1000.0,
+            why=why(candidates, problem, result, index, reading.guess, request),
+            decide_ms=0.0,
         )
 
-    def _read(self, text: str) -> tuple[CategoryGuess, Expected]:
-        """Category and expected answers of a prompt. One that says nothing is "general"."""
-        found = self.artefact.category.assess(self.embedder.embed([text]))
-        best = int(np.argmax(found.probabilities[0]))
-        likeliest = str(self.artefact.category.classes_[best])
-        uncertain = bool(found.uncertain[0])
-        guess = CategoryGuess(
-            name=GENERAL if uncertain else likeliest,
-            likeliest=likeliest,
-            probability=float(found.probabilities[0, best]),
-            entropy=float(found.entropy[0]),
-            distance=float(found.distance[0]),
-            uncertain=uncertain,
+    def _gain(self, reading: TextReading, expert_id: str, evidence: Evidence) -> float:
+        """What passages are expected to add to an expert's quality, in [-1, 1]."""
+        gate, known = self.artefact.gate, self.artefact.expectation.expert_ids
+        assert gate is not None
+        features = gate_features(
+            [reading.text], reading.vectors, [reading.guess.entropy], [evidence]
         )
-        return guess, self.artefact.quality.expected(found.probabilities[0], uncertain)
+        strength = np.nan
+        if expert_id in known:
+            strength = reading.expected.quality[0, known.index(expert_id)]
+        return float(gate.gain(features, [strength])[0, 0])
+
+    def texts(self, request: Request) -> tuple[str, ...]:
+        """The texts whose vectors `decide` asks for."""
+        texts = [turn.text for turn in turns_read(request.messages, self.turns)]
+        if self.retriever is not None and request.retrieve != "never":
+            texts.append(request.text)
+        return tuple(dict.fromkeys(texts))
+
+    def _read(self, request: Request) -> TextReading:
+        """What is read of the turn that holds."""
+        turns = turns_read(request.messages, self.turns)
+        readings = read([turn.text for turn in turns], self.embedder, self.artefact)
+        if len(turns) == 1:
+            return readings[0]
+        ids, prices = self._named(request), request.policy.prices
+        if not ids:
+            return readings[-1]
+
+        def utility(k: int) -> NDArray[np.float64]:
+            then = replace(request, messages=request.messages[: turns[k].end])
+            found = self._candidates(ids, readings[k].expected, then, {})
+            return _utility([candidate.predicted for candidate in found], prices)
+
+        def switch_cost(k: int, column: int) -> float:
+            spec = self.specs[ids[column]]
+            before, turn = turns[k].start, turns[k].end
+            lengths = [estimated_tokens(m.text) for m in request.messages[:turn]]
+            own, whole = sum(lengths[before:]), sum(lengths)
+            prefills = [spec.estimate(0.0, n_tokens, 0.0) for n_tokens in (own, whole)]
+            alone, with_history = _utility(prefills, prices)
+            return self.switch_margin + float(alone - with_history)
+
+        known = [None if r.guess.uncertain else r.guess.name for r in readings]
+        held = turn_that_holds(known, utility, switch_cost)
+        guess = replace(readings[held].guess, turns_ago=len(turns) - 1 - held)
+        return replace(readings[held], guess=guess)
 
     def _check_names(self, request: Request) -> None:
         named = {
@@ -158,6 +242,21 @@ class Router:
                     param,
                 )
 
+    def _named(self, request: Request) -> list[str]:
+        """Experts that the request leaves to choose from."""
+        if request.pinned:
+            return [request.pinned]
+        trained = [name for name in self.artefact.expectation.expert_ids if name in self.specs]
+        if not trained:
+            raise InfeasibleError(
+                "the artefact knows none of the configured experts: train one with "
+                "`coe train`, or name an expert as model",
+                "model",
+                "no_expert",
+            )
+        allowed = self.specs.keys() if request.allow is None else request.allow
+        return [name for name in trained if name in allowed and name not in request.deny]
+
     def _eligible(self, request: Request, excluded: frozenset[str]) -> list[str]:
         """Experts that may answer and have room for the prompt.
 
@@ -166,20 +265,7 @@ class Router:
         InfeasibleError
             There are none.
         """
-        if request.pinned:
-            named = [request.pinned]
-        else:
-            trained = [name for name in self.artefact.quality.expert_ids if name in self.specs]
-            allowed = self.specs.keys() if request.allow is None else request.allow
-            named = [name for name in trained if name in allowed and name not in request.deny]
-            if not trained:
-                raise InfeasibleError(
-                    "the artefact knows none of the configured experts: train one with "
-                    "`coe train`, or name an expert as model",
-                    "model",
-                    "no_expert",
-                )
-        able = [name for name in named if name not in excluded]
+        able = [name for name in self._named(request) if name not in excluded]
         if not able:
             raise InfeasibleError("every expert is excluded", "coe.experts", "no_expert")
         roomy = [n for n in able if request.prompt_tokens < self.specs[n].context_tokens]
@@ -196,7 +282,8 @@ class Router:
     def _candidates(
         self, ids: Sequence[str], expected: Expected, request: Request, loads: Mapping[str, Load]
     ) -> list[Candidate]:
-        known = {name: k for k, name in enumerate(self.artefact.quality.expert_ids)}
+        known = {name: k for k, name in enumerate(self.artefact.expectation.expert_ids)}
+        prompt_tokens = request.prompt_tokens
         candidates = []
         for name in ids:
             k, spec = known.get(name), self.specs[name]
@@ -205,7 +292,7 @@ class Router:
             predicted, bound = (
                 spec.estimate(
                     quality,
-                    request.prompt_tokens,
+                    prompt_tokens,
                     min(tokens, longest) * request.n_answers,
                     loads.get(name),
                 )
@@ -230,6 +317,11 @@ class Router:
             room = spec.context_tokens - request.prompt_tokens
             caps += [tokens for tokens in each if tokens < room]
         return max(1, math.floor(min(caps))) if caps else None
+
+
+def _utility(estimates: Sequence[Estimate], prices: Prices) -> NDArray[np.float64]:
+    """(n_estimates,) what each is worth where there are no ceilings."""
+    return Problem.of(estimates, estimates, Budget(), prices).utility
 
 
 def _longest(spec: ExpertSpec, request: Request) -> int | None:
@@ -285,6 +377,6 @@ def _alternatives(
 
 def _column(expected: Expected, k: int) -> tuple[float, float, float]:
     """Quality, mean and cautious length of the answer of the artefact's expert ``k``."""
-    figures = (expected.quality[k], expected.mean_tokens[k], expected.cautious_tokens[k])
+    figures = (expected.quality[0, k], expected.mean_tokens[0, k], expected.cautious_tokens[0, k])
     quality, mean, cautious = map(float, figures)
     return quality, mean, cautious

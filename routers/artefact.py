@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +17,16 @@ from coe.core import DeviceProfile, ExpertSpec
 from coe.errors import ArtefactError
 from coe.routers.embed import Embedder
 from coe.routers.expectation import Expectation
+from coe.routers.folder import Form, read, write
+from coe.routers.gate import RetrievalGate, column_names
 from coe.routers.head import CategoryHead
 from coe.routers.quality import QualityTable
 from coe.routers.residual import LengthResidual, QualityResidual
 
 SCHEMA = 2
+FORM = Form("router artefact", SCHEMA, "train it again")
 _ARRAYS = "arrays.safetensors"
-_MANIFEST = "manifest.json"
+_GATE = "gate."
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
 
 
@@ -46,6 +44,7 @@ class Artefact:
     canaries : prompts with the category they must get; asked before the artefact goes live.
     training : provenance: hash of the outcomes, seed, counts, versions.
     metrics : what `coe train` measured.
+    gate : what retrieval does to answers; ``None``: no outcomes said so.
     """
 
     embedder: str
@@ -55,6 +54,7 @@ class Artefact:
     canaries: tuple[tuple[str, str], ...]
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    gate: RetrievalGate | None = None
 
     def check_canaries(self, embedder: Embedder) -> None:
         """Ask the canary prompts.
@@ -88,32 +88,17 @@ class Artefact:
         Raises
         ------
         ArtefactError
-            ``folder`` exists and is not an artefact, so it is not overwritten; or a canary
-            failed.
+            ``folder`` exists and is not an artefact, so it is not overwritten; it cannot be
+            written; or a canary failed.
+        TypeError, ValueError
+            Training or metrics cannot be said in JSON.
         """
-        if folder.exists() and not (folder / _MANIFEST).exists():
-            raise ArtefactError(f"{folder} exists and is not an artefact: it is left alone")
-        arrays = save_tensors(self._tensors())
-        manifest = self._manifest({_ARRAYS: _fingerprint(arrays)})
-        document = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        staging.chmod(0o755)
-        (staging / _ARRAYS).write_bytes(arrays)
-        (staging / _MANIFEST).write_bytes(document.encode())
-        try:
+
+        def check(staging: Path) -> None:
             if embedder is not None:
                 Artefact.load(staging).check_canaries(embedder)
-        except ArtefactError:
-            shutil.rmtree(staging)
-            raise
-        if folder.exists():
-            retired = staging.with_name(staging.name + "-old")
-            os.replace(folder, retired)
-            os.replace(staging, folder)
-            shutil.rmtree(retired)
-        else:
-            os.replace(staging, folder)
+
+        write(folder, FORM, self._manifest(), {_ARRAYS: save_tensors(self._tensors())}, check)
 
     @classmethod
     def load(cls, folder: Path) -> Artefact:
@@ -122,19 +107,11 @@ class Artefact:
         Raises
         ------
         ArtefactError
-            Something is absent, altered, malformed, or of another schema.
+            Something is absent, altered, malformed, not a part of it, or of another schema.
         """
+        manifest, files = read(folder, FORM, (_ARRAYS,))
         try:
-            manifest = json.loads((folder / _MANIFEST).read_bytes())
-            arrays = (folder / _ARRAYS).read_bytes()
-        except (OSError, ValueError) as error:
-            raise ArtefactError(f"{folder}: not a readable artefact: {error}") from error
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            raise ArtefactError(f"{folder}: manifest schema is not {SCHEMA}: train it again")
-        try:
-            if manifest["files"][_ARRAYS] != _fingerprint(arrays):
-                raise ArtefactError(f"{folder}/{_ARRAYS}: not the bytes the manifest promises")
-            return cls._of(manifest, load_tensors(arrays))
+            return cls._of(manifest, load_tensors(files[_ARRAYS]))
         except _MALFORMED as error:
             raise ArtefactError(f"{folder}: malformed artefact: {error!r}") from error
 
@@ -169,12 +146,13 @@ class Artefact:
                 "lengths.mean_scale": lengths.mean_scale,
                 "lengths.cautious_scale": lengths.cautious_scale,
             }
+        if self.gate is not None:
+            tensors |= {_GATE + name: array for name, array in self.gate.to_arrays().items()}
         # safetensors writes an array's memory as it lies, whatever its order
         return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
-    def _manifest(self, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _manifest(self) -> dict[str, Any]:
         return {
-            "schema": SCHEMA,
             "embedder": self.embedder,
             "categories": list(self.expectation.categories),
             "incumbent": self.expectation.incumbent,
@@ -184,7 +162,6 @@ class Artefact:
                 "distance_threshold": _or_null(self.category.distance_threshold),
             },
             "experts": [asdict(spec) for spec in self.experts],
-            "files": dict(files),
             "canaries": [list(pair) for pair in self.canaries],
             "training": dict(self.training),
             "metrics": dict(self.metrics),
@@ -204,6 +181,7 @@ class Artefact:
             canaries=tuple((prompt, name) for prompt, name in manifest["canaries"]),
             training=manifest["training"],
             metrics=manifest["metrics"],
+            gate=_gate(tensors),
         )
 
 
@@ -243,6 +221,17 @@ def _expectation(
     return Expectation(table, residual, lengths, incumbent)
 
 
+def _gate(tensors: Mapping[str, NDArray[Any]]) -> RetrievalGate | None:
+    arrays = {k.removeprefix(_GATE): v for k, v in tensors.items() if k.startswith(_GATE)}
+    if not arrays:
+        return None
+    gate = RetrievalGate.from_arrays(arrays)
+    expected = len(column_names(tensors["category.coef"].shape[1]))
+    if gate.n_features != expected:
+        raise ValueError(f"the retrieval gate has {gate.n_features} features, not {expected}")
+    return gate
+
+
 def _head(
     thresholds: Mapping[str, Any], classes: Sequence[str], tensors: Mapping[str, NDArray[Any]]
 ) -> CategoryHead:
@@ -269,7 +258,3 @@ def _or_null(threshold: float) -> float | None:
 
 def _or_infinity(threshold: float | None) -> float:
     return np.inf if threshold is None else threshold
-
-
-def _fingerprint(data: bytes) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}

@@ -16,8 +16,10 @@ from coe.core import ExpertSpec, Message, Request
 from coe.errors import ExpertError, ExpertRejectedError, OutcomesError
 from coe.experts.protocol import Expert
 from coe.experts.replay import prompt_key
+from coe.retrieval import Retriever
 from coe.routers.checks import Check, parse_check
 from coe.routers.outcomes import write_outcomes
+from coe.routers.passages import Quoted, with_passages
 from coe.services.fleet import Fleet
 from coe.services.sandbox import score_answer
 
@@ -26,7 +28,7 @@ _DEFAULT_MAX_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One expert's answer to one prompt, as kept in the journal; ``key`` is the prompt's hash."""
+    """One expert's answer to one question, as kept in the journal; ``key`` is the question's."""
 
     prompt_id: str
     key: str
@@ -35,6 +37,27 @@ class Asked:
     output_tokens: int
     prompt_tokens: int
     latency_ms: float
+    retrieved: bool = False
+
+
+_Answers = dict[tuple[str, str, bool], Asked]
+"""Answers by prompt, expert, and whether passages went with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A prompt, and the passages that go with it; ``key`` is a hash of both."""
+
+    row: Mapping[str, Any]
+    key: str
+    quoted: Quoted | None = None
+
+    @property
+    def retrieved(self) -> bool:
+        return self.quoted is not None
+
+    def named(self, expert_id: str) -> tuple[str, str, bool]:
+        return self.row["prompt_id"], expert_id, self.retrieved
 
 
 async def collect(
@@ -44,6 +67,7 @@ async def collect(
     concurrency: int = 1,
     run_code: bool = False,
     progress: Callable[[str], None] = lambda expert_id: None,
+    retriever: Retriever | None = None,
 ) -> list[str]:
     """Ask every expert every prompt, score the answers, write the outcome table to ``out``.
 
@@ -56,6 +80,8 @@ async def collect(
     concurrency : requests in flight per expert.
     run_code : whether answers that are programs may be run; without it they stay unscored.
     progress : called with the expert's id after each answer.
+    retriever : when given, every prompt for which it finds passages is asked a second time with
+        them, for the columns ``retrieved_score__<expert>`` and ``retrieved_answer__<expert>``.
 
     Returns
     -------
@@ -69,27 +95,28 @@ async def collect(
     checks = {row["prompt_id"]: _check(row) for row in prompts}
     journal = out.with_suffix(out.suffix + ".journal.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
-    answers = _resumed(journal, prompts, fleet)
-    for _, expert_id in answers:
+    questions = _questions(prompts, retriever)
+    answers = _resumed(journal, questions, fleet)
+    for _, expert_id, _ in answers:
         progress(expert_id)
     with journal.open("a", encoding="utf-8") as file:
 
         def note(asked: Asked) -> None:
-            answers[asked.prompt_id, asked.expert_id] = asked
+            answers[asked.prompt_id, asked.expert_id, asked.retrieved] = asked
             # U+2028 and its kin stay escaped, so that a line is a row
             file.write(json.dumps(_as_row(asked)) + "\n")
             file.flush()
             progress(asked.expert_id)
 
         todo = {
-            name: [row for row in prompts if (row["prompt_id"], name) not in answers]
+            name: [asked for asked in questions if asked.named(name) not in answers]
             for name in fleet.experts
         }
         asking = (_ask_all(fleet.experts[n], n, todo[n], concurrency, note) for n in todo)
         failures = await asyncio.gather(*asking)
     rows = await asyncio.to_thread(_score, prompts, checks, answers, fleet.specs, run_code)
     write_outcomes(out, rows)
-    if len(answers) >= len(prompts) * len(fleet.experts):
+    if len(answers) >= len(questions) * len(fleet.experts):
         journal.unlink()
     n_unscored = sum(row[f"score__{name}"] is None for row in rows for name in fleet.experts)
     unscored = [f"{n_unscored} answers are unscored"] if n_unscored else []
@@ -99,31 +126,35 @@ async def collect(
 async def _ask_all(
     expert: Expert,
     expert_id: str,
-    rows: Sequence[Mapping[str, Any]],
+    questions: Sequence[_Question],
     concurrency: int,
     note: Callable[[Asked], None],
 ) -> list[str]:
-    """Ask one expert these prompts, so many at once; returns which failed and why."""
-    todo, failures = iter(rows), []
+    """Ask one expert these questions, so many at once; returns which failed and why."""
+    todo, failures = iter(questions), []
 
     async def worker() -> None:
-        for row in todo:
+        for question in todo:
             try:
-                note(await _ask(expert, expert_id, row))
+                note(await _ask(expert, expert_id, question))
             except ExpertError as error:
-                failures.append(f"{row['prompt_id']}: {error}")
+                aided = " with passages" if question.retrieved else ""
+                failures.append(f"{question.row['prompt_id']}{aided}: {error}")
 
     await asyncio.gather(*(worker() for _ in range(concurrency)))
     return failures
 
 
-async def _ask(expert: Expert, expert_id: str, row: Mapping[str, Any]) -> Asked:
+async def _ask(expert: Expert, expert_id: str, question: _Question) -> Asked:
+    row = question.row
     max_tokens = int(row.get("max_tokens") or _DEFAULT_MAX_TOKENS)
     message = {"role": "user", "content": row["prompt"]}
     request = Request(
         messages=(Message("user", row["prompt"]),),
         payload={"messages": [message], "temperature": 0, "max_tokens": max_tokens},
     )
+    if question.quoted is not None:
+        request = with_passages(request, question.quoted)
     meter, pieces = AnswerMeter(stream=False), []
     started = time.monotonic()
     async for piece in expert.stream(request, max_tokens):
@@ -140,19 +171,20 @@ async def _ask(expert: Expert, expert_id: str, row: Mapping[str, Any]) -> Asked:
     )
     return Asked(
         row["prompt_id"],
-        prompt_key(row["prompt"]),
+        question.key,
         expert_id,
         text,
         reading.output_tokens,
         prompt_tokens,
         latency_ms,
+        question.retrieved,
     )
 
 
 def _score(
     prompts: Sequence[Mapping[str, Any]],
     checks: Mapping[str, Check],
-    answers: Mapping[tuple[str, str], Asked],
+    answers: _Answers,
     specs: Mapping[str, ExpertSpec],
     run_code: bool,
 ) -> list[dict[str, Any]]:
@@ -166,11 +198,15 @@ def _score(
             "split": prompt.get("split", "train"),
         }
         for expert_id, spec in specs.items():
-            row |= _outcome(answers.get((prompt["prompt_id"], expert_id)), expert_id, spec)
-            answer = row[f"answer__{expert_id}"]
-            if answer is not None:
-                score = score_answer(answer, checks[prompt["prompt_id"]], run_code)
-                row[f"score__{expert_id}"] = score
+            row |= _outcome(answers.get((prompt["prompt_id"], expert_id, False)), expert_id, spec)
+            aided = answers.get((prompt["prompt_id"], expert_id, True))
+            if aided is not None:
+                row[f"retrieved_answer__{expert_id}"] = aided.answer
+            for kind in ("", "retrieved_"):
+                answer = row.get(f"{kind}answer__{expert_id}")
+                if answer is not None:
+                    score = score_answer(answer, checks[prompt["prompt_id"]], run_code)
+                    row[f"{kind}score__{expert_id}"] = score
         rows.append(row)
     return rows
 
@@ -207,15 +243,30 @@ def _as_row(asked: Asked) -> dict[str, Any]:
     return {name: getattr(asked, name) for name in Asked.__slots__}
 
 
-def _resumed(
-    journal: Path, prompts: Sequence[Mapping[str, Any]], fleet: Fleet
-) -> dict[tuple[str, str], Asked]:
-    """Journalled answers that belong to these prompts, unchanged since, and these experts."""
-    keys = {row["prompt_id"]: prompt_key(row["prompt"]) for row in prompts}
+def _questions(
+    prompts: Sequence[Mapping[str, Any]], retriever: Retriever | None
+) -> list[_Question]:
+    """Every prompt alone, then those for which passages are found, with them."""
+    alone = [_Question(row, prompt_key(row["prompt"])) for row in prompts]
+    if retriever is None:
+        return alone
+    aided = []
+    for row in prompts:
+        quoted = retriever.find(row["prompt"])
+        if quoted is not None:
+            found = " ".join(cited.passage_id for cited in quoted.citations)
+            aided.append(_Question(row, prompt_key(f"{row['prompt']} {found}"), quoted))
+    return alone + aided
+
+
+def _resumed(journal: Path, questions: Sequence[_Question], fleet: Fleet) -> _Answers:
+    """Journalled answers that belong to these questions, unchanged since, and these experts."""
+    keys = {(asked.row["prompt_id"], asked.retrieved): asked.key for asked in questions}
     return {
-        (asked.prompt_id, asked.expert_id): asked
+        (asked.prompt_id, asked.expert_id, asked.retrieved): asked
         for asked in _read_journal(journal)
-        if keys.get(asked.prompt_id) == asked.key and asked.expert_id in fleet.experts
+        if keys.get((asked.prompt_id, asked.retrieved)) == asked.key
+        and asked.expert_id in fleet.experts
     }
 
 

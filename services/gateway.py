@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -18,7 +18,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from coe.core import Receipt, Request
+from coe.answer import before_end
+from coe.core import Citation, Receipt, Request
 from coe.engine import Reply
 from coe.errors import (
     CoeError,
@@ -101,7 +102,8 @@ class Gateway:
     async def route(self, http: HttpRequest) -> Response:
         """Decide without answering."""
         request, _ = await self._parse(http)
-        decision = self.runtime.engine.decide(request)
+        engine = self.runtime.engine
+        decision = engine.decide(request, await engine.prepare(request))
         self.journal.note(decision)
         return _json(decision_document(decision))
 
@@ -174,11 +176,15 @@ class Gateway:
             self._settle(reply)
 
     async def _events(self, reply: Reply) -> AsyncGenerator[bytes, None]:
-        """The expert's bytes; an error after the first ends the stream with an error event."""
+        """The expert's bytes; an error after the first ends the stream with an error event.
+
+        Where passages were retrieved, an event that cites them stands before the end mark.
+        """
         self.metrics.in_flight.inc()
+        cited = _cited(reply)
         try:
             async with aclosing(reply.pieces()) as pieces:
-                async for piece in pieces:
+                async for piece in before_end(pieces, cited) if cited else pieces:
                     yield piece
         except ExpertError as error:
             _, document = _rendered(error)
@@ -315,7 +321,30 @@ def _headers(reply: Reply, receipt: Receipt | None) -> dict[str, str]:
         "x-coe-energy-j": f"{source.energy_j:.6g}",
         "x-coe-latency-ms": f"{source.latency_ms:.6g}",
         "x-coe-figures": "predicted" if receipt is None else receipt.energy_source,
+        "x-coe-retrieved": str(len(_citations(reply))),
     }
+
+
+def _citations(reply: Reply) -> tuple[Citation, ...]:
+    retrieval = reply.decision.retrieval
+    return () if retrieval is None else retrieval.citations
+
+
+def _cited(reply: Reply) -> bytes:
+    """The event of a stream that says what its answer may cite; empty where nothing is."""
+    citations = _citations(reply)
+    if not citations:
+        return b""
+    decision_id = reply.decision.decision_id
+    document = {
+        "id": decision_id,
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": reply.spec.id,
+        "choices": [],
+        "coe": {"decision_id": decision_id, "citations": [asdict(c) for c in citations]},
+    }
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
 
 
 def _with_extras(body: bytes, reply: Reply, explain: bool) -> dict[str, Any]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 
-from coe.config import Config, load_policies
+from coe.config import Config, RetrievalSection, load_policies
 from coe.core import Policy
 from coe.engine import Engine
+from coe.errors import ConfigError
+from coe.retrieval import Retriever
 from coe.router import Router
+from coe.routers.embed import Embedder
+from coe.routers.retrieve import Index
+from coe.services.embedding import HttpEmbedder, configured
 from coe.services.fleet import Fleet, Say, running
+from coe.services.prefetch import prefetching
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,54 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
     ConfigError
         As `coe.services.fleet.running`.
     ArtefactError
-        The artefact is absent, altered, or fails a canary prompt.
+        The artefact is absent, altered, or fails a canary prompt; or as `retriever_of`.
+    EmbeddingError
+        The configured endpoint does not embed the canary prompts. Once it has, the gateway
+        does without it when it is down.
     """
     policies = load_policies(config.budgets)
-    async with running(config, say) as fleet:
-        router = Router.load(config.artefact, list(fleet.specs.values()))
-        for name in fleet.specs.keys() - set(router.artefact.quality.expert_ids):
+    async with running(config, say) as fleet, AsyncExitStack() as stack:
+        # in a thread: an endpoint may take its time, and engines are starting
+        embedder = await asyncio.to_thread(configured, config.embedder)
+        specs = list(fleet.specs.values())
+        router = await asyncio.to_thread(Router.load, config.artefact, specs, embedder)
+        retriever = await asyncio.to_thread(retriever_of, config.retrieval, router.embedder)
+        for name in fleet.specs.keys() - set(router.artefact.expectation.expert_ids):
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
-        yield Runtime(config, policies, Engine(router, fleet.experts), fleet)
+        routing = config.routing.model_dump()
+        engine = Engine(replace(router, retriever=retriever, **routing), fleet.experts)
+        if isinstance(embedder, HttpEmbedder):
+            prefetched = await stack.enter_async_context(prefetching(embedder, say))
+            engine.router = embedded_by(prefetched, engine.router)
+            engine.warm = prefetched.warm
+        yield Runtime(config, policies, engine, fleet)
+
+
+def retriever_of(section: RetrievalSection | None, embedder: Embedder) -> Retriever | None:
+    """What retrieves under this configuration; ``None`` where there is no section.
+
+    Raises
+    ------
+    ArtefactError
+        The index is absent, altered, or its vectors are another embedder's.
+    ConfigError
+        The mode needs vectors that the index does not have.
+    """
+    if section is None:
+        return None
+    index = Index.load(section.index, embedder)
+    if section.mode == "dense" and index.dense is None:
+        raise ConfigError(
+            f"retrieval.mode: {section.index} has no vectors, so it cannot be searched by dense: "
+            "choose bm25 or hybrid, or build it with vectors"
+        )
+    return Retriever(index, section.k, section.passage_tokens, section.mode)
+
+
+def embedded_by(embedder: Embedder, router: Router) -> Router:
+    """The router with another embedder of the same name, also where it searches."""
+    retriever = router.retriever
+    if retriever is not None and retriever.index.dense is not None:
+        dense = replace(retriever.index.dense, embedder=embedder)
+        retriever = replace(retriever, index=replace(retriever.index, dense=dense))
+    return replace(router, embedder=embedder, retriever=retriever)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from coe.core import Budget, Decision, Message, Policy, Receipt, Request
+from coe.core import Budget, Decision, Message, Policy, Receipt, Request, Retrieval
 from coe.errors import RequestError, UnknownExpertError
 
 AUTO = "auto"
@@ -58,7 +58,7 @@ class _Extras(_Wire):
     budget: _Budget = _Budget()
     experts: _Experts = _Experts()
     k: Literal[1] = 1
-    retrieve: Literal["auto", "never"] = "auto"
+    retrieve: Literal["auto", "always", "never"] = "auto"
     explain: bool = False
 
 
@@ -113,6 +113,7 @@ def parse_chat(
         max_tokens=min(caps) if caps else None,
         n_answers=chat.n or 1,
         stream=bool(chat.stream),
+        retrieve=extras.retrieve,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
     )
     return request, extras.explain
@@ -130,6 +131,7 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "category_probability": _short(guess.probability),
         "category_likeliest": guess.likeliest,
         "uncertain": guess.uncertain,
+        "category_turns_ago": guess.turns_ago,
         "experts": [{"id": name, "weight": weight} for name, weight in selected],
         "predicted": _figures(asdict(decision.predicted)),
         "cautious": _figures(asdict(decision.cautious)),
@@ -138,7 +140,10 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "slack": _figures(decision.slack),
         "max_tokens": decision.max_tokens,
         "why": decision.why,
+        "retrieval": retrieval_document(decision.retrieval),
     }
+    if decision.retrieval is not None and decision.retrieval.retrieve:
+        document["citations"] = [asdict(cited) for cited in decision.retrieval.citations]
     if explain:
         document["category_entropy"] = _short(guess.entropy)
         document["category_distance"] = _short(guess.distance)
@@ -155,6 +160,15 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
             for other in decision.alternatives
         ]
     return document
+
+
+def retrieval_document(retrieval: Retrieval | None) -> dict[str, Any] | None:
+    """Whether passages went with the prompt, as JSON."""
+    if retrieval is None:
+        return None
+    gain, price = (None if p is None else _short(p) for p in (retrieval.gain, retrieval.price))
+    said = {"retrieve": retrieval.retrieve, "gain": gain, "price": price}
+    return {**said, "why": retrieval.why}
 
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from coe.config import Config
+from coe.config import Config, RetrievalSection
+from coe.retrieval import Retriever
+from coe.routers.embed import load_default
 from coe.routers.outcomes import Outcomes, read_prompts
 from coe.services.cli.console import configuration, print_json, progress_bar, say, tell
 from coe.services.collect import collect
+from coe.services.embedding import configured
 from coe.services.fleet import running
+from coe.services.runtime import retriever_of
 
 
 def run(
@@ -22,6 +26,7 @@ def run(
     experts: Sequence[str] | None,
     concurrency: int,
     run_code: bool,
+    index: Path | None,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -29,12 +34,13 @@ def run(
 
     Raises
     ------
-    ConfigError, OutcomesError
-        A file is wrong.
+    ConfigError, OutcomesError, ArtefactError
+        A file is wrong; or the index is absent or altered.
     """
     prompts = read_prompts(prompts_path)
     config = configuration(config_path)
-    remarks = asyncio.run(_collect(config, prompts, out, experts, concurrency, run_code))
+    retriever = None if index is None else _retriever(config, index)
+    remarks = asyncio.run(_collect(config, prompts, out, experts, concurrency, run_code, retriever))
     outcomes = Outcomes.read(out)
     n_scored = np.sum(~np.isnan(outcomes.scores), axis=0).tolist()
     means = np.nanmean(outcomes.scores, axis=0).tolist()
@@ -63,11 +69,27 @@ async def _collect(
     experts: Sequence[str] | None,
     concurrency: int,
     run_code: bool,
+    retriever: Retriever | None,
 ) -> list[str]:
     async with running(config, say, experts or None) as fleet:
         await fleet.settled()
         with progress_bar() as bar:
-            tasks = {name: bar.add_task(name, total=len(prompts)) for name in fleet.experts}
+            # the second time only those for which passages are found
+            total = len(prompts) * (1 if retriever is None else 2)
+            tasks = {name: bar.add_task(name, total=total) for name in fleet.experts}
             return await collect(
-                fleet, prompts, out, concurrency, run_code, lambda name: bar.advance(tasks[name])
+                fleet,
+                prompts,
+                out,
+                concurrency,
+                run_code,
+                lambda name: bar.advance(tasks[name]),
+                retriever,
             )
+
+
+def _retriever(config: Config, folder: Path) -> Retriever | None:
+    """What retrieves from this index, by the settings of the configured section if there is one."""
+    section = config.retrieval or RetrievalSection(index=folder)
+    embedder = configured(config.embedder) or load_default()
+    return retriever_of(section.model_copy(update={"index": folder}), embedder)

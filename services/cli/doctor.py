@@ -27,6 +27,7 @@ from coe.errors import CoeError
 from coe.router import Router
 from coe.services.cli.console import print_json, results
 from coe.services.cli.serve import address, listen
+from coe.services.embedding import configured
 from coe.services.fleet import embedded_weights, missing
 from coe.services.weights import verified
 
@@ -80,6 +81,12 @@ def _examine(path: Path) -> Iterator[Finding]:
         lambda: "policies " + ", ".join(load_policies(config.budgets)),
         "correct the lines named above",
     )
+    if config.embedder is not None:
+        yield _attempt(
+            "embedder",
+            lambda: _embedder(config),
+            "correct section `embedder` of coe.yaml, or start its endpoint",
+        )
     yield _attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
     experts = [_expert(section) for section in config.experts]
     yield from experts
@@ -98,11 +105,19 @@ def _memory() -> Finding:
     return Finding("machine", "ok", detail)
 
 
+def _embedder(config: Config) -> str:
+    embedder = configured(config.embedder)
+    assert embedder is not None
+    embedder.embed(["One prompt."])
+    return embedder.name
+
+
 def _artefact(config: Config) -> str:
-    router = Router.load(config.artefact, list(config.specs.values()))
-    unknown = config.specs.keys() - set(router.artefact.quality.expert_ids)
+    embedder = configured(config.embedder)
+    router = Router.load(config.artefact, list(config.specs.values()), embedder)
+    unknown = config.specs.keys() - set(router.artefact.expectation.expert_ids)
     note = f"; not trained, only by name: {', '.join(sorted(unknown))}" if unknown else ""
-    return f"{config.artefact}, knows {', '.join(router.artefact.quality.expert_ids)}{note}"
+    return f"{config.artefact}, knows {', '.join(router.artefact.expectation.expert_ids)}{note}"
 
 
 def _expert(section: ExpertSection) -> Finding:

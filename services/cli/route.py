@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from coe.core import Budget, Decision, Message, Request
 from coe.errors import UnknownExpertError
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
+from coe.services.embedding import configured
 from coe.services.fleet import runnable
+from coe.services.runtime import retriever_of
 from coe.services.wire import decision_document
 
 
@@ -29,16 +32,20 @@ def run(
     Raises
     ------
     ConfigError, ArtefactError
-        The configuration or the artefact is wrong, or no expert can run here.
+        The configuration, the artefact or the index is wrong, or no expert can run here.
     RequestError
         The policy does not exist, or no expert fits the budget.
+    EmbeddingError
+        The configured endpoint gives no vectors.
     """
     config = configuration(config_path, quiet=True)
     policies = load_policies(config.budgets)
     if policy not in policies:
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
     specs = [config.spec(section) for section in runnable(config, say)]
-    decision = Router.load(config.artefact, specs).decide(
+    router = Router.load(config.artefact, specs, configured(config.embedder))
+    retriever = retriever_of(config.retrieval, router.embedder)
+    decision = replace(router, retriever=retriever).decide(
         Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
     )
     if as_json:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.answer import DONE, AnswerMeter, Reading, chunk, completion, pieces_of
+from coe.answer import DONE, AnswerMeter, Reading, before_end, chunk, completion, pieces_of
 
 TOKENS = ["Write", " data: here", "\n\ndata:", " [DONE]", ' "usage"', " für", " 世界", "!"]
 BODY = b"".join(pieces_of("chatcmpl-1", "a", TOKENS))
@@ -215,3 +215,46 @@ def test_the_pieces_of_a_stream_are_events_that_say_the_tokens():
 
 def test_an_event_is_one_line_whatever_it_says():
     assert chunk("id", "a", {"content": "one\ntwo\r\n\n"}, None).strip().count(b"\n") == 0
+
+
+# ---- one more event before the end mark
+
+MORE = b'data: {"choices": [], "coe": {}}\n\n'
+
+
+async def passed(pieces):
+    async def source():
+        for piece in pieces:
+            yield piece
+
+    return [piece async for piece in before_end(source(), MORE)]
+
+
+def cut(body, places):
+    ends = sorted({0, len(body), *(place % (len(body) + 1) for place in places)})
+    return [body[start:end] for start, end in pairwise(ends)]
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=40))
+async def test_an_event_stands_before_the_end_mark_however_the_stream_is_cut(places):
+    assert b"".join(await passed(cut(BODY, places))) == ending_with(MORE)
+
+
+@pytest.mark.parametrize("end", [b"data:[DONE]\n\n", b"data: [DONE]", b"data: [DONE]\r\n\r\n"])
+async def test_every_spelling_of_the_end_mark_is_known(end):
+    body = BODY.removesuffix(DONE)
+    for size in (1, 3, 1000):
+        pieces = [(body + end)[k : k + size] for k in range(0, len(body + end), size)]
+        assert b"".join(await passed(pieces)) == body + MORE + end
+
+
+@pytest.mark.parametrize("body", [b"", b"data: [DO", BODY.removesuffix(DONE), b"xdata: [DONE]\n\n"])
+async def test_a_stream_without_its_end_mark_stays_as_it_is(body):
+    for size in (1, 5, 1000):
+        pieces = [body[k : k + size] for k in range(0, len(body), size)]
+        assert b"".join(await passed(pieces)) == body
+
+
+async def test_pieces_are_passed_on_as_they_come():
+    pieces = list(pieces_of("chatcmpl-1", "a", TOKENS))
+    assert await passed(pieces) == [*pieces[:-1], MORE + DONE]

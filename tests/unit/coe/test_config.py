@@ -7,8 +7,11 @@ import pytest
 from coe.config import (
     DATA,
     EmbeddedSection,
+    EndpointSection,
     HttpSection,
+    LocalEmbedderSection,
     ReplaySection,
+    RetrievalSection,
     api_key,
     find_config,
     load_config,
@@ -208,6 +211,54 @@ def test_the_configuration_is_looked_for_where_it_is_nearest(tmp_path, monkeypat
     assert find_config(Path("mine.yaml")) == Path("mine.yaml")
 
 
+ENDPOINT = "embedder: {kind: endpoint, base_url: 'http://h/v1', model: BAAI/bge-m3}\n"
+
+
+@pytest.mark.parametrize("kind", ["default", "static", "lexical"])
+def test_a_local_embedder_has_nothing_but_its_kind(tmp_path, complaint, kind):
+    (tmp_path / "coe.yaml").write_text(GOOD + f"embedder: {{kind: {kind}}}\n")
+    assert load_config(tmp_path / "coe.yaml").embedder == LocalEmbedderSection(kind=kind)
+    said = complaint(GOOD + f"embedder:\n  kind: {kind}\n  model: m\n")
+    assert said.startswith("coe.yaml:16: embedder.model: ")
+
+
+def test_an_endpoint_needs_its_address_and_model_and_no_more(tmp_path):
+    (tmp_path / "coe.yaml").write_text(GOOD + ENDPOINT)
+    embedder = load_config(tmp_path / "coe.yaml").embedder
+    assert isinstance(embedder, EndpointSection)
+    assert (embedder.base_url, embedder.model) == ("http://h/v1", "BAAI/bge-m3")
+    assert (embedder.dim, embedder.api_key_env) == (None, None)
+    (tmp_path / "coe.yaml").write_text(GOOD)
+    assert load_config(tmp_path / "coe.yaml").embedder is None
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{kind: torch}", "embedder: "),
+        ("{}", "embedder: "),
+        ("{kind: endpoint, model: m}", "embedder.base_url: Field required"),
+        ("{kind: endpoint, base_url: 'http://h/v1'}", "embedder.model: Field required"),
+        ("{kind: endpoint, base_url: h, model: m}", "embedder.base_url: "),
+        ("{kind: endpoint, base_url: 'http://h', model: m, dim: 0}", "embedder.dim: "),
+        ("{kind: endpoint, base_url: 'http://h', model: ' '}", "embedder.model: "),
+        ("{kind: endpoint, base_url: 'http://h', model: m, max_chars: 0}", "embedder.max_chars: "),
+        ("{kind: endpoint, base_url: 'http://h', model: m, timeout_s: 0}", "embedder.timeout_s: "),
+    ],
+)
+def test_a_wrong_embedder_is_named_by_its_field(complaint, section, said):
+    assert f"coe.yaml:14: {said}" in complaint(GOOD + f"embedder: {section}\n")
+
+
+def test_a_key_that_is_not_set_is_named_with_the_embedder(monkeypatch):
+    monkeypatch.delenv("FAR_KEY", raising=False)
+    section = EndpointSection(
+        kind="endpoint", base_url="http://h/v1", model="m", api_key_env="FAR_KEY"
+    )
+    with pytest.raises(ConfigError, match=r"^embedder: .*FAR_KEY is not set: export it"):
+        api_key(section)
+
+
 def http_expert(**fields):
     return HttpSection(id="far", device="board", kind="http", base_url="http://x/v1", **fields)
 
@@ -236,3 +287,29 @@ def test_weights_live_where_the_environment_says(monkeypatch):
     assert weights_home() == Path("/var/cache/coe/weights")
     monkeypatch.setenv("COE_WEIGHTS", "/srv/weights")
     assert weights_home() == Path("/srv/weights")
+
+
+# ---- retrieval
+
+
+def test_an_index_is_relative_to_the_file(tmp_path):
+    path = tmp_path / "coe.yaml"
+    path.write_text(GOOD + "retrieval: {index: handbook.index}\n")
+    retrieval = load_config(path).retrieval
+    assert retrieval == RetrievalSection(index=tmp_path / "handbook.index")
+    path.write_text(GOOD)
+    assert load_config(path).retrieval is None
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{k: 3}", "retrieval.index"),
+        ("{index: x, k: 0}", "retrieval.k"),
+        ("{index: x, passage_tokens: 10}", "retrieval.passage_tokens"),
+        ("{index: x, mode: fuzzy}", "retrieval.mode"),
+        ("{index: x, price: 1}", "retrieval.price"),
+    ],
+)
+def test_a_wrong_retrieval_section_is_named_by_its_field(complaint, section, said):
+    assert said in complaint(f"{GOOD}retrieval: {section}\n")

@@ -1,7 +1,7 @@
 """The engine: dispatch, failover, metering, settlement. Time is a clock that obeys."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -17,6 +17,8 @@ from coe.errors import (
     UnknownExpertError,
 )
 from coe.experts.stub import StubExpert
+from coe.retrieval import Retriever
+from coe.routers.retrieve import Index, Passage
 
 REJECT, NEAREST = Policy("reject"), Policy("nearest", on_infeasible="nearest")
 SILENT = ExpertTimeoutError("good", "silent")
@@ -44,6 +46,24 @@ class Script:
         finally:
             if self.fails_to_close:
                 raise ExpertUnavailableError("good", "would not close")
+
+
+@dataclass
+class Remote:
+    """An embedder that knows only what was fetched before, which takes half a second."""
+
+    inner: object
+    clock: Callable
+    fetched: list = field(default_factory=list)
+    name: str = "words"
+
+    def embed(self, texts):
+        known = [text if text in self.fetched else "" for text in texts]
+        return self.inner.embed(known)
+
+    async def warm(self, texts):
+        await self.clock.sleep(0.5)
+        self.fetched += texts
 
 
 @dataclass
@@ -107,6 +127,42 @@ async def drain_to_error(reply):
 
 
 IDLE = {"good": 0, "fair": 0, "poor": 0}
+
+
+@pytest.fixture
+def remote(rig, word_embedder, clock):
+    """An engine whose embedder has to be warmed, and that embedder."""
+    engine = rig().engine
+    embedder = Remote(word_embedder(), clock)
+    engine.router = replace(engine.router, embedder=embedder)
+    engine.warm = embedder.warm
+    return engine, embedder
+
+
+async def test_a_remote_embedder_fetches_the_user_turns_before_they_are_decided_on(remote):
+    engine, embedder = remote
+    assert engine.decide(ask()).category.name == "general"
+    reply = await engine.answer(ask())
+    assert reply.decision.category.name == "code"
+    assert embedder.fetched == ["some code"]
+    await drain(reply)
+
+
+async def test_the_wait_for_a_vector_counts_against_the_time_ceilings_and_is_measured(remote):
+    engine, _ = remote
+    # each expert takes 1,100 ms
+    with pytest.raises(InfeasibleError):
+        await engine.answer(ask(budget=Budget(latency_ms=1500)))
+    reply = await engine.answer(ask(budget=Budget(latency_ms=1700, energy_j=500)))
+    assert reply.decision.budget == Budget(latency_ms=1200, energy_j=500)
+    await drain(reply)
+    assert reply.receipt.ttft_ms >= 500
+
+
+async def test_a_local_embedder_takes_nothing_from_the_ceilings(rig):
+    reply = await rig().engine.answer(ask(budget=Budget(latency_ms=1500)))
+    assert reply.decision.budget == Budget(latency_ms=1500)
+    await drain(reply)
 
 
 # ---- bytes
@@ -481,3 +537,25 @@ async def test_one_expert_s_slowness_says_nothing_of_another(rig, clock):
     await drain(await r.engine.answer(ask()))
     assert r.stretch("good") > 1.0
     assert r.stretch("fair") == 1.0
+
+
+# ---- passages
+
+ZARBON = Passage("p1", "The code of the Zarbon engine is 1873.", "engines.md")
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_an_expert_that_takes_over_gets_the_passages_too(rig, many):
+    """Also where the search takes so long that it runs beside the event loop."""
+    bed = rig(good=failing("good"))
+    filler = [Passage(f"f{n}", "x", "f.md") for n in range(10_001 if many else 0)]
+    retriever = Retriever(Index.build([ZARBON, *filler]))
+    bed.engine.router = replace(bed.engine.router, retriever=retriever)
+    payload = {"messages": [{"role": "user", "content": "some code"}]}
+    reply = await bed.engine.answer(ask(retrieve="always", payload=payload))
+    await drain(reply)
+    (sent,) = bed.experts["fair"].requests
+    assert ZARBON.text in sent.payload["messages"][0]["content"]
+    assert [c.passage_id for c in reply.decision.retrieval.citations] == ["p1"]
+    # the stub does not say how long the prompt was
+    assert reply.receipt.prompt_tokens == sent.prompt_tokens > ask().prompt_tokens + 50

@@ -10,6 +10,8 @@ from coe.errors import (
     ArtefactError,
     CoeError,
     ConfigError,
+    EmbeddingError,
+    EmbeddingUnavailableError,
     ExpertError,
     ExpertRejectedError,
     ExpertTimeoutError,
@@ -27,6 +29,8 @@ ERRORS = [
     WeightsError("no weights"),
     ArtefactError("altered"),
     OutcomesError("no score"),
+    EmbeddingError("embedder.dim: the vectors have 3 numbers"),
+    EmbeddingUnavailableError("embedder.base_url: nobody there"),
     RequestError("too small", "coe.budget.energy_j", "too_small"),
     UnknownExpertError("no expert is called 'x'", "coe.experts.deny", "gone"),
     InfeasibleError("no", "coe.budget.ttft_ms", "none", {"ttft_ms": 3.0, "energy_j": None}),
@@ -82,7 +86,8 @@ def test_errors_form_one_tree():
         **dict.fromkeys(
             ["ConfigError", "WeightsError", "ArtefactError", "OutcomesError"], "CoeError"
         ),
-        **dict.fromkeys(["RequestError", "ExpertError"], "CoeError"),
+        **dict.fromkeys(["EmbeddingError", "RequestError", "ExpertError"], "CoeError"),
+        "EmbeddingUnavailableError": "EmbeddingError",
         **dict.fromkeys(["UnknownExpertError", "InfeasibleError"], "RequestError"),
         **dict.fromkeys(
             ["ExpertUnavailableError", "ExpertTimeoutError", "ExpertRejectedError"], "ExpertError"

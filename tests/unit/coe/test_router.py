@@ -69,6 +69,15 @@ def test_a_prompt_that_says_nothing_is_general(router):
         assert (guess.name, guess.uncertain, guess.distance) == ("general", True, 1.0)
 
 
+def test_a_zero_vector_is_general_whatever_the_thresholds(router):
+    category = replace(
+        router.artefact.category, distance_threshold=math.inf, entropy_threshold=math.inf
+    )
+    careless = replace(router, artefact=replace(router.artefact, category=category))
+    assert careless.decide(ask("")).category.name == "general"
+    assert careless.decide(ask("some code")).category.name == "code"
+
+
 def test_only_user_turns_are_read(router):
     turns = (
         Message("system", "you write code"),
@@ -525,6 +534,19 @@ def test_a_router_whose_artefact_is_of_another_embedder_is_refused(
 ):
     make_artefact([make_spec("a")], [[0.5]] * 3).save(tmp_path / "artefact")
     with pytest.raises(ArtefactError, match="trained on embedder 'words'"):
+        Router.load(tmp_path / "artefact")
+
+
+def test_an_embedder_that_is_given_is_used(make_artefact, make_spec, word_embedder, tmp_path):
+    make_artefact([make_spec("a")], [[0.5]] * 3).save(tmp_path / "artefact")
+    router = Router.load(tmp_path / "artefact", embedder=word_embedder())
+    assert router.decide(ask("some code")).category.name == "code"
+
+
+def test_a_remote_embedder_has_to_be_given(make_artefact, make_spec, tmp_path):
+    artefact = replace(make_artefact([make_spec("a")], [[0.5]] * 3), embedder="http-e5-384")
+    artefact.save(tmp_path / "artefact")
+    with pytest.raises(ArtefactError, match=r"remote.*section `embedder`"):
         Router.load(tmp_path / "artefact")
 
 

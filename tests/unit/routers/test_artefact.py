@@ -11,6 +11,8 @@ from coe.core import Budget, Message, Policy, Prices, Request
 from coe.errors import ArtefactError
 from coe.router import Router
 from coe.routers.artefact import Artefact
+from coe.routers.gate import RetrievalGate, column_names
+from coe.routers.retrieve import Index
 
 QUALITY = [[0.875, 0.5], [0.25, 0.75], [0.5, 0.625]]
 PROMPTS = ("some code", "some maths", "code and maths", "a poem", "", "weather")
@@ -88,6 +90,35 @@ def test_a_distance_on_some_features_survives(made, tmp_path):
     loaded = Artefact.load(tmp_path / "artefact").category
     X = [[1.0, 0.5, 9.0]]
     assert loaded.assess(X).distance == partial.assess(X).distance
+
+
+def test_a_retrieval_gate_survives(made, tmp_path, word_embedder):
+    d = len(column_names(word_embedder().dim)) + 1
+    rng = np.random.default_rng(0)
+    # an outcome that training never saw has an infinite intercept
+    gate = RetrievalGate(rng.normal(size=d), rng.normal(size=(4, d)), np.array([0, 1, -np.inf, 0]))
+    replace(made, gate=gate).save(tmp_path / "artefact", word_embedder())
+    loaded = Artefact.load(tmp_path / "artefact").gate
+    features, strength = rng.normal(size=(3, d - 1)), [0.2, 0.9]
+    np.testing.assert_array_equal(loaded.gain(features, strength), gate.gain(features, strength))
+
+
+def test_an_artefact_without_a_gate_has_none(folder):
+    assert Artefact.load(folder).gate is None
+
+
+def test_a_gate_for_other_embeddings_is_refused(made, tmp_path):
+    gate = RetrievalGate(np.zeros(5), np.zeros((4, 5)), np.zeros(4))
+    replace(made, gate=gate).save(tmp_path / "artefact")
+    with pytest.raises(ArtefactError, match="retrieval gate has 4 features"):
+        Artefact.load(tmp_path / "artefact")
+
+
+def test_a_retrieval_index_is_not_overwritten(made, tmp_path):
+    Index.build([]).save(tmp_path / "index")
+    with pytest.raises(ArtefactError, match="is not a router artefact: it is left alone"):
+        made.save(tmp_path / "index")
+    assert Index.load(tmp_path / "index").passages == ()
 
 
 def test_an_artefact_is_json_and_plain_arrays(folder):
@@ -214,7 +245,7 @@ def test_a_foreign_folder_is_left_alone(made, tmp_path, names):
     foreign.mkdir()
     for name in names:
         (foreign / name).touch()
-    with pytest.raises(ArtefactError, match="is not an artefact: it is left alone"):
+    with pytest.raises(ArtefactError, match="is not a router artefact: it is left alone"):
         made.save(foreign)
     assert [path.name for path in foreign.iterdir()] == names
     assert list(tmp_path.iterdir()) == [foreign]

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from coe.core import DeviceProfile, ExpertSpec
 from coe.errors import ExpertUnavailableError, OutcomesError
 from coe.experts.stub import StubExpert
+from coe.retrieval import Retriever
 from coe.routers.outcomes import Outcomes
+from coe.routers.retrieve import Index, Passage
 from coe.services.collect import collect
 from coe.services.fleet import Fleet
 
@@ -71,3 +74,31 @@ async def test_a_prompt_without_a_check_is_named(tmp_path):
     broken = [{k: v for k, v in PROMPTS[0].items() if k != "check"}]
     with pytest.raises(OutcomesError, match="'p0' has no field 'check'"):
         await collect(fleet(e=StubExpert("e")), broken, tmp_path / "o.parquet")
+
+
+RETRIEVER = Retriever(Index.build([Passage("p", "Of 1 one speaks.", "a.md")]))
+
+
+async def test_with_an_index_prompts_that_find_passages_are_asked_twice(tmp_path):
+    out = tmp_path / "outcomes.parquet"
+    stub = StubExpert("e")
+    remarks = await collect(fleet(e=stub), PROMPTS, out, retriever=RETRIEVER)
+    table = Outcomes.read(out)
+    assert (remarks, len(stub.requests)) == ([], 4)
+    assert np.isnan(table.retrieved_scores[:, 0]).tolist() == [True, False, True]
+    assert table.retrieved_scores[1, 0] == table.scores[1, 0] == 1.0
+    (aided,) = [r for r in stub.requests if r.passages_tokens]
+    quoted, asked = aided.payload["messages"]
+    assert asked == {"role": "user", "content": "Say 1."}
+    assert "Of 1 one speaks." in quoted["content"]
+
+
+async def test_a_second_call_asks_again_only_where_other_passages_are_found(tmp_path):
+    out = tmp_path / "outcomes.parquet"
+    steady, shaky = StubExpert("a"), StubExpert("b", error=ExpertUnavailableError("b", "down"))
+    await collect(fleet(a=steady, b=shaky), PROMPTS, out, retriever=RETRIEVER)
+    await collect(fleet(a=steady, b=shaky), PROMPTS, out, retriever=RETRIEVER)
+    assert len(steady.requests) == 4
+    other = Retriever(Index.build([Passage("q", "Of 1 another speaks.", "b.md")]))
+    await collect(fleet(a=steady, b=shaky), PROMPTS, out, retriever=other)
+    assert len(steady.requests) == 5
