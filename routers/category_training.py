@@ -52,15 +52,17 @@ def schemes(rows: Outcomes, X: Singles, features: int | None) -> list[Scheme]:
     fine; and clusters, where there are prompts enough.
     """
     found = []
-    category = np.where(rows.categories == GENERAL, UNLABELLED, rows.categories)
+    category, tasks = (
+        np.where(names == GENERAL, UNLABELLED, names) for names in (rows.categories, rows.tasks)
+    )
     if np.any(category != UNLABELLED):
         found.append(Scheme("category", category, {}))
     n_tasks, n_categories = (
-        len(set(names[names != UNLABELLED].tolist())) for names in (rows.tasks, category)
+        len(set(names[names != UNLABELLED].tolist())) for names in (tasks, category)
     )
-    if n_categories < n_tasks <= len(rows.tasks) / _PER_TASK:
-        found.append(Scheme("source_task", rows.tasks, _parents(rows.tasks, category)))
-    n_clusters = min(_MOST_CLUSTERS, len(rows.prompts) // _PER_CLUSTER)
+    if n_categories < n_tasks <= len(tasks) / _PER_TASK:
+        found.append(Scheme("source_task", tasks, _parents(tasks, category)))
+    n_clusters = _most_clusters(len(X))
     if n_clusters >= 2:
         clusters = ClusterRouter(n_clusters, distance_features=features).fit(X)
         labels = clusters.head().classes_[clusters.labels_]
@@ -71,7 +73,8 @@ def schemes(rows: Outcomes, X: Singles, features: int | None) -> list[Scheme]:
 def estimators(scheme: Scheme, features: int | None) -> dict[str, CategoryRouter]:
     """The estimators that may learn the labels of ``scheme``, by name."""
     if scheme.name in _GATES:
-        n_clusters = len(set(scheme.labels.tolist()))
+        # as many as the labels were made with, so that the same clusters are found again
+        n_clusters = _most_clusters(len(scheme.labels))
         return {scheme.name: _GATES[scheme.name](n_clusters, distance_features=features)}
     made: dict[str, CategoryRouter] = {
         **{f"logistic C={c:g}": LogisticRouter(c) for c in (1.0, 10.0, 100.0)},
@@ -146,6 +149,10 @@ def serving_head(router: CategoryRouter) -> CategoryHead:
     kept = np.sort(np.random.default_rng(0).choice(len(head.points_), _MOST_POINTS, replace=False))
     codes = None if head.codes_ is None else head.codes_[kept]
     return replace(head, points_=head.points_[kept], codes_=codes)
+
+
+def _most_clusters(n_prompts: int) -> int:
+    return min(_MOST_CLUSTERS, n_prompts // _PER_CLUSTER)
 
 
 def _parents(tasks: Names, categories: Names) -> dict[str, str]:

@@ -11,6 +11,8 @@ from coe.routers.head import Assessment
 from coe.routers.quality import Expected, QualityTable
 from coe.routers.residual import LengthResidual, QualityResidual
 
+_LEAD = 1e-9  # by which an incumbent is ahead of the rest, at least: a tie could go to another
+
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
@@ -21,7 +23,7 @@ class Expectation:
     table : the category-to-expert table.
     residual, lengths : what the embedding adds; ``None`` where it did not help in
         cross-validation.
-    incumbent : column of an expert that no other is expected to beat on any prompt, because
+    incumbent : column of an expert that no other is expected to match on any prompt, because
         nothing learned from the outcomes beat it on held-out prompts: the router *declines*
         to route for quality, and still routes for prices and ceilings. ``None``: it routes.
     """
@@ -58,5 +60,7 @@ class Expectation:
             expected = self.lengths.refine(expected, X, known)
         if self.incumbent is None:
             return expected
-        best = expected.quality[:, [self.incumbent]]
-        return replace(expected, quality=np.minimum(expected.quality, best))
+        best = np.maximum(expected.quality[:, self.incumbent], _LEAD)
+        quality = np.minimum(expected.quality, best[:, None] - _LEAD)
+        quality[:, self.incumbent] = best
+        return replace(expected, quality=quality)

@@ -205,7 +205,7 @@ def _lengths(
     shifts = {penalty: ridge.held_out(targets, penalty) for penalty in _PENALTIES}
     errors = {p: float(np.nanmean(np.abs(targets - shift))) for p, shift in shifts.items()}
     penalty = min(errors, key=lambda p: errors[p])
-    if errors[penalty] > (1.0 - _LENGTH_GAIN) * constant:
+    if errors[penalty] >= (1.0 - _LENGTH_GAIN) * constant:
         return None
     ratio = tokens / (base * np.exp(np.clip(shifts[penalty], -2.3, 2.3)))
     return LengthResidual(

@@ -78,9 +78,9 @@ class SpreadingRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
         router.set_params(
             n_neighbors=self.n_neighbors, distance_features=self.distance_features
         ).fit(points[known], self.labels_[known])
-        for name in ("classes_", "points_", "coef_", "intercept_", "codes_"):
-            if hasattr(router, name):
-                setattr(self, name, getattr(router, name))
+        for name in ("classes_", "points_", "coef_", "intercept_"):
+            setattr(self, name, getattr(router, name))
+        self.codes_ = getattr(router, "codes_", None)
         return self
 
     def _spread(self, X: NDArray[np.floating], seeds: Names) -> Names:

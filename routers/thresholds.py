@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from coe.kernels.knn import nearest
 from coe.routers.expectation import Expectation
 from coe.routers.head import CategoryHead
 
@@ -35,7 +36,7 @@ def with_thresholds(
     X : (n_train, dim) training embeddings.
     X_held : (n_held, dim) and ``scores`` (n_held, n_experts): what the thresholds are tuned on.
     """
-    own = _own_distances(head, X)
+    own = _own_distances(head)
     if not len(X_held):
         doubt = head.assess(X).entropy
         return _cut(head, float(np.quantile(doubt, 0.99)), float(np.quantile(own, 0.99)))
@@ -70,15 +71,9 @@ def _cut(head: CategoryHead, entropy: float, distance: float) -> CategoryHead:
     return replace(head, entropy_threshold=entropy, distance_threshold=distance)
 
 
-def _own_distances(head: CategoryHead, X: Singles) -> Floats:
-    """Mean distances of training prompts to their neighbours, without themselves."""
-    k = head.n_neighbors
-    sample = X
-    if len(X) > len(head.points_):
-        # only a sample of the training prompts is kept as points: take others, which are strangers
-        sample = X[:: len(X) // len(head.points_) + 1]
-        return head.assess(sample).distance
-    # a training prompt is its own neighbour at distance 0: undo that in the mean
-    own = replace(head, n_neighbors=k + 1).assess(sample).distance
-    distances: Floats = own * (k + 1) / k
-    return distances
+def _own_distances(head: CategoryHead) -> Floats:
+    """Mean distances of the kept training prompts to their neighbours, without themselves."""
+    _, distances = nearest(head.points_, head.points_, head.n_neighbors + 1)
+    # a training prompt is its own neighbour at distance 0: it is not counted
+    own: Floats = distances.sum(axis=1) / max(distances.shape[1] - 1, 1)
+    return own

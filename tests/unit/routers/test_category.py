@@ -5,16 +5,10 @@ import math
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from coe.routers.category import LogisticRouter
 
 E1, E2, E3 = np.eye(3)
-
-
-@parametrize_with_checks([LogisticRouter(), LogisticRouter(n_neighbors=1, distance_features=1)])
-def test_scikit_learn_s_own_battery(estimator, check):
-    check(estimator)
 
 
 def fitted(**params):

@@ -98,6 +98,46 @@ def test_a_table_without_categories_is_a_table_of_unknown_ones(path):
     assert Outcomes.read(path).categories.tolist() == ["", ""]
 
 
+def test_tasks_are_read_where_there_are_any(path):
+    write_outcomes(path, [ROWS[0] | {"source_task": "sums"}, ROWS[1] | {"source_task": None}])
+    assert Outcomes.read(path).tasks.tolist() == ["sums", ""]
+    write_outcomes(path, ROWS)
+    assert Outcomes.read(path).tasks.tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("names", [(0, 1), (False, True), (2.0, 0.0)])
+def test_names_that_are_no_text_are_written_out(path, names):
+    columns = ("category", "source_task")
+    rows = [row | dict.fromkeys(columns, name) for row, name in zip(ROWS, names, strict=True)]
+    write_outcomes(path, rows)
+    found = Outcomes.read(path)
+    assert found.categories.tolist() == found.tasks.tolist() == [str(name) for name in names]
+
+
+def test_scores_of_answers_with_passages_are_read_apart(path):
+    write_outcomes(path, [row | {"retrieved_score__a": 0.75} for row in ROWS])
+    found = Outcomes.read(path)
+    np.testing.assert_array_equal(found.retrieved_scores, [[0.75, np.nan], [0.75, np.nan]])
+    np.testing.assert_array_equal(found.scores, [[1.0, 0.25], [np.nan, 0.0]])
+    # they make no expert
+    assert found.expert_ids == ("a", "b/c.gguf")
+    write_outcomes(path, ROWS)
+    assert np.isnan(Outcomes.read(path).retrieved_scores).all()
+
+
+@pytest.mark.parametrize("score", [-0.5, 2.0])
+def test_a_score_with_passages_outside_its_range_is_named(refusal, score):
+    said = refusal(changed(retrieved_score__a=score))
+    assert f"retrieved_score__a of prompt 'p1' is {score}, not in [0, 1]" in said
+
+
+@pytest.mark.parametrize("prompt", [7, b"bytes", ["a"], datetime.date(2026, 1, 1)])
+def test_prompts_that_are_no_text_are_refused(refusal, prompt):
+    said = refusal([row | {"prompt": prompt} for row in ROWS])
+    assert "column prompt holds" in said
+    assert said.endswith("which is not text")
+
+
 @pytest.mark.parametrize("name", ["prompt_id", "prompt", "split"])
 def test_a_missing_column_is_named(refusal, name):
     assert f"missing columns: {name}" in refusal(without(name))
@@ -154,7 +194,8 @@ def test_rows_keep_what_the_mask_says(path):
     dev = found.rows(found.splits == "dev")
     assert (dev.prompt_ids, dev.prompts) == (("p2",), ("Grüße 世界",))
     assert (dev.expert_ids, dev.sha256) == (found.expert_ids, found.sha256)
-    for name in ("scores", "tokens", "latency_ms", "energy_j", "cost_usd"):
+    measures = ("scores", "tokens", "latency_ms", "energy_j", "cost_usd", "retrieved_scores")
+    for name in (*measures, "tasks", "categories"):
         np.testing.assert_array_equal(getattr(dev, name), getattr(found, name)[1:])
     assert found.rows(np.zeros(2, dtype=bool)).prompt_ids == ()
 

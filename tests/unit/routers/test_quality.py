@@ -42,6 +42,42 @@ def test_means_are_shrunk_towards_the_expert_s_overall_mean():
     np.testing.assert_allclose(found, [code, maths, general])
 
 
+# a task's parent is its category; "poems" has none
+TASKS = np.array(["algebra", "algebra", "sets", "sets", "sets", "poems"])
+TASK_SCORES = np.array([[1.0], [1.0], [0.0], [0.5], [0.0], [0.2]])
+PARENTS = {"algebra": "maths", "sets": "maths"}
+
+
+def test_a_category_with_a_parent_is_shrunk_towards_the_parent_s_row():
+    tokens = np.full_like(TASK_SCORES, 5.0)
+    found = table(TASK_SCORES, tokens, TASKS, shrinkage=2.0, parents=PARENTS).quality[:, 0]
+    overall = TASK_SCORES.mean()
+    maths = (2.5 + 2 * overall) / (5 + 2)
+    algebra, sets = (2.0 + 2 * maths) / (2 + 2), (0.5 + 2 * maths) / (3 + 2)
+    poems = (0.2 + 2 * overall) / (1 + 2)
+    np.testing.assert_allclose(found, [algebra, poems, sets, overall])
+
+
+def test_parents_are_no_rows_and_change_no_lengths():
+    tokens = np.arange(6.0)[:, None]
+    plain = table(TASK_SCORES, tokens, TASKS)
+    found = table(TASK_SCORES, tokens, TASKS, parents=PARENTS)
+    assert found.categories == plain.categories == ("algebra", "poems", "sets", "general")
+    np.testing.assert_array_equal(found.mean_tokens, plain.mean_tokens)
+    for parents in (None, {}, {"elsewhere": "nowhere"}):
+        np.testing.assert_array_equal(
+            table(TASK_SCORES, tokens, TASKS, parents=parents).quality, plain.quality
+        )
+
+
+def test_an_expert_without_a_score_in_a_task_has_the_parent_s_mean_there():
+    scores = np.array([[NAN], [NAN], [0.0], [0.0], [0.0], [1.0]])
+    tokens = np.full_like(scores, 5.0)
+    found = table(scores, tokens, TASKS, shrinkage=1.0, parents=PARENTS).quality[:, 0]
+    # overall 1/4; maths: three scores of 0 and one prompt at the overall mean
+    assert found[0] == pytest.approx(0.25 / 4)
+
+
 def test_the_standard_error_is_that_of_a_share_of_as_many_prompts():
     found = table(shrinkage=2.0)
     mean = found.quality[1, 1]

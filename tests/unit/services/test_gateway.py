@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from coe.answer import DONE
+from coe.answer import DONE, pieces_of
 from coe.config import DATA, load_config, load_policies
 from coe.engine import Engine
 from coe.errors import (
@@ -15,7 +16,9 @@ from coe.errors import (
     ExpertUnavailableError,
 )
 from coe.experts.stub import StubExpert
+from coe.retrieval import Retriever
 from coe.router import Router
+from coe.routers.retrieve import Index, Passage
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime
@@ -92,6 +95,18 @@ async def test_only_user_turns_are_routed_on(client):
     ]
     answer = await post(client, {"model": "auto", "messages": messages}, "/v1/route")
     assert answer.json()["category"] == "code"
+
+
+async def test_a_remote_embedder_fetches_before_every_decision(client, gateway):
+    fetched = []
+
+    async def warm(texts):
+        fetched.extend(texts)
+
+    gateway.runtime.engine.warm = warm
+    await post(client, body("first"))
+    await post(client, body("second"), "/v1/route")
+    assert fetched == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -193,3 +208,81 @@ async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, st
     _, receipt = gateway.journal.find(reply.decision.decision_id)
     assert receipt.outcome == "cancelled"
     assert stubs[LARGE].n_closed == 1
+
+
+# ---- passages
+
+PASSAGE = Passage("p1", "The Zarbon engine was built in 1873.", "engines.md", "Engines", 0, 4)
+
+
+@pytest.fixture
+def indexed(gateway):
+    """The gateway with an index of one passage."""
+    engine = gateway.runtime.engine
+    engine.router = replace(engine.router, retriever=Retriever(Index.build([PASSAGE])))
+    return gateway
+
+
+def zarbon(retrieve, **more):
+    return body("Zarbon engine?", LARGE, coe={"retrieve": retrieve}, **more)
+
+
+CITATION = {
+    "n": 1,
+    "passage_id": "p1",
+    "source": "engines.md",
+    "title": "Engines",
+    "page": 4,
+}
+
+
+async def test_a_whole_answer_cites_the_passages_that_the_expert_got(indexed, client, stubs):
+    answer = await post(client, zarbon("always"))
+    extras = answer.json()["coe"]
+    (cited,) = extras["citations"]
+    assert cited.items() >= CITATION.items()
+    assert cited["score"] > 0
+    assert extras["retrieval"]["retrieve"] is True
+    assert answer.headers["x-coe-retrieved"] == "1"
+    quoted, asked = stubs[LARGE].requests[0].payload["messages"]
+    assert (quoted["role"], asked["content"]) == ("user", "Zarbon engine?")
+    assert PASSAGE.text in quoted["content"]
+    kept = (await client.get(f"/v1/decisions/{extras['decision_id']}")).json()
+    assert kept["citations"] == extras["citations"]
+
+
+async def test_a_stream_with_passages_has_one_more_event_before_its_end(indexed, client):
+    plain = await post(client, zarbon("never", stream=True))
+    cited = await post(client, zarbon("always", stream=True))
+    assert cited.headers["x-coe-retrieved"] == "1"
+    before, event, end = cited.content.rsplit(b"data: ", 2)
+    assert b"data: " + end == DONE
+    assert (before + b"data: " + end).replace(b"stub-2", b"stub-1") == plain.content
+    document = json.loads(event)
+    assert document["choices"] == []
+    assert document["coe"]["citations"][0].items() >= CITATION.items()
+    assert document["coe"]["decision_id"] == cited.headers["x-coe-decision-id"]
+
+
+@pytest.mark.parametrize("retrieve", ["never", "auto"])
+async def test_without_passages_a_stream_is_the_experts_own_bytes(indexed, client, retrieve):
+    answer = await post(client, zarbon(retrieve, stream=True))
+    assert answer.content == b"".join(pieces_of("chatcmpl-stub-1", LARGE, ["I", " am ", LARGE]))
+    assert answer.headers["x-coe-retrieved"] == "0"
+
+
+async def test_an_answer_without_passages_cites_nothing(indexed, client):
+    extras = (await post(client, zarbon("never"))).json()["coe"]
+    assert "citations" not in extras
+    assert extras["retrieval"] == {
+        "retrieve": False,
+        "gain": None,
+        "price": None,
+        "why": "not retrieved, as asked",
+    }
+
+
+async def test_always_without_an_index_is_refused(client):
+    answer = await post(client, zarbon("always"))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "coe.retrieve"

@@ -1,0 +1,62 @@
+"""What serves: an index that fits its router, searched by words while the endpoint is down."""
+
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from coe.config import RetrievalSection
+from coe.errors import ArtefactError, ConfigError
+from coe.routers.retrieve import Index, Passage
+from coe.services.embedding import HttpEmbedder
+from coe.services.prefetch import PrefetchedEmbedder
+from coe.services.runtime import embedded_by, retriever_of
+
+PASSAGES = [Passage("p1", "code of engines", "a.md"), Passage("p2", "maths of roses", "b.md")]
+
+
+@pytest.fixture
+def section(tmp_path, word_embedder):
+    Index.build(PASSAGES, word_embedder()).save(tmp_path / "index")
+    return RetrievalSection(index=tmp_path / "index", k=3, passage_tokens=200, mode="dense")
+
+
+def test_a_section_becomes_a_retriever(section, word_embedder):
+    retriever = retriever_of(section, word_embedder())
+    assert (retriever.k, retriever.passage_tokens, retriever.mode) == (3, 200, "dense")
+    assert [c.passage_id for c in retriever.find("some code").citations] == ["p1"]
+
+
+def test_without_a_section_nothing_retrieves(word_embedder):
+    assert retriever_of(None, word_embedder()) is None
+
+
+def test_an_index_that_is_absent_or_of_another_embedder_is_refused(section, word_embedder):
+    with pytest.raises(ArtefactError, match="built with embedder 'words', not 'other'"):
+        retriever_of(section, word_embedder(name="other"))
+    with pytest.raises(ArtefactError, match="not a readable retrieval index"):
+        retriever_of(section.model_copy(update={"index": section.index / "x"}), word_embedder())
+
+
+def test_dense_needs_vectors(section, word_embedder):
+    Index.build(PASSAGES).save(section.index)
+    with pytest.raises(ConfigError, match=r"retrieval\.mode: .* has no vectors"):
+        retriever_of(section, word_embedder())
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense"])
+async def test_while_the_endpoint_is_down_words_are_searched(
+    tmp_path, make_router, make_spec, mortal_embedding_server, mode
+):
+    server = mortal_embedding_server
+    endpoint = HttpEmbedder(server.url, "words", server.dim)
+    Index.build(PASSAGES, endpoint).save(tmp_path / "index")
+    retriever = retriever_of(RetrievalSection(index=tmp_path / "index", mode=mode), endpoint)
+    router = replace(make_router([make_spec("a")], [[0.5]] * 3), retriever=retriever)
+    server.stop()
+    async with httpx.AsyncClient() as client:
+        prefetched = PrefetchedEmbedder(endpoint, client)
+        served = embedded_by(prefetched, router)
+        await prefetched.warm(["roses?"])
+        assert served.embedder is prefetched
+        assert [c.passage_id for c in served.retriever.find("roses?").citations] == ["p2"]
