@@ -5,8 +5,8 @@
 Train on `train`, tune on held-out training prompts, report on `dev`. Prints one JSON document;
 a pool's part goes to stderr as it comes. Without the tables, which are not part of this project,
 only the experts that ship are reported. `--peers` names the Python of the environment that
-`peers/environment.sh` makes: the routers of llmrouter-lib and RouteLLM then run on the same splits
-and vectors; the peers of `peers/baselines.py` run always.
+`peers/environment.sh` makes: the routers of llmrouter-lib and RouteLLM (all, or those `--installed`
+names) then run on the same splits and vectors; the peers of `peers/baselines.py` run always.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from coe.routers.train import embed_all, train
 from coe.services.cli.evaluate import document
 
 DEFAULT_TABLES = Path(__file__).parents[3] / "shared" / "data" / "outcomes"
-HEADLINE = ("routerdc", "llmrouter_9", "openllm <=10B", "mmlupro chat")
+SHUFFLED = ("routerdc", "llmrouter_9")  # pools of the null test
 POINTS_GIVEN_UP = 0.01
 SLOW = ("routerbench_mlp",)  # a neural network per expert: minutes for the smallest table
 SEED = 0
@@ -74,7 +74,7 @@ def compared(
 
 
 def peer_picks(
-    split: exchange.Split, python: Path | None
+    split: exchange.Split, python: Path | None, installed: list[str]
 ) -> tuple[dict[str, Picks], dict[str, Any]]:
     """What published routers pick, and what is to be said of those that are installed."""
     picks = {
@@ -95,7 +95,9 @@ def peer_picks(
         folder, out = Path(name), Path(name) / "picks.json"
         exchange.write_split(folder, split)
         script = Path(__file__).parent / "peers" / "run.py"
-        subprocess.run([python, script, folder, "--out", out], check=True, stdout=sys.stderr)
+        chosen = ["--routers", *installed] if installed else []
+        command = [python, script, folder, "--out", out, *chosen]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         answers = dict(json.loads(out.read_text()))
     ran = {name: np.array(answer["picks"]) for name, answer in answers.items() if "picks" in answer}
     said = {name: {k: v for k, v in a.items() if k != "picks"} for name, a in answers.items()}
@@ -172,6 +174,7 @@ def measured(
     outcomes: Outcomes,
     specs: dict[str, ExpertSpec],
     python: Path | None,
+    installed: list[str],
 ) -> dict[str, Any]:
     """Everything about one pool."""
     embedder = CachedEmbedder(load_default(), n_entries=50_000)
@@ -189,7 +192,7 @@ def measured(
     X = embed_all(embedder, asked.prompts)
     quality = artefact.expectation.of(X, artefact.category.assess(X)).quality
     ours = asked.scores[np.arange(len(X)), quality.argmax(axis=1)]
-    picks, said = peer_picks(split_of(learnt, asked, embedder), python)
+    picks, said = peer_picks(split_of(learnt, asked, embedder), python, installed)
     held_out = {k: v for k, v in artefact.training["held_out"].items() if k != "curves"}
     report = document(found)
     del report["curves"]
@@ -202,7 +205,7 @@ def measured(
         "within_a_point": saved(blend, found),
         "peers": compared(asked, picks, single, ours),
         "installed_peers": said,
-        "shuffled": shuffled_gain(outcomes, embedder, single) if pool.name in HEADLINE else None,
+        "shuffled": shuffled_gain(outcomes, embedder, single) if pool.name in SHUFFLED else None,
     }
 
 
@@ -212,11 +215,12 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, default=DEFAULT_TABLES)
     parser.add_argument("--only", nargs="+", default=[], metavar="POOL")
     parser.add_argument("--peers", type=Path, metavar="PYTHON")
+    parser.add_argument("--installed", nargs="+", default=[], metavar="ROUTER")
     options = parser.parse_args()
     pools: dict[str, Any] = {}
     if options.tables.is_dir():
         for pool, outcomes, specs in public.tables(options.tables, options.only):
-            pools[pool.name] = measured(pool, outcomes, specs, options.peers)
+            pools[pool.name] = measured(pool, outcomes, specs, options.peers, options.installed)
             print(pool.name, json.dumps(pools[pool.name]), file=sys.stderr, flush=True)
     found = {
         "seed": SEED,

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 PACKAGE = "routellm"
 THRESHOLD = 0.5
 MIN_CHARACTERS = 16
-MAX_BATTLES = 50_000
+MAX_BATTLES = 40_000
 """Battles on which 100 epochs take under five minutes on one core at 1,280 dimensions."""
 
 HIDDEN, BATCH, EPOCHS, NOISE, RATE, DECAY = 128, 64, 100, 0.1, 3e-4, 1e-5
