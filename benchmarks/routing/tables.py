@@ -129,11 +129,16 @@ def _admitted(name: str, pool: Pool, row: dict[str, str]) -> bool:
         return False
     if pool.chat_only and row["is_base_model"] == "True":
         return False
-    return float(row["params_b"] or np.inf) <= pool.max_params_b
+    return (_params_b(row) or np.inf) <= pool.max_params_b
+
+
+def _params_b(row: dict[str, str]) -> float:
+    """Billions of parameters, 0 where unknown; some are written "8B"."""
+    return float(row.get("params_b", "").rstrip("B") or 0)
 
 
 def _spec(name: str, row: dict[str, str]) -> ExpertSpec:
-    params_b = float(row.get("params_b") or 0)
+    params_b = _params_b(row)
     price = float(row.get("price_per_mtok") or 0)
     per_call_only = row.get("dataset", "").startswith("routerbench")
     watts = JOULES_PER_TOKEN_B * TOKENS_PER_S_7B * 7.0 if params_b else 0.0
