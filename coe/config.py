@@ -134,7 +134,7 @@ class RoutingSection(_Section):
     """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
 
     turns: TurnRule = "sticky"
-    switch_margin: _NonNegative = 0.05
+    switch_margin: _NonNegative = 0.03
 
 
 class Config(_Section):

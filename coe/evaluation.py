@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from coe.core import GENERAL, Message, Policy, Request
 from coe.errors import InfeasibleError, OutcomesError
 from coe.optimizer.map import MapProblem
-from coe.optimizer.milp import solve_map
+from coe.optimizer.milp import budget_ladder, solve_map
 from coe.router import Router
 from coe.routers import arms as make
 from coe.routers.arms import Arm
@@ -20,7 +20,7 @@ from coe.routers.artefact import Artefact
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.calibration import Reliability, reliability
 from coe.routers.frontier import Point, frontier
-from coe.routers.map import value_and_shares
+from coe.routers.map import ExpertMap, value_and_shares
 from coe.routers.outcomes import Outcomes
 from coe.routers.train import embed_all
 from coe.routers.usage import Usage
@@ -79,6 +79,16 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """CoE's best map within a budget: what it stores and runs, what the table makes it worth."""
+
+    stored_params_b: float
+    active_params_b: float
+    value: float
+    expert_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """The comparison of all arms on one table. See `evaluate`."""
 
@@ -92,6 +102,7 @@ class Evaluation:
     calibration: Reliability
     categories: Categories
     coverage: Coverage
+    ladder: tuple[Rung, ...]
     seed: int
     n_resamples: int
 
@@ -181,6 +192,7 @@ def evaluate(
         calibration=reliability(expected.quality, rows.scores),
         categories=_categories(router, rows, X, ours),
         coverage=_coverage(router, rows, X),
+        ladder=_ladder(artefact, params, X_train),
         seed=seed,
         n_resamples=n_resamples,
     )
@@ -246,15 +258,35 @@ def _under_budget(
     )
     if not params.any():
         return [single]
-    seen = make.categories(artefact, X_train)
-    table = artefact.expectation.table
-    value, shares = value_and_shares(table, Counter(seen.tolist()))
-    found = solve_map(MapProblem(value, shares, params, stored_params_b=budget_b))
+    problem = _map_problem(artefact, params, X_train)
+    found = solve_map(replace(problem, stored_params_b=budget_b))
     if not found.assignment:
         return [single]
-    experts = dict(zip(table.categories, found.assignment, strict=True))
-    picks = np.array([experts[name] for name in make.categories(artefact, X).tolist()])
+    served = ExpertMap.of(artefact.expectation.table, problem.shares, found.assignment)
+    column = {name: k for k, name in enumerate(served.expert_ids)}
+    names = make.categories(artefact, X).tolist()
+    picks = np.array([column[served.expert_for(name)] for name in names])
     return [single, Arm.of(f"two-step under {budget_b:g}B", picks, len(params))]
+
+
+def _map_problem(artefact: Artefact, params: Floats, X_train: Singles) -> MapProblem:
+    """CoE's map over the traffic of the training prompts, without ceilings."""
+    seen = Counter(make.categories(artefact, X_train).tolist())
+    value, shares = value_and_shares(artefact.expectation.table, seen)
+    return MapProblem(value, shares, params)
+
+
+def _ladder(artefact: Artefact, params: Floats, X_train: Singles) -> tuple[Rung, ...]:
+    """The best map for the budget of each expert's size and of all together, improving ones."""
+    if not params.all():
+        return ()
+    budgets = sorted({*params.tolist(), float(params.sum())})
+    rungs = budget_ladder(_map_problem(artefact, params, X_train), budgets)
+    names = artefact.expectation.expert_ids
+    return tuple(
+        Rung(r.stored_params_b, r.active_params_b, r.value, tuple(names[e] for e in r.chosen))
+        for r in rungs
+    )
 
 
 def _results(

@@ -40,7 +40,7 @@ from coe.routers.gate import gate_features
 from coe.routers.quality import Expected
 from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
-from coe.routers.turns import SWITCH_MARGIN, turn_that_holds, turns_read
+from coe.routers.turns import SWITCH_MARGIN, margin_at, turn_that_holds, turns_read
 
 # what is assumed of an expert that the artefact does not know
 _UNTRAINED = (0.0, 256.0, 256.0)
@@ -59,7 +59,7 @@ class Router:
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
     switch_margin : points of quality that another expert must add, beyond the price of reading
-        what was said before, to take over a conversation that is ``sticky``.
+        what was said before, to take over under ``sticky``; more if the turn is brief.
     """
 
     embedder: Embedder
@@ -222,7 +222,7 @@ class Router:
             own, whole = sum(lengths[before:]), sum(lengths)
             prefills = [spec.estimate(0.0, n_tokens, 0.0) for n_tokens in (own, whole)]
             alone, with_history = _utility(prefills, prices)
-            return self.switch_margin + float(alone - with_history)
+            return margin_at(turns[k], self.switch_margin) + float(alone - with_history)
 
         known = [None if r.guess.uncertain else r.guess.name for r in readings]
         held = turn_that_holds(known, utility, switch_cost)

@@ -80,6 +80,7 @@ def document(found: Evaluation) -> dict[str, Any]:
         "coverage": _rounded(found.coverage.chosen_covered),
         "arms": [_row(arm) for arm in found.arms],
         "pareto": [{"axis": axis, "arms": names} for axis, names in found.pareto.items() if names],
+        "ladder": [{k: _rounded(v) for k, v in asdict(rung).items()} for rung in found.ladder],
         "curves": {
             axis: [{k: _rounded(v) for k, v in asdict(point).items()} for point in points]
             for axis, points in found.curves.items()

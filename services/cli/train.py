@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from coe.routers.artefact import Artefact
 from coe.routers.embed import load_default, meaning_features
 from coe.routers.outcomes import Outcomes
 from coe.routers.retrieve import Index
@@ -41,19 +44,37 @@ def run(
     if as_json:
         print_json({"out": str(out), "training": artefact.training, "metrics": artefact.metrics})
         return
-    figures = artefact.metrics
-    tell(f"trained on {artefact.training['n_train']} prompts, measured on {figures['n_prompts']}:")
-    if figures["n_prompts"]:
-        tell(f"  category accuracy {figures['category_accuracy']:.3f}")
-        tell(f"  coverage          {figures['coverage']:.3f}")
-        for name, score in figures["score_single"].items():
-            tell(f"  score of {name} alone: {score:.3f}")
-        tell(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
-        tell(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")
+    _print(artefact)
+    tell(f"wrote {out}")
+
+
+def _print(artefact: Artefact) -> None:
+    held_out, figures = artefact.training["held_out"], artefact.metrics
+    tell(
+        f"trained on {artefact.training['n_train']} prompts: routed by {held_out['routed_by']}, "
+        f"learned by {held_out['estimator']}"
+    )
+    gain = f"{held_out['gain']:+.3f} (standard error {held_out['gain_se']:.3f})"
+    tell(f"  gain over {held_out['best_single']} on held-out training prompts: {gain}")
+    if held_out["declined"]:
+        tell(f"  not beyond noise: nobody is expected to beat {held_out['best_single']}")
+    if figures.get("n_prompts"):
+        _print_measured(figures)
     if gate := figures.get("gate"):
         tell(f"  retrieval gate, measured on {gate['n_pairs']} answers with and without passages")
         if gate["n_pairs"]:
             for name in ("never", "always", "gate", "oracle"):
                 tell(f"  score retrieving by {name}: {gate[f'score_{name}']:.3f}")
             tell(f"  share retrieved by the gate: {gate['share_retrieved']:.3f}")
-    tell(f"wrote {out}")
+
+
+def _print_measured(figures: Mapping[str, Any]) -> None:
+    tell(f"measured on {figures['n_prompts']} dev prompts:")
+    if figures["category_accuracy"] is not None:
+        tell(f"  category accuracy {figures['category_accuracy']:.3f}")
+    tell(f"  coverage          {figures['coverage']:.3f}")
+    tell(f"  calibration error {figures['calibration_error']:.3f}")
+    for name, score in figures["score_single"].items():
+        tell(f"  score of {name} alone: {score:.3f}")
+    tell(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
+    tell(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")

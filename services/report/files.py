@@ -8,6 +8,7 @@ from coe.evaluation import Evaluation
 from coe.services.report.curve import GateCurve
 from coe.services.report.errors import ReportError
 from coe.services.report.page import page
+from coe.services.report.picture import PLOTS
 
 
 def write_report(
@@ -15,8 +16,9 @@ def write_report(
 ) -> list[Path]:
     """Write the page to ``path``, and ``<stem>-<plot>.png`` and ``.svg`` of its plots beside it.
 
-    A plot without anything to show is left out, and the page says why. The same evaluation
-    gives the same bytes. Each file is written as a whole or not at all, the page last.
+    A plot without anything to show is left out, its files of an earlier report are removed, and
+    the page says why. The same evaluation gives the same bytes. Each file is written as a
+    whole or not at all, the page last.
 
     Parameters
     ----------
@@ -41,16 +43,24 @@ def write_report(
         raise ReportError(
             "a report has pictures, and they need Matplotlib: pip install 'coe-router[plots]'"
         ) from error
-    pictures = draw(evaluation, gate_curve)
+    pictures = {picture.name: picture for picture in draw(evaluation, gate_curve)}
     files = {}
-    for picture in pictures:
-        files[path.with_name(f"{path.stem}-{picture.name}.png")] = picture.png
-        files[path.with_name(f"{path.stem}-{picture.name}.svg")] = picture.svg.encode()
-    text = page(evaluation, {picture.name: picture for picture in pictures}, gate_curve)
-    files[path] = text.encode()
+    for name, picture in pictures.items():
+        files[_beside(path, name, "png")] = picture.png
+        files[_beside(path, name, "svg")] = picture.svg.encode()
+    text = page(evaluation, pictures, gate_curve)
     for file, content in files.items():
         _write(file, content)
-    return [path, *(file for file in files if file != path)]
+    possible = {_beside(path, name, suffix) for name in PLOTS for suffix in ("png", "svg")}
+    for stale in possible - files.keys():
+        if stale.is_file():
+            stale.unlink()
+    _write(path, text.encode())
+    return [path, *files]
+
+
+def _beside(path: Path, name: str, suffix: str) -> Path:
+    return path.with_name(f"{path.stem}-{name}.{suffix}")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -60,4 +70,6 @@ def _write(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
+        if partial.is_file():
+            partial.unlink()
         raise ReportError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from html import escape
 
+PLOTS = ("pareto", "experts", "calibration", "confusion", "coverage", "retrieval")
+"""The names of all pictures that a report can have, in its order."""
+
 _TAG = re.compile(r"<[^>]*>")
 _REFERENCE = re.compile(r'(\sid="|href="#|url\(#)')
 _VIEW_BOX = re.compile(r'viewBox="0 0 ([0-9.]+) [0-9.]+"')

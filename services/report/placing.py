@@ -91,17 +91,18 @@ class Names:
         The way to a far one passes through no other dot or name, unless ``important``, where
         that is better than no place at all.
         """
-        places = list(_around(point, size))
-        found = self._take(place for place in places if self._reachable(point, place))
+        found = self._take(_around(point, size), point)
         if found is None and important:
-            found = self._take(places)
+            found = self._take(_around(point, size))
         if found is not None and math.dist(point, found.nearest(point)) > APART:
             self._lines += _between(point, found.nearest(point), 0.5)
         return found
 
-    def _take(self, places: Iterable[Box]) -> Box | None:
+    def _take(self, places: Iterable[Box], start: Point | None = None) -> Box | None:
         for place in places:
-            if place.within(self._room) and not _hits(place, self._solid + self._lines):
+            if not place.within(self._room) or _hits(place, self._solid + self._lines):
+                continue
+            if start is None or self._reachable(start, place):
                 self._solid.append(place)
                 return place
         return None

@@ -57,11 +57,10 @@ _MOST_POINTS = 400  # of a curve
 
 
 def draw(evaluation: Evaluation, gate_curve: GateCurve | None = None) -> list[Picture]:
-    """Every plot that has something to show: pareto, experts, calibration, confusion, coverage,
-    retrieval.
+    """Every plot that has something to show, in the order of `PLOTS`.
 
     The same evaluation gives the same bytes, whatever Matplotlib is configured to do.
-    """  # noqa: D205
+    """
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -270,7 +269,10 @@ def _heat(grid: Grid, colours: str, numbers: Sequence[str]) -> Figure:
         _write_numbers(ax, numbers, mesh.to_rgba(percent))
     else:
         bar = figure.add_axes((0, -0.7 / height_in, 3.0 / width_in, 0.12 / height_in))
-        figure.colorbar(mesh, cax=bar, orientation="horizontal", label="per cent")
+        scale = np.linspace(low, high, 33)
+        # not `colorbar`: it makes a bitmap
+        bar.pcolormesh(scale, [0.0, 1.0], [(scale[1:] + scale[:-1]) / 2], cmap=colours)
+        bar.set(yticks=[], xlabel="per cent")
     return figure
 
 

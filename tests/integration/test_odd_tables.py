@@ -315,14 +315,12 @@ def test_the_report_for_people_names_every_expert(coe_train):
     assert "score of coder alone: 0.500" in result.stdout
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="services/cli/train.py formats None")
 def test_the_report_for_people_goes_without_an_accuracy_where_there_are_no_categories(coe_train):
     result = coe_train(table(50, category=lambda k, row: None))
     assert result.exit_code == 0, result.exception
     assert "score of coder alone" in result.stdout
 
 
-@pytest.mark.xfail(raises=AssertionError, reason="services/cli/train.py expects dev rows")
 def test_the_report_for_people_goes_without_figures_where_there_are_no_dev_rows(coe_train):
     result = coe_train(table(split=lambda k, row: "train"))
     assert result.exit_code == 0, result.exception

@@ -23,7 +23,7 @@ CEILINGS = (
     "max_cost_usd",
 )
 # every example starts CBC several times
-some = settings(max_examples=25)
+some = settings(max_examples=15)
 
 
 @st.composite

@@ -102,10 +102,11 @@ def test_without_held_out_prompts_nearly_all_training_prompts_stay_certain():
 
 
 @pytest.mark.parametrize("n_prompts", [2, 3, 20])
-def test_a_training_prompt_is_not_counted_among_its_own_neighbours(n_prompts):
+@pytest.mark.parametrize("n_neighbors", [1, 5])
+def test_a_training_prompt_is_not_counted_among_its_own_neighbours(n_prompts, n_neighbors):
     # all are at distance 1 from each other, however few they are
     points = np.eye(20, dtype=np.float32)[:n_prompts]
-    head = CategoryHead(np.array(["code"]), np.zeros((1, 20)), np.zeros(1), points, n_neighbors=5)
+    head = CategoryHead(np.array(["code"]), np.zeros((1, 20)), np.zeros(1), points, n_neighbors)
     table = QualityTable(("code", "general"), ("a",), *[np.ones((2, 1))] * 4)
     nobody = np.zeros((0, 20), dtype=np.float32)
     found = with_thresholds(head, Expectation(table), points, nobody, np.zeros((0, 1)))
