@@ -7,18 +7,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from coe.config import RoutingSection
 from coe.core import Budget, ExpertSpec, Load, Message, Policy, Prices, Request
 from coe.errors import ArtefactError, InfeasibleError, UnknownExpertError
 from coe.router import Router
 from coe.routers.embed import load_default
 from coe.routers.outcomes import Outcomes, write_outcomes
 from coe.routers.train import train
+from coe.routers.turns import MAX_TURNS
 
 REJECT = Policy("strict")
 NEAREST = Policy("lenient", on_infeasible="nearest")
 # rows: code, maths, anything else; columns: small, large
 QUALITY = [[0.25, 0.75], [0.625, 0.5], [0.375, 0.5]]
 AXES = ("latency_ms", "ttft_ms", "energy_j", "cost_usd")
+RULES = ("last", "all", "sticky")
 
 
 def ask(text="some code", policy=REJECT, **fields):
@@ -356,6 +359,138 @@ def test_a_budget_that_affords_more_than_the_context_holds_is_no_cap(router):
 
 def test_a_caller_who_gets_the_nearest_is_not_cut_short(router):
     assert router.decide(ask(policy=NEAREST, budget=Budget(energy_j=2.0))).max_tokens is None
+
+
+# ---- conversations
+
+
+def conversation(*texts, answer="fine", **fields):
+    """A request whose user turns these are, with an answer after each but the last."""
+    said = [m for text in texts for m in (Message("user", text), Message("assistant", answer))]
+    return Request(tuple(said[:-1]), fields.pop("policy", REJECT), **fields)
+
+
+def still(router, turns, **fields):
+    return replace(router, turns=turns, now=lambda: 0.0, new_id=lambda: "dec", **fields)
+
+
+@pytest.mark.parametrize("text", ["some code", "some maths", "a poem", "weather", ""])
+def test_a_conversation_of_one_turn_gets_the_same_decision_by_every_rule(router, text):
+    request = Request((Message("system", "be kind"), Message("user", text)), REJECT)
+    last, *others = (still(router, turns).decide(request) for turns in RULES)
+    assert others == [last, last]
+    assert last.category.turns_ago == 0
+    assert "earlier" not in last.why
+
+
+@pytest.mark.parametrize("follow_up", ["weather", "a poem", ""])
+def test_a_turn_that_is_uncertain_is_answered_by_whoever_answered_before(router, follow_up):
+    decision = router.decide(conversation("some maths", follow_up))
+    assert (decision.expert_id, decision.category.name) == ("small", "maths")
+    assert decision.category.turns_ago == 1
+    assert decision.why.startswith("maths prompt (100%), kept from an earlier turn: small has")
+    alone = still(router, "last").decide(conversation("some maths", follow_up))
+    assert (alone.expert_id, alone.category.name) == ("large", "general")
+
+
+def test_a_turn_that_is_certain_of_another_category_changes_the_expert(router):
+    decision = router.decide(conversation("some code", "some maths"))
+    assert (decision.expert_id, decision.category.name) == ("small", "maths")
+    assert decision.category.turns_ago == 0
+    both = still(router, "all").decide(conversation("some code", "some maths"))
+    assert both.category.name == "code"  # as likely as maths, and first
+
+
+def test_another_expert_must_gain_the_margin(router):
+    request = conversation("some code", "some maths " + "x" * 10_000)
+    # small is better at maths by 0.125, which a long turn needs hardly more than
+    for margin, expert_id in [(0.0, "small"), (0.12, "small"), (0.13, "large")]:
+        assert replace(router, switch_margin=margin).decide(request).expert_id == expert_id
+
+
+def test_what_was_said_before_makes_a_switch_dear(make_spec, make_router):
+    # a dollar per million tokens read, and a dollar is worth 100 points
+    specs = [make_spec("small", usd_per_mtok_in=1.0, context_tokens=10**6), make_spec("large")]
+    router = make_router([specs[0], replace(specs[1], context_tokens=10**6)], QUALITY)
+    dear = Policy("p", prices=Prices(per_usd=100.0))
+    for answer, expert_id in [("brief", "small"), ("word " * 1000, "large")]:
+        request = conversation("some code", "some maths", answer=answer, policy=dear)
+        assert router.decide(request).expert_id == expert_id
+    assert still(router, "last").decide(request).expert_id == "large"
+
+
+def test_what_a_switch_gains_is_counted_at_the_policy_s_prices(router):
+    # large is better at anything else by 0.125, and takes 73 J more: at a price small answers that
+    frugal = Policy("p", prices=Prices(per_joule=0.005))
+    categories = {
+        policy.name: router.decide(
+            conversation("some maths", "some code", policy=policy, deny=frozenset())
+        ).expert_id
+        for policy in (REJECT, frugal)
+    }
+    assert categories == {"strict": "large", "p": "large"}
+    thrifty = Policy("q", prices=Prices(per_joule=0.008))
+    decision = router.decide(conversation("some maths", "some code", policy=thrifty))
+    # the expert stays, so that the newer category costs nothing
+    assert (decision.expert_id, decision.category.name) == ("small", "code")
+
+
+def test_an_expert_that_may_not_answer_gains_nothing(make_spec, make_router):
+    specs = [make_spec(name) for name in ("first", "second", "third")]
+    router = make_router(specs, [[0.9, 0.5, 0.5], [0.5, 0.4, 0.9], [0.5, 0.5, 0.5]])
+    request = conversation("some code", "some maths")
+    assert router.decide(request).expert_id == "third"
+    without = router.decide(replace(request, deny=frozenset({"third"})))
+    assert (without.expert_id, without.category.name) == ("first", "maths")
+
+
+def test_an_expert_that_fails_does_not_change_what_was_read(router):
+    request = conversation("some maths", "weather")
+    other = router.decide(request, excluded=frozenset({"small"}))
+    assert (other.expert_id, other.category.name) == ("large", "maths")
+
+
+def test_a_pinned_expert_answers_every_turn(router):
+    decision = router.decide(conversation("some code", "some maths", pinned="large"))
+    assert (decision.expert_id, decision.category.name) == ("large", "maths")
+
+
+def test_when_nobody_is_left_of_a_conversation_that_is_said(router):
+    with pytest.raises(InfeasibleError, match="every expert is excluded"):
+        router.decide(conversation("some code", "some maths", allow=frozenset()))
+
+
+def test_what_was_said_long_ago_is_forgotten(router):
+    for n_after, category in [(MAX_TURNS - 1, "code"), (MAX_TURNS, "general")]:
+        decision = router.decide(conversation("some code", *["weather"] * n_after))
+        assert decision.category.name == category
+
+
+@pytest.mark.parametrize(
+    ("turns", "texts"),
+    [
+        ("last", ("weather",)),
+        ("all", ("some code\nweather",)),
+        ("sticky", ("some code", "weather")),
+    ],
+)
+def test_the_texts_are_those_that_are_embedded(router, word_embedder, turns, texts):
+    asked = []
+
+    class Noted(word_embedder):
+        def embed(self, texts):
+            asked.extend(texts)
+            return super().embed(texts)
+
+    noted = replace(router, embedder=Noted(), turns=turns)
+    request = conversation("some code", "weather")
+    noted.decide(request)
+    assert tuple(asked) == noted.texts(request) == texts
+
+
+def test_what_is_configured_by_default_is_the_router_s_default(router):
+    routing = RoutingSection()
+    assert (routing.turns, routing.switch_margin) == (router.turns, router.switch_margin)
 
 
 # ---- load

@@ -8,7 +8,9 @@ from coe.routers.reading import read
 
 @pytest.fixture
 def artefact(make_artefact, make_spec):
-    return make_artefact([make_spec("small"), make_spec("large")], [[0.25, 0.75], [0.5, 0.375]] * 2)
+    return make_artefact(
+        [make_spec("small"), make_spec("large")], [[0.25, 0.75], [0.5, 0.375], [0.5, 0.5]]
+    )
 
 
 TEXTS = ["some code", "", "some maths", "a poem", "weather", "some code"]
