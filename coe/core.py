@@ -133,7 +133,10 @@ class DeviceProfile:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What an answer of ``output_tokens`` takes; ``quality``, in [0, 1], is expected of it."""
+    """What an answer of ``output_tokens`` takes; ``quality``, in [0, 1], is expected of it.
+
+    ``quality_se`` is the standard error of that expectation, 0 where none is known.
+    """
 
     quality: float
     ttft_ms: float
@@ -141,6 +144,7 @@ class Estimate:
     energy_j: float
     cost_usd: float
     output_tokens: float
+    quality_se: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

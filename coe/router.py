@@ -43,7 +43,7 @@ from coe.routers.retrieve import Evidence
 from coe.routers.turns import SWITCH_MARGIN, margin_at, turn_that_holds, turns_read
 
 # what is assumed of an expert that the artefact does not know
-_UNTRAINED = (0.0, 256.0, 256.0)
+_UNTRAINED = (0.0, 0.0, 256.0, 256.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Router:
     now : monotonic seconds.
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
-    switch_margin : points of quality that another expert must add, beyond the price of reading
-        what was said before, to take over under ``sticky``; more if the turn is brief.
+    switch_margin : points of quality that another expert must add to take over under ``sticky``,
+        beyond the price of what the present one need not read again; more if the turn is brief.
     """
 
     embedder: Embedder
@@ -287,7 +287,7 @@ class Router:
         candidates = []
         for name in ids:
             k, spec = known.get(name), self.specs[name]
-            quality, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
+            quality, error, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
             longest = _longest(spec, request) or math.inf
             predicted, bound = (
                 spec.estimate(
@@ -298,7 +298,8 @@ class Router:
                 )
                 for tokens in (mean, cautious)
             )
-            candidates.append(Candidate(name, predicted, bound))
+            both = (replace(estimate, quality_se=error) for estimate in (predicted, bound))
+            candidates.append(Candidate(name, *both))
         return candidates
 
     def _cap(
@@ -375,8 +376,8 @@ def _alternatives(
     )
 
 
-def _column(expected: Expected, k: int) -> tuple[float, float, float]:
-    """Quality, mean and cautious length of the answer of the artefact's expert ``k``."""
-    figures = (expected.quality[0, k], expected.mean_tokens[0, k], expected.cautious_tokens[0, k])
-    quality, mean, cautious = map(float, figures)
-    return quality, mean, cautious
+def _column(expected: Expected, k: int) -> tuple[float, float, float, float]:
+    """Quality and its error, mean and cautious length of the artefact's expert ``k``."""
+    rows = (expected.quality, expected.quality_se, expected.mean_tokens, expected.cautious_tokens)
+    quality, error, mean, cautious = (float(row[0, k]) for row in rows)
+    return quality, error, mean, cautious

@@ -47,8 +47,8 @@ def solve_map(
     Ties: of maps whose missing value, ``1 - value``, differs by no more than 1e-9 of itself, the
     one of the fewest stored parameters (to 1e-7 of those of all experts), then the one whose
     experts have the smaller indices, by their sum; a second search finds it. A category without
-    traffic gets the best of the chosen experts. What still ties is left to the solver; it runs
-    in one thread, so that the same problem gives the same map.
+    traffic gets the best of the chosen experts. What still ties is left to the solver; it starts
+    no threads, so that the same problem gives the same map.
 
     CBC's tolerances do not show: a map that exceeds a ceiling by more than 1e-9 of it is cut off,
     and the search goes on.
@@ -302,7 +302,7 @@ def _ask(lp: Any, time_limit_s: float | None, *options: str) -> tuple[MapStatus,
         solver = pulp.COIN_CMD(
             path=pulp.PULP_CBC_CMD.pulp_cbc_path,
             msg=False,
-            threads=1,
+            threads=0,  # none besides its own; with 1, a run in a hundred stalls for 10 s
             timeLimit=time_limit_s,
             options=list(options),
             logPath=str(log),

@@ -85,8 +85,8 @@ def turn_that_holds(
     categories : (n_turns,) the category of each turn alone, n_turns >= 1; ``None``: uncertain.
     utility : of a turn, (n_experts,) what each expert's answer to it is worth, n_experts >= 1.
         Not asked where there is one turn.
-    switch_cost : of a turn and an expert (column), in the same points, what it costs when this
-        expert, which has not read what came before the turn, takes over there.
+    switch_cost : of a turn and an expert (column), in the same points, what is lost when this
+        expert, which has read what came before the turn, gives way there to another.
     """
     if len(categories) == 1:
         return 0
@@ -99,6 +99,6 @@ def turn_that_holds(
         best = int(worth.argmax())
         gain = float(worth[best] - worth[present])
         changed = categories[turn] != categories[held]
-        if unknown or best == present or (changed and gain > switch_cost(turn, best)):
+        if unknown or best == present or (changed and gain > switch_cost(turn, present)):
             held, present = turn, best
     return held

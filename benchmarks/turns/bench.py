@@ -84,7 +84,7 @@ class Talks:
     of each turn alone, ``None`` if uncertain; ``right`` (n, T) whether the likeliest is its
     question's, ``None`` where the router's categories are not the table's; ``utility``
     (n, T, T, E), at turn t, of the reading of turn k; ``joined`` (n, T, E) of all turns up to t as
-    one text, with ``joined_right``; ``reread`` (n, T, E) what a switch costs at the prices;
+    one text, with ``joined_right``; ``reread`` (n, T, E) what reading the history again costs;
     ``value`` (n, T, E) the outcome less what it cost, had the expert stayed; ``tokens`` (n, T) what
     was said before.
     """

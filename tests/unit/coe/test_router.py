@@ -394,8 +394,8 @@ def test_a_turn_that_is_uncertain_is_answered_by_whoever_answered_before(router,
 
 
 def test_a_turn_that_is_certain_of_another_category_changes_the_expert(router):
-    decision = router.decide(conversation("some code", "some maths"))
-    assert (decision.expert_id, decision.category.name) == ("small", "maths")
+    decision = router.decide(conversation("some maths", "some code"))
+    assert (decision.expert_id, decision.category.name) == ("large", "code")
     assert decision.category.turns_ago == 0
     both = still(router, "all").decide(conversation("some code", "some maths"))
     assert both.category.name == "code"  # as likely as maths, and first
@@ -409,30 +409,27 @@ def test_another_expert_must_gain_the_margin(router):
 
 
 def test_what_was_said_before_makes_a_switch_dear(make_spec, make_router):
-    # a dollar per million tokens read, and a dollar is worth 100 points
-    specs = [make_spec("small", usd_per_mtok_in=1.0, context_tokens=10**6), make_spec("large")]
-    router = make_router([specs[0], replace(specs[1], context_tokens=10**6)], QUALITY)
-    dear = Policy("p", prices=Prices(per_usd=100.0))
-    for answer, expert_id in [("brief", "small"), ("word " * 1000, "large")]:
-        request = conversation("some code", "some maths", answer=answer, policy=dear)
+    # a dollar for a million tokens that are read, and a dollar is worth 100 points of quality
+    specs = [
+        make_spec(name, usd_per_mtok_in=1.0, context_tokens=10_000) for name in ("small", "large")
+    ]
+    router = replace(make_router(specs, QUALITY), switch_margin=0.0)
+    policy = Policy("p", prices=Prices(per_usd=100.0))
+    # small is better at maths by 0.125: as much as 1,250 tokens are worth
+    for n_words, expert_id in [(900, "small"), (1000, "large")]:
+        request = conversation("some code", "some maths", answer="word " * n_words, policy=policy)
         assert router.decide(request).expert_id == expert_id
-    assert still(router, "last").decide(request).expert_id == "large"
+    assert still(router, "last").decide(request).expert_id == "small"
 
 
 def test_what_a_switch_gains_is_counted_at_the_policy_s_prices(router):
-    # large is better at anything else by 0.125, and takes 73 J more: at a price small answers that
-    frugal = Policy("p", prices=Prices(per_joule=0.005))
-    categories = {
-        policy.name: router.decide(
-            conversation("some maths", "some code", policy=policy, deny=frozenset())
-        ).expert_id
-        for policy in (REJECT, frugal)
-    }
-    assert categories == {"strict": "large", "p": "large"}
-    thrifty = Policy("q", prices=Prices(per_joule=0.008))
-    decision = router.decide(conversation("some maths", "some code", policy=thrifty))
-    # the expert stays, so that the newer category costs nothing
+    request = conversation("some maths", "some code")
+    assert router.decide(request).expert_id == "large"
+    # 0.5 better for 73 joules more: small stays, and to read the newer turn costs nothing
+    dear = replace(request, policy=Policy("p", prices=Prices(per_joule=0.008)))
+    decision = router.decide(dear)
     assert (decision.expert_id, decision.category.name) == ("small", "code")
+    assert decision.category.turns_ago == 0
 
 
 def test_an_expert_that_may_not_answer_gains_nothing(make_spec, make_router):
