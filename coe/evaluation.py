@@ -136,7 +136,8 @@ def evaluate(
     Parameters
     ----------
     router : knows the experts of the table; its specs give prices, power and parameters.
-    policies : further arms, "coe <name>"; the plain arm has no ceilings and no prices.
+    policies : "default" is that of arm ``coe``, by default without ceilings and prices; each
+        other one is a further arm, "coe <name>".
     stored_params_b : budget of the arms "best single under B" and "two-step under B", in
         billions of parameters; by default the median of the experts' sizes.
     seed, n_resamples : of the bootstrap.
@@ -162,7 +163,8 @@ def evaluate(
     params = np.array([spec.params_b for spec in specs])
     budget_b = float(np.median(params)) if stored_params_b is None else stored_params_b
     progress("routing")
-    ours = _decided("coe", router, rows, Policy("auto"))
+    policies = dict(policies or {})
+    ours = _decided("coe", router, rows, policies.pop("default", Policy("default")))
     arms = [
         *make.singles(rows),
         make.at_random(rows),
@@ -173,7 +175,7 @@ def evaluate(
         make.oracle_category(artefact.expectation, rows),
         make.oracle_prompt(rows),
         ours,
-        *(_decided(f"coe {name}", router, rows, p) for name, p in (policies or {}).items()),
+        *(_decided(f"coe {name}", router, rows, policy) for name, policy in policies.items()),
     ]
     progress("resampling")
     results = _results(arms, rows, usage, params, single, np.random.default_rng(seed), n_resamples)
@@ -256,7 +258,7 @@ def _under_budget(
     single = Arm.of(
         f"best single under {budget_b:g}B", np.full(len(rows.prompts), best), len(params)
     )
-    if not params.any():
+    if not params.all():
         return [single]
     problem = _map_problem(artefact, params, X_train)
     found = solve_map(replace(problem, stored_params_b=budget_b))

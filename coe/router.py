@@ -40,7 +40,7 @@ from coe.routers.gate import gate_features
 from coe.routers.quality import Expected
 from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
-from coe.routers.turns import SWITCH_MARGIN, margin_at, turn_that_holds, turns_read
+from coe.routers.turns import SWITCH_MARGIN, is_clear, margin_at, turn_that_holds, turns_read
 
 # what is assumed of an expert that the artefact does not know
 _UNTRAINED = (0.0, 0.0, 256.0, 256.0)
@@ -217,15 +217,17 @@ class Router:
 
         def switch_cost(k: int, column: int) -> float:
             spec = self.specs[ids[column]]
-            before, turn = turns[k].start, turns[k].end
-            lengths = [estimated_tokens(m.text) for m in request.messages[:turn]]
-            own, whole = sum(lengths[before:]), sum(lengths)
+            lengths = [estimated_tokens(m.text) for m in request.messages[: turns[k].end]]
+            own, whole = sum(lengths[turns[k].start :]), sum(lengths)
             prefills = [spec.estimate(0.0, n_tokens, 0.0) for n_tokens in (own, whole)]
             alone, with_history = _utility(prefills, prices)
             return margin_at(turns[k], self.switch_margin) + float(alone - with_history)
 
-        known = [None if r.guess.uncertain else r.guess.name for r in readings]
-        held = turn_that_holds(known, utility, switch_cost)
+        categories: list[str | None] = []
+        for k, (turn, reading) in enumerate(zip(turns, readings, strict=True)):
+            clear = k == 0 or is_clear(turn, reading.guess.probability)
+            categories.append(reading.guess.name if clear and not reading.guess.uncertain else None)
+        held = turn_that_holds(categories, utility, switch_cost)
         guess = replace(readings[held].guess, turns_ago=len(turns) - 1 - held)
         return replace(readings[held], guess=guess)
 

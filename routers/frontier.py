@@ -31,7 +31,7 @@ def frontier(
     scores, usage : likewise, what came out; prompts with an unknown cell are left out.
     n_points : prices besides 0, spaced evenly in their logarithm.
     """
-    known = ~np.isnan(scores + usage).any(axis=1)
+    known = ~np.isnan(expected + scores + usage).any(axis=1)
     if not known.any():
         return []
     quality, expected = quality[known], expected[known]

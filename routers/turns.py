@@ -58,14 +58,19 @@ def turns_read(messages: Sequence[Message], rule: TurnRule) -> tuple[UserTurn, .
     return (UserTurn("\n".join(turn.text for turn in turns), 0, len(messages)),)
 
 
-def margin_at(turn: UserTurn, margin: float) -> float:
-    """What another expert must add for a switch at this turn: more than ``margin`` if it is brief.
+def is_clear(turn: UserTurn, probability: float) -> bool:
+    """Whether a turn that follows others shows what it is about.
 
-    Brief turns are often follow-ups, which seem to be of a category that they are not of.
-    ``margin * (1 + 20 / n)`` for n tokens, four bytes each; ours, measured.
+    Brief turns often refer to what was said before, and seem to be of a category that they are not
+    of. One of n tokens, four bytes each, is clear if its likeliest category has a probability of
+    at least ``20 / (20 + n)``; ours, measured.
     """
-    n_tokens = max(1.0, len(turn.text.encode(errors="replace")) / 4)
-    return margin * (1.0 + _BRIEF_TOKENS / n_tokens)
+    return probability >= _BRIEF_TOKENS / (_BRIEF_TOKENS + _n_tokens(turn))
+
+
+def margin_at(turn: UserTurn, margin: float) -> float:
+    """What another expert must add at this turn: ``margin * (1 + 20 / n)`` for n tokens."""
+    return margin * (1.0 + _BRIEF_TOKENS / _n_tokens(turn))
 
 
 def turn_that_holds(
@@ -82,7 +87,8 @@ def turn_that_holds(
 
     Parameters
     ----------
-    categories : (n_turns,) the category of each turn alone, n_turns >= 1; ``None``: uncertain.
+    categories : (n_turns,) the category of each turn alone, n_turns >= 1; ``None`` where it is
+        uncertain or not clear.
     utility : of a turn, (n_experts,) what each expert's answer to it is worth, n_experts >= 1.
         Not asked where there is one turn.
     switch_cost : of a turn and an expert (column), in the same points, what is lost when this
@@ -102,3 +108,7 @@ def turn_that_holds(
         if unknown or best == present or (changed and gain > switch_cost(turn, present)):
             held, present = turn, best
     return held
+
+
+def _n_tokens(turn: UserTurn) -> float:
+    return max(1.0, len(turn.text.encode(errors="replace")) / 4)

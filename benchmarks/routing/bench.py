@@ -40,7 +40,7 @@ from coe.routers.train import embed_all, train
 from coe.services.cli.evaluate import document
 
 DEFAULT_TABLES = Path(__file__).parents[3] / "shared" / "data" / "outcomes"
-SHUFFLED = ("routerdc", "llmrouter_9")  # pools of the null test
+SHUFFLED = ("llmrouter_9",)  # pools of the null test
 POINTS_GIVEN_UP = 0.01
 SLOW = ("routerbench_mlp",)  # a neural network per expert: minutes for the smallest table
 SEED = 0

@@ -30,7 +30,7 @@ from coe.routers.artefact import Artefact
 from coe.routers.embed import MEANING_DIM, load_default
 from coe.routers.outcomes import Outcomes
 from coe.routers.train import embed_all, train
-from coe.routers.turns import SWITCH_MARGIN, UserTurn, margin_at, turn_that_holds
+from coe.routers.turns import SWITCH_MARGIN, UserTurn, is_clear, margin_at, turn_that_holds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from calibration import calibration
@@ -59,7 +59,7 @@ N_TURNS, SEED, N_RESAMPLES, N_CHECKED = 4, 0, 2000, 10
 KINDS = ("same task", "topic change", "follow-ups", "mix")
 MIX = {"follow-up": 0.4, "same task": 0.4, "topic change": 0.2}
 MARGINS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1)
-FLAT = (0.02, 0.05, 0.1)  # margins that do not grow where a turn is brief
+FLAT = (0.02, 0.05, 0.1)  # margins of a rule that treats brief turns like any other
 ANSWER = "x" * 240  # stands for what an expert said between two turns: 68 tokens, estimated
 
 
@@ -81,10 +81,11 @@ class Talks:
     """Conversations, and what a router makes of them; E experts, T turns.
 
     ``texts`` (n, T); ``about`` (n, T) the question of each turn; ``known`` (n, T) the category read
-    of each turn alone, ``None`` if uncertain; ``right`` (n, T) whether the likeliest is its
-    question's, ``None`` where the router's categories are not the table's; ``utility``
-    (n, T, T, E), at turn t, of the reading of turn k; ``joined`` (n, T, E) of all turns up to t as
-    one text, with ``joined_right``; ``reread`` (n, T, E) what reading the history again costs;
+    of each turn alone, ``None`` if uncertain, and its ``probability``; ``right`` (n, T) whether the
+    likeliest is its question's, ``None`` where the router's categories are not the table's;
+    ``utility`` (n, T, T, E), at turn t, of the reading of turn k; ``joined`` (n, T, E) of all turns
+    up to t as one text, with ``joined_right``; ``reread`` (n, T, E) what reading the history again
+    costs;
     ``value`` (n, T, E) the outcome less what it cost, had the expert stayed; ``tokens`` (n, T) what
     was said before.
     """
@@ -93,6 +94,7 @@ class Talks:
     texts: list[list[str]]
     about: Ints
     known: list[list[str | None]]
+    probability: Floats
     right: NDArray[np.bool_] | None
     utility: Floats
     joined: Floats
@@ -167,6 +169,7 @@ def talks(table: Table, rows: Outcomes, follow_ups: Sequence[str], n: int, seed:
         texts=texts,
         about=about,
         known=[[name or None for name in row] for row in alone.known.reshape(about.shape).tolist()],
+        probability=alone.probability.reshape(about.shape),
         right=alone.right(table, rows, about),
         utility=quality - paid(table, (before + own)[:, :, None], tokens),
         joined=joined_quality - paid(table, before + own, joined_tokens),
@@ -181,13 +184,14 @@ def talks(table: Table, rows: Outcomes, follow_ups: Sequence[str], n: int, seed:
 class Read:
     """What a router makes of n texts: expected quality and mean tokens (n, E), category (n,).
 
-    ``known`` is empty where the router is uncertain.
+    ``probability`` is that of the likeliest category; ``known`` is empty where it is uncertain.
     """
 
     quality: Floats
     tokens: Floats
     likeliest: NDArray[np.str_]
     known: NDArray[np.str_]
+    probability: Floats
 
     def right(self, table: Table, rows: Outcomes, about: Ints) -> NDArray[np.bool_] | None:
         """(n, T) whether the likeliest category is that of the question; ``None``: no such."""
@@ -207,10 +211,15 @@ def read(artefact: Artefact, texts: Sequence[str]) -> Read:
     found = replace(found, uncertain=found.uncertain | ~X.any(axis=1))
     expected = artefact.expectation.of(X, found)
     likeliest = artefact.category.classes_[found.probabilities.argmax(axis=1)].astype(str)
+    probability = found.probabilities.max(axis=1)
     known = np.where(found.uncertain, "", likeliest)
     order = np.array([rows[text] for text in texts])
     return Read(
-        expected.quality[order], expected.mean_tokens[order], likeliest[order], known[order]
+        expected.quality[order],
+        expected.mean_tokens[order],
+        likeliest[order],
+        known[order],
+        probability[order],
     )
 
 
@@ -234,18 +243,24 @@ def paid(table: Table, prompt_tokens: Ints, answer_tokens: Floats) -> Floats:
 # ---- rules
 
 
-def held_turns(seen: Talks, margin: float, flat: bool = False) -> Ints:
-    """(n, T) the turn that holds at each turn under ``sticky``."""
+def held_turns(seen: Talks, margin: float, brief: bool = True) -> Ints:
+    """(n, T) the turn that holds at each turn under ``sticky``.
+
+    Without ``brief`` a turn of few words is treated like any other.
+    """
     held = np.zeros(seen.about.shape, dtype=int)
-    for i, known in enumerate(seen.known):
-        needed = [
-            margin if flat else margin_at(UserTurn(text, 0, 1), margin) for text in seen.texts[i]
+    for i, texts in enumerate(seen.texts):
+        turns = [UserTurn(text, 0, 1) for text in texts]
+        needed = [margin_at(turn, margin) if brief else margin for turn in turns]
+        clear = [
+            not (k and brief) or is_clear(t, seen.probability[i, k]) for k, t in enumerate(turns)
         ]
-        for turn in range(N_TURNS):
-            held[i, turn] = turn_that_holds(
-                known[: turn + 1],
-                lambda k, i=i: seen.utility[i, k, k],
-                lambda k, e, i=i, needed=needed: needed[k] + seen.reread[i, k, e],
+        known = [name if ok else None for name, ok in zip(seen.known[i], clear, strict=True)]
+        for k in range(N_TURNS):
+            held[i, k] = turn_that_holds(
+                known[: k + 1],
+                lambda t, i=i: seen.utility[i, t, t],
+                lambda t, e, i=i, needed=needed: needed[t] + seen.reread[i, t, e],
             )
     return held
 
@@ -261,7 +276,7 @@ def rules(seen: Talks, single: int) -> dict[str, tuple[Ints, NDArray[np.bool_] |
         return seen.utility[rows, turns, held].argmax(axis=-1), right
 
     sticky = {f"sticky {margin:g}": by(held_turns(seen, margin)) for margin in MARGINS}
-    flat = {f"sticky {m:g}, flat": by(held_turns(seen, m, flat=True)) for m in FLAT}
+    flat = {f"sticky {m:g}, flat": by(held_turns(seen, m, brief=False)) for m in FLAT}
     return {
         "last": by(np.broadcast_to(turns, seen.about.shape)),
         "all": (seen.joined.argmax(axis=-1), seen.joined_right),

@@ -148,6 +148,16 @@ async def test_a_remote_embedder_fetches_the_user_turns_before_they_are_decided_
     await drain(reply)
 
 
+async def test_of_a_conversation_every_turn_is_fetched_that_is_read(remote):
+    engine, embedder = remote
+    said = ("some code", "sure", "and why?")
+    roles = ("user", "assistant", "user")
+    reply = await engine.answer(replace(ask(), messages=tuple(map(Message, roles, said))))
+    assert reply.decision.category.name == "code"
+    assert embedder.fetched == ["some code", "and why?"]
+    await drain(reply)
+
+
 async def test_the_wait_for_a_vector_counts_against_the_time_ceilings_and_is_measured(remote):
     engine, _ = remote
     # each expert takes 1,100 ms

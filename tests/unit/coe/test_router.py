@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -401,6 +402,17 @@ def test_a_turn_that_is_certain_of_another_category_changes_the_expert(router):
     assert both.category.name == "code"  # as likely as maths, and first
 
 
+def test_a_brief_turn_that_only_seems_to_be_of_another_category_keeps_the_expert(router):
+    category = replace(router.artefact.category, coef_=1.3 * np.eye(2, 3))
+    vague = replace(router, artefact=replace(router.artefact, category=category))
+    # probability 0.79, whatever the length
+    for text, category_name in [("maths", "code"), ("maths" + " please" * 30, "maths")]:
+        decision = replace(vague, switch_margin=0.0).decide(conversation("code", text))
+        assert decision.category.name == category_name
+        assert not decision.category.uncertain
+    assert vague.decide(conversation("maths")).category.name == "maths"
+
+
 def test_another_expert_must_gain_the_margin(router):
     request = conversation("some code", "some maths " + "x" * 10_000)
     # small is better at maths by 0.125, which a long turn needs hardly more than
@@ -685,3 +697,12 @@ def test_a_remote_embedder_has_to_be_given(make_artefact, make_spec, tmp_path):
 def test_a_router_without_a_folder_is_refused(tmp_path):
     with pytest.raises(ArtefactError):
         Router.load(tmp_path / "nowhere")
+
+
+def test_a_follow_up_goes_to_whoever_answered_the_question(folder):
+    router = Router.load(folder)
+    code, maths = "Write a Python function 3", "What is the sum of 3 and 4"
+    for question, expert_id in [(code, "coder"), (maths, "solver")]:
+        decision = router.decide(conversation(question, "And why?", "Shorter, please."))
+        assert (decision.expert_id, decision.category.turns_ago) == (expert_id, 2)
+    assert router.decide(conversation(code, "ok", maths, "ok")).expert_id == "solver"

@@ -12,6 +12,7 @@ from coe.core import Message, Request
 from coe.routers.turns import (
     MAX_TURNS,
     UserTurn,
+    is_clear,
     margin_at,
     turn_that_holds,
     turns_read,
@@ -97,6 +98,20 @@ def test_a_sticky_reading_looks_at_the_last_turns_only():
 
 
 # ---- what a switch needs
+
+
+@given(st.text(max_size=400), st.text(max_size=400), st.floats(0, 1), st.floats(0, 1))
+def test_a_longer_or_likelier_turn_is_no_less_clear(one, other, p, q):
+    brief, long = (UserTurn(text, 0, 1) for text in (one, one + other))
+    assert is_clear(long, p) >= is_clear(brief, p)
+    assert is_clear(brief, max(p, q)) >= is_clear(brief, min(p, q))
+    assert is_clear(brief, 1.0)
+    assert not is_clear(long, 0.0)
+
+
+def test_a_brief_follow_up_is_not_clear_where_a_question_is():
+    assert not is_clear(UserTurn("And why?", 0, 1), 0.7)
+    assert is_clear(UserTurn("Which planet of our solar system is the largest one?", 0, 1), 0.7)
 
 
 @given(st.text(max_size=400), st.text(max_size=400), st.floats(0, 1))

@@ -97,6 +97,19 @@ async def test_only_user_turns_are_routed_on(client):
     assert answer.json()["category"] == "code"
 
 
+async def test_a_follow_up_says_which_turn_it_is_routed_by(client):
+    messages = [
+        {"role": "user", "content": CODE},
+        {"role": "assistant", "content": "def f(xs): ..."},
+        {"role": "user", "content": "And why?"},
+    ]
+    for n_messages, turns_ago in [(1, 0), (3, 1)]:
+        document = {"model": "auto", "messages": messages[:n_messages]}
+        decision = (await post(client, document, "/v1/route")).json()
+        assert (decision["category"], decision["category_turns_ago"]) == ("code", turns_ago)
+    assert "kept from an earlier turn" in decision["why"]
+
+
 async def test_a_remote_embedder_fetches_before_every_decision(client, gateway):
     fetched = []
 

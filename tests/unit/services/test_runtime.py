@@ -5,12 +5,12 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from coe.config import RetrievalSection
+from coe.config import DATA, RetrievalSection, load_config
 from coe.errors import ArtefactError, ConfigError
 from coe.routers.retrieve import Index, Passage
 from coe.services.embedding import HttpEmbedder
 from coe.services.prefetch import PrefetchedEmbedder
-from coe.services.runtime import embedded_by, retriever_of
+from coe.services.runtime import embedded_by, retriever_of, serving
 
 PASSAGES = [Passage("p1", "code of engines", "a.md"), Passage("p2", "maths of roses", "b.md")]
 
@@ -36,6 +36,25 @@ def test_an_index_that_is_absent_or_of_another_embedder_is_refused(section, word
         retriever_of(section, word_embedder(name="other"))
     with pytest.raises(ArtefactError, match="not a readable retrieval index"):
         retriever_of(section.model_copy(update={"index": section.index / "x"}), word_embedder())
+
+
+CONFIGURED = f"""
+artefact: {DATA / "artefact"}
+budgets: {DATA / "budgets.yaml"}
+devices: {{there: {{ttft_b_ms: 1, decode_tokens_per_s: 50, prefill_w: 0, decode_w: 0}}}}
+experts: [{{id: smollm2-135m, kind: http, base_url: "http://127.0.0.1:9/v1", device: there}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "turns", "margin"),
+    [("", "sticky", 0.03), ("routing: {turns: last, switch_margin: 0}", "last", 0.0)],
+)
+async def test_conversations_are_read_as_configured(tmp_path, section, turns, margin):
+    (tmp_path / "coe.yaml").write_text(CONFIGURED + section)
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        router = runtime.engine.router
+        assert (router.turns, router.switch_margin) == (turns, margin)
 
 
 def test_dense_needs_vectors(section, word_embedder):
