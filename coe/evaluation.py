@@ -177,7 +177,6 @@ def evaluate(
         ours,
         *(_decided(f"coe {name}", router, rows, policy) for name, policy in policies.items()),
     ]
-    progress("resampling")
     results = _results(arms, rows, usage, params, single, np.random.default_rng(seed), n_resamples)
     curves = {
         axis: frontier(expected.quality, getattr(reckoned, axis), rows.scores, getattr(usage, axis))
