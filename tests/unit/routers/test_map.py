@@ -13,7 +13,7 @@ from coe.routers.map import ExpertMap, value_and_shares
 from coe.routers.outcomes import Outcomes
 from coe.routers.quality import QualityTable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MADE = ExpertMap(("code", "maths", "general"), ("a", "b", "c"), (2, 0, 0), 0.75)
 
 
