@@ -24,7 +24,7 @@ def chosen(decision):
 def test_the_category_decides_between_experts(gateway):
     knowledge, code = decide(gateway, KNOWLEDGE), decide(gateway, CODE)
     assert (knowledge["category"], chosen(knowledge)) == ("knowledge", SMALL)
-    assert "highest expected quality" in knowledge["why"]
+    assert "once joules, time and money are counted" in knowledge["why"]
     assert (code["category"], chosen(code)) == ("code", LARGE)
     assert "highest expected quality" in code["why"]
 
@@ -71,7 +71,7 @@ def test_allow_and_deny(gateway):
 
 
 def test_gibberish_is_general(gateway):
-    decision = decide(gateway, "zxqv wrtp glorf mnemb")
+    decision = decide(gateway, "asdf")
     assert decision["uncertain"]
     assert decision["category"] == "general"
     assert "unfamiliar" in decision["why"]
