@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 512  # queries at once: bounds the memory of their similarities
+
 
 def nearest(
     queries: NDArray[np.float32], points: NDArray[np.float32], k: int
@@ -25,8 +27,12 @@ def nearest(
     -------
     indices, distances : both (n_queries, min(k, n_points)); distances in [0, 2].
     """
-    similarity = queries @ points.T
     k = min(k, points.shape[0])
-    indices = np.argpartition(similarity, -k, axis=1)[:, -k:]
-    distances = 1.0 - np.take_along_axis(similarity, indices, axis=1).astype(np.float64)
+    indices = np.empty((len(queries), k), dtype=np.int64)
+    distances = np.empty((len(queries), k))
+    for start in range(0, len(queries), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        similarity = queries[rows] @ points.T
+        indices[rows] = np.argpartition(similarity, -k, axis=1)[:, -k:]
+        distances[rows] = 1.0 - np.take_along_axis(similarity, indices[rows], axis=1)
     return indices, np.clip(distances, 0.0, 2.0)

@@ -149,6 +149,7 @@ def make_evaluation(
             best + 0.03 * covered * (1.6 - covered) + rng.normal(0, 0.001, n + 1).cumsum() / 9,
             0.83,
         ),
+        ladder=(),
         seed=7,
         n_resamples=2000,
     )  # fmt: skip
