@@ -108,6 +108,22 @@ def measured(gate: RetrievalGate, lessons: Lessons) -> dict[str, Any]:
     return {"n_pairs": without.size, "price": LEAST_PRICE, **rounded, "need_auc": auc}
 
 
+def curve(gate: RetrievalGate, lessons: Lessons) -> tuple[Floats, Floats]:
+    """Mean score against the share retrieved, pairs of the largest gain first.
+
+    Returns
+    -------
+    share, score : both (n_pairs + 1,), from retrieving never to always; without pairs, empty.
+    """
+    both = paired(lessons.rows)
+    without, retrieved = lessons.rows.scores[both], lessons.rows.retrieved_scores[both]
+    if not without.size:
+        return np.zeros(0), np.zeros(0)
+    order = np.argsort(-gate.gain(lessons.features, lessons.quality)[both], kind="stable")
+    gained = np.concatenate([[0.0], np.cumsum((retrieved - without)[order])])
+    return np.arange(without.size + 1) / without.size, without.mean() + gained / without.size
+
+
 def _need_auc(need: Floats, without: Floats, retrieved: Floats) -> float | None:
     right = (without > 0) | (retrieved > 0)
     helped = (retrieved > without)[right]

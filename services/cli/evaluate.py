@@ -14,8 +14,12 @@ from coe.evaluation import ArmResult, Evaluation, evaluate
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.outcomes import Outcomes
+from coe.routers.retrieval_training import Lessons, curve, measured, paired
+from coe.routers.train import embed_all
 from coe.services.cli.console import configuration, notes, print_json, results, say, tell
 from coe.services.embedding import configured
+from coe.services.report import GateCurve, write_report
+from coe.services.runtime import retriever_of
 
 _DIGITS = 5
 _HIDDEN = ("oracle",)
@@ -57,9 +61,7 @@ def run(
             progress=status.update,
         )
     if report is not None:
-        from coe.services.report import write_report
-
-        for path in write_report(found, report):
+        for path in write_report(found, report, _gate_curve(router, outcomes, split, config)):
             say(f"wrote {path}")
     if as_json:
         print_json(document(found))
@@ -86,6 +88,30 @@ def document(found: Evaluation) -> dict[str, Any]:
             for axis, points in found.curves.items()
         },
     }
+
+
+def _gate_curve(router: Router, outcomes: Outcomes, split: str, config: Config) -> GateCurve | None:
+    """What the artefact's gate does with the answers given with and without passages, if any."""
+    artefact = router.artefact
+    rows = outcomes.columns(artefact.expectation.expert_ids).rows(outcomes.splits == split)
+    if artefact.gate is None or not paired(rows).any():
+        return None
+    X = embed_all(router.embedder, rows.prompts)
+    found = artefact.category.assess(X)
+    retriever = retriever_of(config.retrieval, router.embedder)
+    index = None if retriever is None else retriever.index
+    lessons = Lessons.of(rows, X, found.entropy, artefact.expectation.of(X, found).quality, index)
+    figures, (share, score) = measured(artefact.gate, lessons), curve(artefact.gate, lessons)
+    both = paired(rows)
+    helps = float((rows.retrieved_scores > rows.scores)[both].mean())
+    return GateCurve(
+        share_retrieved=share,
+        accuracy=score,
+        never=figures["score_never"],
+        always=figures["score_always"],
+        oracle=(helps, figures["score_oracle"]),
+        chosen=(figures["share_retrieved"], figures["score_gate"]),
+    )
 
 
 def _specs(recorded: tuple[ExpertSpec, ...], config: Config) -> list[ExpertSpec]:

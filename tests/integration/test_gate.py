@@ -107,3 +107,12 @@ def test_a_damaged_index_ends_the_start_with_its_name(folder, tmp_path):
     assert done.returncode != 0
     assert "notes.index/passages.jsonl: not the bytes the manifest promises" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_report_of_an_evaluation_draws_the_gate_s_curve(folder, tmp_path):
+    done = coe(
+        *("evaluate", "--config", folder / "coe.yaml", "--outcomes", folder / "outcomes.parquet"),
+        *("--split", "dev", "--report", tmp_path / "report.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report-retrieval.png").stat().st_size > 1000

@@ -10,7 +10,7 @@ from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.outcomes import Outcomes
 from coe.routers.passages import LEAST_PRICE
-from coe.routers.retrieval_training import FEWEST, Lessons, measured
+from coe.routers.retrieval_training import FEWEST, Lessons, curve, measured
 from coe.routers.retrieve import Index, Passage
 from coe.routers.train import train
 
@@ -96,3 +96,30 @@ def test_dev_rows_without_retrieved_scores_measure_nothing(embedder):
     rows = table(known=0.0)
     X, entropy = embedder.embed(rows.prompts), np.zeros(len(rows.prompts))
     assert measured(gate, Lessons.of(rows, X, entropy, rows.scores, None)) == {"n_pairs": 0}
+
+
+def test_the_curve_goes_from_never_to_always_over_the_gate_s_best(embedder):
+    outcomes = table()
+    artefact = train(outcomes, embedder, index=INDEX)
+    rows = outcomes.rows(outcomes.splits == "dev")
+    X = embedder.embed(rows.prompts)
+    found = artefact.category.assess(X)
+    quality = artefact.expectation.of(X, found).quality
+    lessons = Lessons.of(rows, X, found.entropy, quality, INDEX)
+    share, score = curve(artefact.gate, lessons)
+    figures = measured(artefact.gate, lessons)
+    assert (share[0], share[-1]) == (0.0, 1.0)
+    assert score[0] == pytest.approx(figures["score_never"])
+    assert score[-1] == pytest.approx(figures["score_always"])
+    assert score.max() == pytest.approx(figures["score_oracle"])
+
+
+def test_without_pairs_there_is_no_curve(embedder):
+    outcomes = table()
+    artefact = train(outcomes, embedder, index=INDEX)
+    bare = replace(outcomes, retrieved_scores=np.full(outcomes.scores.shape, NAN))
+    X = embedder.embed(bare.prompts)
+    found = artefact.category.assess(X)
+    quality = artefact.expectation.of(X, found).quality
+    share, score = curve(artefact.gate, Lessons.of(bare, X, found.entropy, quality, None))
+    assert share.size == score.size == 0
