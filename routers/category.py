@@ -41,14 +41,22 @@ class CategoryRouter(BaseEstimator):  # type: ignore[misc]
     n_features_in_ : dim.
     """
 
-    n_neighbors: int
-    entropy_threshold: float
-    distance_threshold: float
-    distance_features: int | None
     classes_: NDArray[Any]
     coef_: Floats
     intercept_: Floats
     points_: NDArray[np.float32]
+
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        entropy_threshold: float = np.inf,
+        distance_threshold: float = np.inf,
+        distance_features: int | None = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.entropy_threshold = entropy_threshold
+        self.distance_threshold = distance_threshold
+        self.distance_features = distance_features
 
     @abstractmethod
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -91,10 +99,14 @@ class CategoryRouter(BaseEstimator):  # type: ignore[misc]
         points: Floats = validate_data(self, X, reset=False, dtype=(np.float64, np.float32))
         return points
 
-    def _examples(self, X: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[Any]]:
-        """Checked training embeddings and names; sets ``classes_`` and ``points_``."""
+    def _checked(self, X: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[Any]]:
         points, names = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(names)
+        return points, names
+
+    def _examples(self, X: ArrayLike, y: ArrayLike) -> tuple[Floats, NDArray[Any]]:
+        """Checked training embeddings and names; sets ``classes_`` and ``points_``."""
+        points, names = self._checked(X, y)
         self.classes_ = np.unique(names)
         self.points_ = unit_rows(points[:, : self.distance_features])
         return points, names
@@ -118,10 +130,7 @@ class LogisticRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
         distance_features: int | None = None,
     ) -> None:
         self.C = C
-        self.n_neighbors = n_neighbors
-        self.entropy_threshold = entropy_threshold
-        self.distance_threshold = distance_threshold
-        self.distance_features = distance_features
+        super().__init__(n_neighbors, entropy_threshold, distance_threshold, distance_features)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on embeddings ``X`` (n, dim) with category names ``y`` (n,).
@@ -168,10 +177,7 @@ class CentroidRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
         distance_features: int | None = None,
     ) -> None:
         self.sharpness = sharpness
-        self.n_neighbors = n_neighbors
-        self.entropy_threshold = entropy_threshold
-        self.distance_threshold = distance_threshold
-        self.distance_features = distance_features
+        super().__init__(n_neighbors, entropy_threshold, distance_threshold, distance_features)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on embeddings ``X`` (n, dim) with category names ``y`` (n,).
@@ -209,10 +215,7 @@ class NeighborRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
         distance_threshold: float = np.inf,
         distance_features: int | None = None,
     ) -> None:
-        self.n_neighbors = n_neighbors
-        self.entropy_threshold = entropy_threshold
-        self.distance_threshold = distance_threshold
-        self.distance_features = distance_features
+        super().__init__(n_neighbors, entropy_threshold, distance_threshold, distance_features)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Remember embeddings ``X`` (n, dim) with category names ``y`` (n,).

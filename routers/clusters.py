@@ -51,10 +51,7 @@ class ClusterRouter(CategoryRouter):
         self.n_clusters = n_clusters
         self.sharpness = sharpness
         self.random_state = random_state
-        self.n_neighbors = n_neighbors
-        self.entropy_threshold = entropy_threshold
-        self.distance_threshold = distance_threshold
-        self.distance_features = distance_features
+        super().__init__(n_neighbors, entropy_threshold, distance_threshold, distance_features)
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Cluster embeddings ``X`` (n, dim); ``y`` is ignored.

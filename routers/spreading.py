@@ -7,10 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, clone
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 
-from coe.kernels.gating import entropy
 from coe.routers.category import CategoryRouter, LogisticRouter, NeighborRouter
 
 Names = NDArray[Any]
@@ -57,10 +54,7 @@ class SpreadingRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
         self.spread_entropy = spread_entropy
         self.spread_distance = spread_distance
         self.n_rounds = n_rounds
-        self.n_neighbors = n_neighbors
-        self.entropy_threshold = entropy_threshold
-        self.distance_threshold = distance_threshold
-        self.distance_features = distance_features
+        super().__init__(n_neighbors, entropy_threshold, distance_threshold, distance_features)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on embeddings ``X`` (n, dim) with names ``y`` (n,), `UNLABELLED` where unknown.
@@ -70,8 +64,7 @@ class SpreadingRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
         ValueError
             X or y is empty, not finite, of inconsistent length, or no prompt is labelled.
         """
-        points, names = validate_data(self, X, y, dtype=(np.float64, np.float32))
-        check_classification_targets(names)
+        points, names = self._checked(X, y)
         self.labels_ = self._spread(points, names)
         known = self.labels_ != UNLABELLED
         router = clone(self.base or LogisticRouter())
@@ -94,7 +87,7 @@ class SpreadingRouter(ClassifierMixin, CategoryRouter):  # type: ignore[misc]
             known = labels != UNLABELLED
             voters = NeighborRouter(self.n_voters, distance_features=self.distance_features)
             vote = voters.fit(X[known], labels[known]).assess(X[missing])
-            sure = entropy(vote.probabilities) <= self.spread_entropy
+            sure = vote.entropy <= self.spread_entropy
             sure &= vote.distance <= self.spread_distance
             if not sure.any():
                 break
