@@ -29,10 +29,10 @@ def nearest(
     """
     k = min(k, points.shape[0])
     indices = np.empty((len(queries), k), dtype=np.int64)
-    distances = np.empty((len(queries), k))
+    similarities = np.empty((len(queries), k))
     for start in range(0, len(queries), _BLOCK):
         rows = slice(start, start + _BLOCK)
         similarity = queries[rows] @ points.T
         indices[rows] = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        distances[rows] = 1.0 - np.take_along_axis(similarity, indices[rows], axis=1)
-    return indices, np.clip(distances, 0.0, 2.0)
+        similarities[rows] = np.take_along_axis(similarity, indices[rows], axis=1)
+    return indices, np.clip(1.0 - similarities, 0.0, 2.0)
