@@ -94,11 +94,10 @@ def write(
         check(staging)
         _exchange(staging, folder)
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
         raise ArtefactError(f"{folder}: cannot be written: {error}") from error
-    except BaseException:
+    finally:
+        # after the exchange there is nothing under this name
         shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
 def read(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from coe.errors import OutcomesError
 
 _REQUIRED = ("prompt_id", "prompt", "split")
+_MATRICES = ("scores", "retrieved_scores", "tokens", "latency_ms", "energy_j", "cost_usd")
 _MEASURES = ("score", "retrieved_score", "tokens", "latency_ms", "energy_j", "cost_usd")
 
 
@@ -127,36 +128,19 @@ class Outcomes:
     def columns(self, expert_ids: Sequence[str]) -> Outcomes:
         """The same prompts with these experts, each of which the table knows, in this order."""
         order = [self.expert_ids.index(name) for name in expert_ids]
-        measures = {
-            name: getattr(self, name)[:, order]
-            for name in (
-                "scores",
-                "tokens",
-                "latency_ms",
-                "energy_j",
-                "cost_usd",
-                "retrieved_scores",
-            )
-        }
+        measures: dict[str, Any] = {name: getattr(self, name)[:, order] for name in _MATRICES}
         return replace(self, expert_ids=tuple(expert_ids), **measures)
 
     def rows(self, mask: NDArray[np.bool_]) -> Outcomes:
         """The prompts where ``mask`` (n_prompts,) is true."""
         keep = np.flatnonzero(mask)
-        return Outcomes(
+        names = ("categories", "tasks", "splits", *_MATRICES)
+        arrays: dict[str, Any] = {name: getattr(self, name)[keep] for name in names}
+        return replace(
+            self,
             prompt_ids=tuple(self.prompt_ids[i] for i in keep),
             prompts=tuple(self.prompts[i] for i in keep),
-            categories=self.categories[keep],
-            tasks=self.tasks[keep],
-            splits=self.splits[keep],
-            expert_ids=self.expert_ids,
-            scores=self.scores[keep],
-            tokens=self.tokens[keep],
-            latency_ms=self.latency_ms[keep],
-            energy_j=self.energy_j[keep],
-            cost_usd=self.cost_usd[keep],
-            retrieved_scores=self.retrieved_scores[keep],
-            sha256=self.sha256,
+            **arrays,
         )
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from coe.config import Config, load_policies
-from coe.core import ExpertSpec
 from coe.evaluation import ArmResult, Evaluation, evaluate
 from coe.router import Router
-from coe.routers.artefact import Artefact
 from coe.routers.outcomes import Outcomes
 from coe.routers.retrieval_training import Lessons, curve, measured, paired
 from coe.routers.train import embed_all
@@ -47,8 +45,10 @@ def run(
     config = configuration(config_path, quiet=True)
     folder = artefact_path or config.artefact
     outcomes = Outcomes.read(outcomes_path)
-    specs = _specs(Artefact.load(folder).experts, config)
-    router = Router.load(folder, specs, configured(config.embedder))
+    router = Router.load(folder, embedder=configured(config.embedder))
+    # as configured today; those that are not, as they were when trained
+    specs = {name: config.specs.get(name, spec) for name, spec in router.specs.items()}
+    router = replace(router, specs=specs)
     with notes.status("evaluating") as status:
         found = evaluate(
             router,
@@ -112,11 +112,6 @@ def _gate_curve(router: Router, outcomes: Outcomes, split: str, config: Config) 
         oracle=(helps, figures["score_oracle"]),
         chosen=(figures["share_retrieved"], figures["score_gate"]),
     )
-
-
-def _specs(recorded: tuple[ExpertSpec, ...], config: Config) -> list[ExpertSpec]:
-    """The experts as configured today; those that are not, as they were when trained."""
-    return [config.specs.get(spec.id, spec) for spec in recorded]
 
 
 def _row(arm: ArmResult) -> dict[str, Any]:
