@@ -19,9 +19,13 @@ from coe.routers.arms import Arm
 from coe.routers.artefact import Artefact
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.calibration import Reliability, reliability
+from coe.routers.expectation import Expectation
 from coe.routers.frontier import Point, frontier
+from coe.routers.head import Assessment, CategoryHead
 from coe.routers.map import ExpertMap, value_and_shares
 from coe.routers.outcomes import Outcomes
+from coe.routers.quality import QualityTable
+from coe.routers.thresholds import routed_scores
 from coe.routers.train import embed_all
 from coe.routers.usage import Usage
 
@@ -156,32 +160,29 @@ def evaluate(
     found = artefact.category.assess(X)
     expected = artefact.expectation.of(X, found)
     reckoned = Usage.expected(rows.prompts, specs, expected.mean_tokens)
-    told = np.where(np.isnan(rows.tokens), expected.mean_tokens, rows.tokens)
-    usage = Usage.expected(rows.prompts, specs, told).recorded(rows)
+    usage = Usage.of(rows, specs, expected.mean_tokens)
     overall = np.nanmean(train.scores, axis=0)
     single = int(overall.argmax())
     params = np.array([spec.params_b for spec in specs])
     budget_b = float(np.median(params)) if stored_params_b is None else stored_params_b
     progress("routing")
+    names = make.categories(artefact.category, found)
+    problem = _map_problem(artefact, params, X_train)
     policies = dict(policies or {})
     ours = _decided("coe", router, rows, policies.pop("default", Policy("default")))
     arms = [
         *make.singles(rows),
         make.at_random(rows),
-        *_under_budget(artefact, rows, params, overall, budget_b, X, X_train),
+        *_under_budget(artefact.expectation.table, problem, params, overall, budget_b, names),
         make.knn(train, X_train, X),
         make.direct_classifier(train, X_train, X),
-        *make.two_step(artefact, X),
+        *make.two_step(artefact.expectation, found),
         make.oracle_category(artefact.expectation, rows),
         make.oracle_prompt(rows),
         ours,
         *(_decided(f"coe {name}", router, rows, policy) for name, policy in policies.items()),
     ]
     results = _results(arms, rows, usage, params, single, np.random.default_rng(seed), n_resamples)
-    curves = {
-        axis: frontier(expected.quality, getattr(reckoned, axis), rows.scores, getattr(usage, axis))
-        for axis in ("cost_usd", "energy_j")
-    }
     return Evaluation(
         dataset=dataset,
         n_prompts=len(rows.prompts),
@@ -189,11 +190,11 @@ def evaluate(
         expert_ids=rows.expert_ids,
         best_single=rows.expert_ids[single],
         arms=tuple(results),
-        curves=curves,
+        curves=_curves(expected.quality, reckoned, rows.scores, usage),
         calibration=reliability(expected.quality, rows.scores),
-        categories=_categories(router, rows, X, ours),
-        coverage=_coverage(router, rows, X),
-        ladder=_ladder(artefact, params, X_train),
+        categories=_categories(artefact.category, rows, names, ours),
+        coverage=_coverage(artefact.expectation, found, X, rows.scores),
+        ladder=_ladder(artefact.expectation.expert_ids, problem),
         seed=seed,
         n_resamples=n_resamples,
     )
@@ -233,13 +234,12 @@ def _decided(name: str, router: Router, rows: Outcomes, policy: Policy) -> Arm:
 
 
 def _under_budget(
-    artefact: Artefact,
-    rows: Outcomes,
+    table: QualityTable,
+    problem: MapProblem | None,
     params: Floats,
     overall: Floats,
     budget_b: float,
-    X: Singles,
-    X_train: Singles,
+    names: NDArray[np.str_],
 ) -> list[Arm]:
     """The best expert of at most ``budget_b`` parameters, and CoE's map within as many in all.
 
@@ -254,40 +254,49 @@ def _under_budget(
             f"no expert has at most {budget_b:g} billion parameters, the smallest {params.min():g}"
         )
     best = int(np.where(fits, overall, -1.0).argmax())
-    single = Arm.of(
-        f"best single under {budget_b:g}B", np.full(len(rows.prompts), best), len(params)
-    )
+    arms = [Arm.of(f"best single under {budget_b:g}B", np.full(len(names), best), len(params))]
+    if problem is not None:
+        found = solve_map(replace(problem, stored_params_b=budget_b))
+        if found.assignment:
+            served = ExpertMap.of(table, problem.shares, found.assignment)
+            expert = dict(zip(served.categories, served.experts, strict=True))
+            picks = np.array([expert[name] for name in names.tolist()])
+            arms.append(Arm.of(f"two-step under {budget_b:g}B", picks, len(params)))
+    return arms
+
+
+def _map_problem(artefact: Artefact, params: Floats, X_train: Singles) -> MapProblem | None:
+    """CoE's map over the traffic of the training prompts, without ceilings.
+
+    ``None`` where some expert's size is not known.
+    """
     if not params.all():
-        return [single]
-    problem = _map_problem(artefact, params, X_train)
-    found = solve_map(replace(problem, stored_params_b=budget_b))
-    if not found.assignment:
-        return [single]
-    served = ExpertMap.of(artefact.expectation.table, problem.shares, found.assignment)
-    column = {name: k for k, name in enumerate(served.expert_ids)}
-    names = make.categories(artefact, X).tolist()
-    picks = np.array([column[served.expert_for(name)] for name in names])
-    return [single, Arm.of(f"two-step under {budget_b:g}B", picks, len(params))]
-
-
-def _map_problem(artefact: Artefact, params: Floats, X_train: Singles) -> MapProblem:
-    """CoE's map over the traffic of the training prompts, without ceilings."""
-    seen = Counter(make.categories(artefact, X_train).tolist())
+        return None
+    head = artefact.category
+    seen = Counter(make.categories(head, head.assess(X_train)).tolist())
     value, shares = value_and_shares(artefact.expectation.table, seen)
     return MapProblem(value, shares, params)
 
 
-def _ladder(artefact: Artefact, params: Floats, X_train: Singles) -> tuple[Rung, ...]:
+def _ladder(names: Sequence[str], problem: MapProblem | None) -> tuple[Rung, ...]:
     """The best map for the budget of each expert's size and of all together, improving ones."""
-    if not params.all():
+    if problem is None:
         return ()
-    budgets = sorted({*params.tolist(), float(params.sum())})
-    rungs = budget_ladder(_map_problem(artefact, params, X_train), budgets)
-    names = artefact.expectation.expert_ids
+    sizes = problem.params_b.tolist()
+    rungs = budget_ladder(problem, sorted({*sizes, sum(sizes)}))
     return tuple(
         Rung(r.stored_params_b, r.active_params_b, r.value, tuple(names[e] for e in r.chosen))
         for r in rungs
     )
+
+
+def _curves(
+    quality: Floats, reckoned: Usage, scores: Floats, usage: Usage
+) -> dict[str, list[Point]]:
+    return {
+        axis: frontier(quality, getattr(reckoned, axis), scores, getattr(usage, axis))
+        for axis in ("cost_usd", "energy_j")
+    }
 
 
 def _results(
@@ -348,12 +357,12 @@ def _undominated(arms: Sequence[ArmResult], axis: str) -> list[str]:
     return names
 
 
-def _categories(router: Router, rows: Outcomes, X: Singles, ours: Arm) -> Categories:
+def _categories(
+    head: CategoryHead, rows: Outcomes, predicted: NDArray[np.str_], ours: Arm
+) -> Categories:
     labels = np.where(rows.categories == "", "(none)", rows.categories)
     names = sorted(set(labels.tolist()))
     masks = [labels == name for name in names]
-    head = router.artefact.category
-    predicted = make.categories(router.artefact, X)
     columns = [*head.classes_.tolist(), GENERAL]
     return Categories(
         names=tuple(names),
@@ -365,21 +374,13 @@ def _categories(router: Router, rows: Outcomes, X: Singles, ours: Arm) -> Catego
     )
 
 
-def _coverage(router: Router, rows: Outcomes, X: Singles) -> Coverage:
+def _coverage(expectation: Expectation, found: Assessment, X: Singles, scores: Floats) -> Coverage:
     """Score when the least certain prompts get overall averages, for each share of them."""
-    artefact = router.artefact
-    found = artefact.category.assess(X)
-    certain = np.ones(len(X), dtype=bool)
-    known = artefact.expectation.of(X, replace(found, uncertain=~certain)).quality
-    unknown = artefact.expectation.of(X, replace(found, uncertain=certain)).quality
-    here = np.arange(len(X))
-    best_known = rows.scores[here, known.argmax(axis=1)]
-    best_unknown = rows.scores[here, unknown.argmax(axis=1)]
+    known, unknown = routed_scores(expectation, found, X, scores)
     order = np.argsort(found.entropy, kind="stable")
-    gained = np.concatenate([[0.0], np.cumsum((best_known - best_unknown)[order])])
-    score = (best_unknown.sum() + gained) / len(X)
+    gained = np.concatenate([[0.0], np.cumsum((known - unknown)[order])])
     return Coverage(
         covered=np.arange(len(X) + 1) / len(X),
-        score=score,
+        score=(unknown.sum() + gained) / len(X),
         chosen_covered=float(1.0 - found.uncertain.mean()),
     )

@@ -10,10 +10,9 @@ from sklearn.linear_model import LogisticRegression
 
 from coe.core import GENERAL
 from coe.kernels.knn import nearest
-from coe.routers.artefact import Artefact
 from coe.routers.expectation import Expectation
 from coe.routers.folds import content_folds
-from coe.routers.head import unit_rows
+from coe.routers.head import Assessment, CategoryHead, unit_rows
 from coe.routers.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
@@ -91,10 +90,9 @@ def direct_classifier(train: Outcomes, X_train: Singles, X: Singles) -> Arm:
     return Arm.of("direct classifier", classifier.predict(X), n_experts)
 
 
-def two_step(artefact: Artefact, X: Singles) -> list[Arm]:
+def two_step(expectation: Expectation, found: Assessment) -> list[Arm]:
     """CoE's two steps, category then its best expert; and the same with the "general" fallback."""
-    found = artefact.category.assess(X)
-    table = artefact.expectation.table.quality
+    table = expectation.table.quality
     category = found.probabilities.argmax(axis=1)
     plain = table[category].argmax(axis=1)
     robust = np.where(found.uncertain, table[-1].argmax(), plain)
@@ -105,11 +103,9 @@ def two_step(artefact: Artefact, X: Singles) -> list[Arm]:
     ]
 
 
-def categories(artefact: Artefact, X: Singles) -> NDArray[np.str_]:
+def categories(head: CategoryHead, found: Assessment) -> NDArray[np.str_]:
     """(n,) the category of each prompt; "general" where the router is uncertain."""
-    found = artefact.category.assess(X)
-    names = artefact.category.classes_[found.probabilities.argmax(axis=1)]
-    return np.where(found.uncertain, GENERAL, names)
+    return np.where(found.uncertain, GENERAL, head.likeliest(found.probabilities))
 
 
 def oracle_category(expectation: Expectation, rows: Outcomes) -> Arm:

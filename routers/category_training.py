@@ -38,11 +38,13 @@ class Scheme:
         "least-squares", the gate over clusters.
     labels : (n_prompts,) category of each training prompt; `UNLABELLED` where it has none.
     parents : the wider category of each category, where there is one.
+    clusters : the router that formed the labels, where clusters are the categories.
     """
 
     name: str
     labels: Names
     parents: Mapping[str, str]
+    clusters: ClusterRouter | None = None
 
 
 def schemes(rows: Outcomes, X: Singles, features: int | None) -> list[Scheme]:
@@ -57,25 +59,21 @@ def schemes(rows: Outcomes, X: Singles, features: int | None) -> list[Scheme]:
     )
     if np.any(category != UNLABELLED):
         found.append(Scheme("category", category, {}))
-    n_tasks, n_categories = (
-        len(set(names[names != UNLABELLED].tolist())) for names in (tasks, category)
-    )
-    if n_categories < n_tasks <= len(tasks) / _PER_TASK:
+    if _known(category).size < _known(tasks).size <= len(tasks) / _PER_TASK:
         found.append(Scheme("source_task", tasks, _parents(tasks, category)))
-    n_clusters = _most_clusters(len(X))
+    n_clusters = min(_MOST_CLUSTERS, len(X) // _PER_CLUSTER)
     if n_clusters >= 2:
-        clusters = ClusterRouter(n_clusters, distance_features=features).fit(X)
-        labels = clusters.head().classes_[clusters.labels_]
-        found += [Scheme(gate, labels, {}) for gate in _GATES]
+        for name, gate in _GATES.items():
+            clusters = gate(n_clusters, distance_features=features).fit(X)
+            labels = clusters.head().classes_[clusters.labels_]
+            found.append(Scheme(name, labels, {}, clusters))
     return found
 
 
 def estimators(scheme: Scheme, features: int | None) -> dict[str, CategoryRouter]:
     """The estimators that may learn the labels of ``scheme``, by name."""
-    if scheme.name in _GATES:
-        # as many as the labels were made with, so that the same clusters are found again
-        n_clusters = _most_clusters(len(scheme.labels))
-        return {scheme.name: _GATES[scheme.name](n_clusters, distance_features=features)}
+    if scheme.clusters is not None:
+        return {scheme.name: scheme.clusters}
     made: dict[str, CategoryRouter] = {
         **{f"logistic C={c:g}": LogisticRouter(c) for c in (1.0, 10.0, 100.0)},
         **{f"centroid {s:g}": CentroidRouter(s) for s in (10.0, 30.0)},
@@ -101,7 +99,7 @@ def choose(
     if len(X) > _MOST_COMPARED:
         sample = np.random.default_rng(0).choice(len(X), _MOST_COMPARED, replace=False)
     X, fold, labels = X[sample], fold[sample] % 3, scheme.labels[sample]
-    classes = np.unique(labels[labels != UNLABELLED])
+    classes = _known(labels)
     right = (labels[:, None] == classes).astype(float)
     judged = labels != UNLABELLED
     scores = {}
@@ -112,9 +110,11 @@ def choose(
 
 
 def fitted(router: CategoryRouter, labels: Names, X: Singles) -> CategoryRouter:
-    """A copy fitted to the labelled prompts; those that need no labels, and spreading, see all."""
+    """A copy fitted to the labelled prompts; spreading sees all. Clusters are formed already."""
+    if isinstance(router, ClusterRouter):
+        return router
     made: CategoryRouter = clone(router)
-    if isinstance(router, ClusterRouter | SpreadingRouter):
+    if isinstance(router, SpreadingRouter):
         return made.fit(X, labels)
     known = labels != UNLABELLED
     return made.fit(X[known], labels[known])
@@ -151,14 +151,10 @@ def serving_head(router: CategoryRouter) -> CategoryHead:
     return replace(head, points_=head.points_[kept], codes_=codes)
 
 
-def _most_clusters(n_prompts: int) -> int:
-    return min(_MOST_CLUSTERS, n_prompts // _PER_CLUSTER)
-
-
 def _parents(tasks: Names, categories: Names) -> dict[str, str]:
     """The commonest category of each task; a task whose prompts have none is left out."""
     found: dict[str, str] = {}
-    for task in sorted(set(tasks.tolist()) - {UNLABELLED}):
+    for task in _known(tasks).tolist():
         mine = categories[(tasks == task) & (categories != UNLABELLED)]
         if mine.size:
             names, counts = np.unique(mine, return_counts=True)
@@ -168,4 +164,10 @@ def _parents(tasks: Names, categories: Names) -> dict[str, str]:
 
 def class_names(scheme: Scheme) -> Sequence[str]:
     """The sorted categories of a scheme."""
-    return sorted(set(scheme.labels.tolist()) - {UNLABELLED})
+    names: list[str] = _known(scheme.labels).tolist()
+    return names
+
+
+def _known(labels: Names) -> Names:
+    """The distinct labels, sorted, without `UNLABELLED`."""
+    return np.unique(labels[labels != UNLABELLED])

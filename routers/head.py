@@ -81,7 +81,11 @@ class CategoryHead:
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """(n,) the likeliest category of each row, certain or not."""
-        names: NDArray[Any] = self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        return self.likeliest(self.predict_proba(X))
+
+    def likeliest(self, probabilities: Floats) -> NDArray[Any]:
+        """(n,) the category of the largest probability of each row; of equals the first."""
+        names: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return names
 
     def assess(self, X: ArrayLike) -> Assessment:

@@ -44,13 +44,15 @@ class Trial:
     """One way to expect quality, tried on held-out prompts.
 
     ``quality`` (n_prompts, n_experts) is what each prompt was expected to score by a fit that
-    had not seen it. ``penalty`` is ``None`` for the table alone. ``contrast_error`` is what
-    trials are compared by, see `contrast_error`; ``gain`` decides whether to route at all.
+    had not seen it, ``table`` the same by the table alone. ``penalty`` is ``None`` where nothing
+    refines the table. ``contrast_error`` is what trials are compared by, see `contrast_error`;
+    ``gain`` decides whether to route at all.
     """
 
     scheme: Scheme
     shrinkage: float
     penalty: float | None
+    table: Floats
     quality: Floats
     contrast_error: float
     gain: Gain
@@ -61,15 +63,14 @@ class Trial:
         scheme: Scheme,
         shrinkage: float,
         penalty: float | None,
+        table: Floats,
         quality: Floats,
         scores: Floats,
         single: int,
     ) -> Self:
         """A trial, judged."""
-        error = contrast_error(quality, scores)
-        return cls(
-            scheme, shrinkage, penalty, quality, error, routing_gain(quality, scores, single)
-        )
+        error, gain = contrast_error(quality, scores), routing_gain(quality, scores, single)
+        return cls(scheme, shrinkage, penalty, table, quality, error, gain)
 
 
 def contrast_error(quality: Floats, scores: Floats) -> float:
@@ -117,11 +118,11 @@ def trials(
     found = []
     for shrinkage in _SHRINKAGES:
         table = _held_out_table(scheme, probabilities, scores, ridge.fold, shrinkage)
-        found.append(Trial.of(scheme, shrinkage, None, table, scores, single))
+        found.append(Trial.of(scheme, shrinkage, None, table, table, scores, single))
         for penalty in _PENALTIES:
             shift = ridge.held_out(scores - table, penalty)
             quality = np.clip(table + shift, 0.0, 1.0)
-            found.append(Trial.of(scheme, shrinkage, penalty, quality, scores, single))
+            found.append(Trial.of(scheme, shrinkage, penalty, table, quality, scores, single))
     return found
 
 
@@ -144,8 +145,7 @@ def fit_expectation(
     )
     residual = None
     if trial.penalty is not None:
-        base = _held_out_table(scheme, probabilities, scores, ridge.fold, trial.shrinkage)
-        residual = _residual(scores - base, scores - trial.quality, ridge, trial.penalty)
+        residual = _residual(scores - trial.table, scores - trial.quality, ridge, trial.penalty)
     lengths = _lengths(table, probabilities, rows.tokens, ridge)
     return Expectation(table, residual, lengths, single if trial.gain.cautious < 0 else None)
 

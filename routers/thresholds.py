@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coe.kernels.knn import nearest
 from coe.routers.expectation import Expectation
-from coe.routers.head import CategoryHead
+from coe.routers.head import Assessment, CategoryHead
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -40,31 +40,35 @@ def with_thresholds(
     if not len(X_held):
         doubt = head.assess(X).entropy
         return _cut(head, float(np.quantile(doubt, 0.99)), float(np.quantile(own, 0.99)))
-    doubt = head.assess(X_held).entropy
-    entropies = [float(np.quantile(doubt, share)) for share in _ENTROPY_COVERAGE]
+    found = head.assess(X_held)
+    known, unknown = routed_scores(expectation, found, X_held, scores)
+
+    def score(entropy: float, distance: float) -> float:
+        uncertain = (found.entropy > entropy) | (found.distance > distance)
+        return mean_known(np.where(uncertain, unknown, known))
+
+    entropies = [float(np.quantile(found.entropy, share)) for share in _ENTROPY_COVERAGE]
+    entropy = max(entropies, key=lambda at: score(at, np.inf))
     distances = [float(np.quantile(own, share)) for share in _DISTANCE_COVERAGE]
-    candidates = [_cut(head, at, np.inf) for at in entropies]
-    cut = _best(candidates, expectation, X_held, scores)
-    candidates = [_cut(cut, cut.entropy_threshold, at) for at in distances]
-    return _best(candidates, expectation, X_held, scores)
+    return _cut(head, entropy, max(distances, key=lambda at: score(entropy, at)))
 
 
-def routed_score(
-    head: CategoryHead, expectation: Expectation, X: Singles, scores: Floats
-) -> tuple[float, float]:
-    """Mean known score of the expert expected to be best, and the share of certain prompts."""
-    found = head.assess(X)
-    picks = expectation.of(X, found).quality.argmax(axis=1)
-    routed = scores[np.arange(len(scores)), picks]
-    known = routed[~np.isnan(routed)]
-    score = float(known.mean()) if known.size else 0.0
-    return score, float(1.0 - found.uncertain.mean())
+def routed_scores(
+    expectation: Expectation, found: Assessment, X: Singles, scores: Floats
+) -> tuple[Floats, Floats]:
+    """(n,) score of the expert expected to be best: were each prompt recognised, were none."""
+    here, none = np.arange(len(scores)), np.zeros(len(scores), dtype=bool)
+    known, unknown = (
+        scores[here, expectation.of(X, replace(found, uncertain=mask)).quality.argmax(axis=1)]
+        for mask in (none, ~none)
+    )
+    return known, unknown
 
 
-def _best(
-    heads: list[CategoryHead], expectation: Expectation, X: Singles, scores: Floats
-) -> CategoryHead:
-    return max(heads, key=lambda head: routed_score(head, expectation, X, scores)[0])
+def mean_known(scores: Floats) -> float:
+    """Mean of the scores that are not NaN; 0 without any."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else 0.0
 
 
 def _cut(head: CategoryHead, entropy: float, distance: float) -> CategoryHead:

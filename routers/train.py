@@ -21,6 +21,7 @@ from coe.routers.category import CategoryRouter
 from coe.routers.category_training import (
     Scheme,
     choose,
+    class_names,
     estimators,
     fitted,
     held_out,
@@ -39,7 +40,6 @@ from coe.routers.retrieval_training import Lessons, measured
 from coe.routers.retrieval_training import learned as learned_gate
 from coe.routers.retrieve import Index
 from coe.routers.ridge import FoldedRidge
-from coe.routers.spreading import UNLABELLED
 from coe.routers.thresholds import with_thresholds
 from coe.routers.usage import Usage
 
@@ -97,7 +97,7 @@ def train(
     X = embed_all(embedder, rows.prompts)
     dev = outcomes.rows(outcomes.splits == "dev")
     X_dev = embed_all(embedder, dev.prompts)
-    fold = content_folds(rows.prompts, 5 if len(X) <= _MANY_PROMPTS else 3)
+    fold = content_folds(rows.prompts, _n_folds(rows))
     single = int(np.nanmean(rows.scores, axis=0).argmax())
     ways = schemes(rows, X, features)
     if not ways:
@@ -114,7 +114,10 @@ def train(
     progress("fitting to all prompts")
     router = fitted(chosen.router, chosen.trial.scheme.labels, X)
     expectation = fit_expectation(chosen.trial, chosen.probabilities, rows, ridge, single)
-    operating = _operating_points(chosen.trial, expectation, router.head(), rows, X, specs or {})
+    experts = tuple(
+        (specs or {}).get(name) or ExpertSpec(name, _UNKNOWN_DEVICE) for name in rows.expert_ids
+    )
+    operating = _operating_points(chosen.trial, expectation, router.head(), rows, X, experts)
     progress("tuning thresholds")
     head = with_thresholds(serving_head(router), expectation, X, X_dev, dev.scores)
     p, quality = chosen.probabilities, chosen.trial.quality
@@ -124,10 +127,7 @@ def train(
         embedder=embedder.name,
         category=head,
         expectation=expectation,
-        experts=tuple(
-            (specs or {}).get(name) or ExpertSpec(name, _UNKNOWN_DEVICE)
-            for name in outcomes.expert_ids
-        ),
+        experts=experts,
         canaries=_canaries(head, rows.prompts, chosen.trial.scheme.labels, X, n_canaries),
         training={
             "outcomes_sha256": outcomes.sha256,
@@ -186,7 +186,7 @@ def measure(
     quality = expectation.of(X, found).quality
     routed = rows.scores[np.arange(len(rows.prompt_ids)), quality.argmax(axis=1)]
     labelled = np.isin(rows.categories, head.classes_) | np.isin(rows.tasks, head.classes_)
-    names = head.predict(X)
+    names = head.likeliest(found.probabilities)
     right = (names == rows.categories) | (names == rows.tasks)
     singles = dict(zip(rows.expert_ids, rows.scores.mean(axis=0).round(4).tolist(), strict=True))
     return {
@@ -208,6 +208,10 @@ def _check(rows: Outcomes) -> None:
         raise OutcomesError(f"expert {expert_id!r} has no score on any prompt of split 'train'")
 
 
+def _n_folds(rows: Outcomes) -> int:
+    return 5 if len(rows.prompts) <= _MANY_PROMPTS else 3
+
+
 def _learn(
     scheme: Scheme,
     X: Singles,
@@ -218,7 +222,7 @@ def _learn(
 ) -> _Learned:
     candidates = estimators(scheme, features)
     name, briers = choose(candidates, scheme, X, ridge.fold)
-    classes = np.unique(scheme.labels[scheme.labels != UNLABELLED])
+    classes = np.array(class_names(scheme))
     p = held_out(candidates[name], scheme.labels, X, ridge.fold, classes)
     trial = best(trials(scheme, p, scores, ridge, single))
     return _Learned(trial, candidates[name], name, briers, p)
@@ -230,17 +234,15 @@ def _operating_points(
     head: CategoryHead,
     rows: Outcomes,
     X: Singles,
-    specs: Mapping[str, ExpertSpec],
+    experts: tuple[ExpertSpec, ...],
 ) -> dict[str, Any]:
     """Per resource the held-out curve from dear to cheap, where usage is known.
 
     Its prices are in points of quality per dollar or joule, as in budgets.yaml.
     """
-    experts = [specs.get(name) or ExpertSpec(name, _UNKNOWN_DEVICE) for name in rows.expert_ids]
     tokens = expectation.of(X, head.assess(X)).mean_tokens
     expected = Usage.expected(rows.prompts, experts, tokens)
-    told = np.where(np.isnan(rows.tokens), tokens, rows.tokens)
-    usage = Usage.expected(rows.prompts, experts, told).recorded(rows)
+    usage = Usage.of(rows, experts, tokens)
     curves = {}
     for axis in ("cost_usd", "energy_j"):
         reckoned = getattr(expected, axis)
@@ -256,7 +258,7 @@ def _report(
     """What cross-validation on the training rows said."""
     trial = chosen.trial
     return {
-        "n_folds": 5 if len(rows.prompts) <= _MANY_PROMPTS else 3,
+        "n_folds": _n_folds(rows),
         "routed_by": trial.scheme.name,
         "estimator": chosen.estimator,
         "brier": {name: round(score, 4) for name, score in chosen.briers.items()},
@@ -295,7 +297,7 @@ def _canaries(
     probabilities = head.predict_proba(X)
     columns = np.searchsorted(head.classes_, np.where(known, labels, head.classes_[0]))
     confidence = probabilities[np.arange(len(columns)), columns]
-    right = known & (head.predict(X) == labels)
+    right = known & (head.likeliest(probabilities) == labels)
     per_category = max(1, n_canaries // head.classes_.size)
     readable = np.array([len(prompt) <= 400 for prompt in prompts])
     chosen: list[tuple[str, str]] = []

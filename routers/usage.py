@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.core import ExpertSpec, Message, Request
+from coe.core import ExpertSpec, estimated_tokens
 from coe.routers.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
@@ -31,13 +31,18 @@ class Usage:
         cls, prompts: Sequence[str], experts: Sequence[ExpertSpec], tokens: Floats
     ) -> Usage:
         """Reckoned from answers of ``tokens`` (n_prompts, n_experts)."""
-        prompt_tokens = np.array([Request((Message("user", p),)).prompt_tokens for p in prompts])
         cells = [
             [_reckoned(spec, n, float(m)) for spec, m in zip(experts, row, strict=True)]
-            for n, row in zip(prompt_tokens.tolist(), tokens, strict=True)
+            for n, row in zip(map(estimated_tokens, prompts), tokens, strict=True)
         ]
         figures = np.array(cells).reshape(len(prompts), len(experts), 3)
         return cls(figures[..., 0], figures[..., 1], figures[..., 2])
+
+    @classmethod
+    def of(cls, rows: Outcomes, experts: Sequence[ExpertSpec], tokens: Floats) -> Usage:
+        """Recorded, else reckoned from recorded lengths, else from answers of ``tokens``."""
+        told = np.where(np.isnan(rows.tokens), tokens, rows.tokens)
+        return cls.expected(rows.prompts, experts, told).recorded(rows)
 
     def recorded(self, rows: Outcomes) -> Usage:
         """The same with what ``rows`` recorded in place of what was reckoned."""

@@ -119,7 +119,8 @@ def test_of_equally_good_experts_the_label_is_the_better_one_overall(embed):
 
 
 def test_two_steps_follow_the_category_and_the_robust_one_knows_when_not_to(artefact, embed):
-    plain, robust = arms.two_step(artefact, embed(["some code", "some maths", "a poem"]))
+    found = artefact.category.assess(embed(["some code", "some maths", "a poem"]))
+    plain, robust = arms.two_step(artefact.expectation, found)
     assert (plain.name, robust.name) == ("two-step", "two-step robust")
     assert picked(plain)[:2] == picked(robust)[:2] == [0, 1]
     # a poem is of no known category: the best overall, which no category would have named
@@ -128,7 +129,9 @@ def test_two_steps_follow_the_category_and_the_robust_one_knows_when_not_to(arte
 
 
 def test_categories_are_those_of_the_router_and_general_beyond(artefact, embed):
-    found = arms.categories(artefact, embed(["some code", "some maths", "a poem", ""]))
+    head = artefact.category
+    asked = embed(["some code", "some maths", "a poem", ""])
+    found = arms.categories(head, head.assess(asked))
     assert found.tolist() == ["code", "maths", "general", "general"]
 
 

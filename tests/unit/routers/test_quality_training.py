@@ -176,7 +176,7 @@ def test_every_way_expects_scores_between_0_and_1_and_the_plainest_is_first(case
 def test_of_equal_trials_the_plainest_wins(case):
     scheme = case().scheme
     found = [
-        Trial(scheme, shrinkage, None, np.zeros((0, 2)), error, Gain(0.0, 0.0))
+        Trial(scheme, shrinkage, None, np.zeros((0, 2)), np.zeros((0, 2)), error, Gain(0.0, 0.0))
         for shrinkage, error in ((1.0, 0.2), (2.0, 0.1), (3.0, 0.1))
     ]
     assert best(found) is found[1]
@@ -250,7 +250,7 @@ def test_a_task_borrows_from_its_category(case):
 def test_without_a_cautious_gain_the_router_declines(case, mean, se):
     learner = case()
     trial = plain(learner.trials())
-    unsure = Trial(trial.scheme, 20.0, None, trial.quality, 0.1, Gain(mean, se))
+    unsure = Trial(trial.scheme, 20.0, None, trial.table, trial.quality, 0.1, Gain(mean, se))
     assert learner.expectation(unsure).incumbent == learner.single
 
 
@@ -258,7 +258,7 @@ def test_without_a_cautious_gain_the_router_declines(case, mean, se):
 def test_with_one_it_routes(case, mean, se):
     learner = case()
     trial = plain(learner.trials())
-    sure = Trial(trial.scheme, 20.0, None, trial.quality, 0.1, Gain(mean, se))
+    sure = Trial(trial.scheme, 20.0, None, trial.table, trial.quality, 0.1, Gain(mean, se))
     assert learner.expectation(sure).incumbent is None
 
 

@@ -9,7 +9,7 @@ from coe.routers.category import CentroidRouter
 from coe.routers.expectation import Expectation
 from coe.routers.head import CategoryHead
 from coe.routers.quality import QualityTable
-from coe.routers.thresholds import routed_score, with_thresholds
+from coe.routers.thresholds import mean_known, routed_scores, with_thresholds
 
 E1, E2, E3 = np.eye(3)
 N = 100
@@ -42,6 +42,14 @@ def held_out(n_between):
     asked = np.where((k < n_between)[:, None], between + 0.02 * rng.normal(size=(100, 3)), clear)
     right = np.where(k < n_between, 2, k % 2)
     return asked.astype(np.float32), np.eye(3)[right]
+
+
+def routed_score(head, expectation, asked, scores):
+    """Mean known score of the expert expected to be best, and the share of certain prompts."""
+    found = head.assess(asked)
+    known, unknown = routed_scores(expectation, found, asked, scores)
+    routed = mean_known(np.where(found.uncertain, unknown, known))
+    return routed, 1 - found.uncertain.mean()
 
 
 def coverage(head, asked):
