@@ -78,14 +78,7 @@ def peer_picks(
 ) -> tuple[dict[str, Picks], dict[str, Any]]:
     """What published routers pick, and what is to be said of those that are installed."""
     picks = {
-        name: router(
-            split.X_train,
-            split.scores_train,
-            split.X_dev,
-            np.random.default_rng(SEED),
-            split.prompts_train,
-            split.prompts_dev,
-        )
+        name: router(split, np.random.default_rng(SEED))
         for name, router in baselines.BASELINES.items()
         if name not in SLOW
     }

@@ -1,19 +1,18 @@
 """Small implementations of published routers, for the same splits as ours.
 
-Every function has one signature: training embeddings (n_train, d), training scores (n_train,
-n_experts) with NaN where an expert was not asked, embeddings to route (n_dev, d), a random
-generator, and the texts, which only ``tfidf_knn`` reads. It returns (n_dev,) columns of
-``scores_train``. Embeddings are taken as unit vectors. An expert without a score in some
+Every function takes what a router may see of a pool and a random generator, and returns (n_dev,)
+columns of ``scores_train``. Embeddings are taken as unit vectors. An expert without a score in some
 neighbourhood counts there with its mean over all training prompts; equal values go to the expert
 with the best training mean. Reconstructions from papers and public descriptions; code ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from peers.exchange import Scores, Split, Vectors
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
@@ -22,12 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPRegressor
 from sklearn.svm import LinearSVC
 
-Vectors = NDArray[np.float32]
-Scores = NDArray[np.float64]
 Picks = NDArray[np.int64]
-Router = Callable[
-    [Vectors, Scores, Vectors, np.random.Generator, Sequence[str], Sequence[str]], Picks
-]
+Router = Callable[[Split, np.random.Generator], Picks]
 
 NEIGHBOURS = (5, 10, 20, 40)
 N_FOLDS = 5
@@ -77,43 +72,29 @@ def clustered(
     return KMeans(min(n_clusters, len(X_train)), random_state=seed, **settings).fit(X_train)
 
 
-def avengers(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def avengers(split: Split, rng: np.random.Generator) -> Picks:
     """The best expert of the nearest of 64 clusters (Avengers, arXiv 2505.19797).
 
     Its repeated sampling and voting are left out: they are not routing.
     """
-    means = clustered(X_train, 64, rng, n_init="auto", max_iter=1000, algorithm="elkan")
-    per_cluster = cluster_means(means.labels_, means.n_clusters, scores_train)
-    nearest = np.argmax(X_dev @ means.cluster_centers_.T, axis=1)
-    return best(per_cluster[nearest], scores_train)
+    means = clustered(split.X_train, 64, rng, n_init="auto", max_iter=1000, algorithm="elkan")
+    per_cluster = cluster_means(means.labels_, means.n_clusters, split.scores_train)
+    nearest = np.argmax(split.X_dev @ means.cluster_centers_.T, axis=1)
+    return best(per_cluster[nearest], split.scores_train)
 
 
-def avengers_pro(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def avengers_pro(split: Split, rng: np.random.Generator) -> Picks:
     """Largest sum, over the 4 nearest of 60 clusters, of scores scaled to [0, 1] per cluster.
 
     Avengers-Pro (arXiv 2508.12631) with all weight on performance (alpha = 1).
     """
-    means = clustered(X_train, 60, rng, n_init=10)
-    per_cluster = cluster_means(means.labels_, means.n_clusters, scores_train)
+    means = clustered(split.X_train, 60, rng, n_init=10)
+    per_cluster = cluster_means(means.labels_, means.n_clusters, split.scores_train)
     low = per_cluster.min(axis=1, keepdims=True)
     spread = per_cluster.max(axis=1, keepdims=True) - low
     scaled = np.where(spread > 0, (per_cluster - low) / np.where(spread > 0, spread, 1), 1.0)
-    nearest = np.argsort(-(X_dev @ means.cluster_centers_.T), axis=1)[:, :4]
-    return best(scaled[nearest].sum(axis=1), scores_train)
+    nearest = np.argsort(-(split.X_dev @ means.cluster_centers_.T), axis=1)[:, :4]
+    return best(scaled[nearest].sum(axis=1), split.scores_train)
 
 
 # ---- neighbours ---------------------------------------------------------------------------------
@@ -161,29 +142,15 @@ def knn_picks(
     return best(neighbour_means(near, k, scores_train, overall), scores_train)
 
 
-def routerbench_knn(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def routerbench_knn(split: Split, rng: np.random.Generator) -> Picks:
     """Best mean score of the nearest prompts by cosine (RouterBench, arXiv 2403.12031).
 
     k is 5, 10, 20 or 40, whichever scores best in five folds of the training prompts.
     """
-    return knn_picks(X_train, scores_train, X_dev, rng)
+    return knn_picks(split.X_train, split.scores_train, split.X_dev, rng)
 
 
-def tfidf_knn(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def tfidf_knn(split: Split, rng: np.random.Generator) -> Picks:
     """The same neighbours' rule on TF-IDF of words and pairs of words, without the embedding.
 
     Raises
@@ -191,84 +158,51 @@ def tfidf_knn(
     ValueError
         The texts are absent.
     """
-    if len(prompts_train) != len(scores_train) or len(prompts_dev) != len(X_dev):
-        raise ValueError(
-            f"tfidf_knn: {len(prompts_train)} and {len(prompts_dev)} texts for "
-            f"{len(scores_train)} and {len(X_dev)} rows; pass prompts_train and prompts_dev"
-        )
+    texts = (len(split.prompts_train), len(split.prompts_dev))
+    if texts != (len(split.scores_train), len(split.X_dev)):
+        rows = f"{len(split.scores_train)} and {len(split.X_dev)} rows"
+        raise ValueError(f"tfidf_knn: {texts[0]} and {texts[1]} texts for {rows}")
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, dtype=np.float32)
-    return knn_picks(
-        words.fit_transform(prompts_train), scores_train, words.transform(prompts_dev), rng
-    )
+    known, asked = words.fit_transform(split.prompts_train), words.transform(split.prompts_dev)
+    return knn_picks(known, split.scores_train, asked, rng)
 
 
 # ---- trained estimators -------------------------------------------------------------------------
-def routerbench_mlp(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def routerbench_mlp(split: Split, rng: np.random.Generator) -> Picks:
     """One regressor with 100 hidden units per expert (RouterBench, arXiv 2403.12031).
 
     Its settings: ReLU, Adam at 0.001, at most 200 epochs. Rows without a score are left out.
     """
-    guess = np.empty((len(X_dev), scores_train.shape[1]))
-    for column, scores in enumerate(scores_train.T):
+    guess = np.empty((len(split.X_dev), split.scores_train.shape[1]))
+    for column, scores in enumerate(split.scores_train.T):
         known = ~np.isnan(scores)
         net = MLPRegressor(hidden_layer_sizes=(100,), random_state=int(rng.integers(2**31)))
-        guess[:, column] = net.fit(X_train[known], scores[known]).predict(X_dev)
-    return best(guess, scores_train)
+        guess[:, column] = net.fit(split.X_train[known], scores[known]).predict(split.X_dev)
+    return best(guess, split.scores_train)
 
 
-def logistic_best(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def logistic_best(split: Split, rng: np.random.Generator) -> Picks:
     """Logistic regression of the best expert's name, C = 1, on prompts where experts differ."""
-    return classified(LogisticRegression(max_iter=300), X_train, scores_train, X_dev)
+    return classified(LogisticRegression(max_iter=300), split)
 
 
-def linear_svm_best(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def linear_svm_best(split: Split, rng: np.random.Generator) -> Picks:
     """Linear support vectors for the best expert's name, C = 1, on prompts where experts differ."""
     machine = LinearSVC(random_state=int(rng.integers(2**31)))
-    return classified(machine, X_train, scores_train, X_dev)
+    return classified(machine, split)
 
 
-def classified(
-    estimator: LogisticRegression | LinearSVC,
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-) -> Picks:
+def classified(estimator: LogisticRegression | LinearSVC, split: Split) -> Picks:
     """Predictions of the best expert; the best training mean if one expert is always best."""
-    rows, best_experts = labels(scores_train)
+    rows, best_experts = labels(split.scores_train)
     if len(np.unique(best_experts)) < 2:
-        return np.full(len(X_dev), np.argmax(np.nanmean(scores_train, axis=0)), dtype=np.int64)
-    return estimator.fit(X_train[rows], best_experts).predict(X_dev)
+        return np.full(
+            len(split.X_dev), np.argmax(np.nanmean(split.scores_train, axis=0)), dtype=np.int64
+        )
+    return estimator.fit(split.X_train[rows], best_experts).predict(split.X_dev)
 
 
-def matrix_factorisation(
-    X_train: Vectors,
-    scores_train: Scores,
-    X_dev: Vectors,
-    rng: np.random.Generator,
-    prompts_train: Sequence[str] = (),
-    prompts_dev: Sequence[str] = (),
-) -> Picks:
+def matrix_factorisation(split: Split, rng: np.random.Generator) -> Picks:
     """The expert that beats the others by a pairwise logistic loss that is bilinear in the prompt.
 
     RouteLLM (arXiv 2406.18665) scores expert m as ``w . (v_m * W x)``. With fewer experts than
@@ -277,10 +211,10 @@ def matrix_factorisation(
     is convex. An L2 penalty of 1e-4 per pair takes the place of its noise. A constant is added
     to x, as our vectors have none.
     """
-    x = np.hstack([X_train, np.ones((len(X_train), 1), np.float32)]).astype(np.float64)
-    n_experts = scores_train.shape[1]
+    x = np.hstack([split.X_train, np.ones((len(split.X_train), 1), np.float32)]).astype(np.float64)
+    n_experts = split.scores_train.shape[1]
     first, second = np.triu_indices(n_experts, 1)
-    sign = np.sign(np.nan_to_num(scores_train[:, first] - scores_train[:, second]))
+    sign = np.sign(np.nan_to_num(split.scores_train[:, first] - split.scores_train[:, second]))
     n_pairs = max(int(np.abs(sign).sum()), 1)
     to_expert = np.zeros((len(first), n_experts))
     to_expert[np.arange(len(first)), first] = 1.0
@@ -298,7 +232,7 @@ def matrix_factorisation(
     start = np.zeros(x.shape[1] * n_experts)
     fit = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200})
     weights = fit.x.reshape(x.shape[1], n_experts)
-    return best(X_dev @ weights[:-1] + weights[-1], scores_train)
+    return best(split.X_dev @ weights[:-1] + weights[-1], split.scores_train)
 
 
 BASELINES: dict[str, Router] = {
