@@ -49,22 +49,25 @@ class Engine:
     warm: Callable[[Sequence[str]], Awaitable[None]] | None = None
     _loads: dict[str, Load] = field(default_factory=dict)
 
-    async def prepare(self, request: Request) -> float:
-        """Let the embedder fetch what `decide` needs; returns the whole milliseconds it took."""
+    async def prepare(self, request: Request) -> Budget | None:
+        """Let the embedder fetch what `decide` needs; returns the ceilings that are left by then.
+
+        ``None``: it took less than a millisecond, and all are.
+        """
         if self.warm is None:
-            return 0.0
+            return None
         started = self.now()
         await self.warm(self.router.texts(request))
-        return float(round((self.now() - started) * 1000.0))
+        waited_ms = round((self.now() - started) * 1000.0)
+        return request.ceilings.after(float(waited_ms)) if waited_ms else None
 
-    def decide(self, request: Request, waited_ms: float = 0.0) -> Decision:
+    def decide(self, request: Request, left: Budget | None = None) -> Decision:
         """The decision for ``request`` under the present load, without answering.
 
         Parameters
         ----------
-        waited_ms : what `prepare` took; the time ceilings shrink by it.
+        left : what `prepare` left of the ceilings.
         """
-        left = request.ceilings.after(waited_ms) if waited_ms else None
         return self.router.decide(request, left, self._loads)
 
     async def answer(self, request: Request) -> Reply:
@@ -81,9 +84,7 @@ class Engine:
             Of the first expert tried, when no other could take over.
         """
         started = self.now()
-        waited_ms = await self.prepare(request)
-        left = request.ceilings.after(waited_ms) if waited_ms else None
-        decision, outgoing = await self._dispatch(request, left)
+        decision, outgoing = await self._dispatch(request, await self.prepare(request))
         first_error: ExpertError | None = None
         failed: list[str] = []
         while True:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,3 +112,14 @@ def eventually() -> Callable[..., object]:
 def serve():
     """The gateway of any configuration: `served`."""
     return served
+
+
+@pytest.fixture(scope="session")
+def coe() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line with these arguments, to its end."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "coe", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    return run

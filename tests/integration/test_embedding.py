@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 
 import httpx
@@ -33,11 +32,6 @@ experts:
 """
 
 
-def coe(*arguments):
-    command = [sys.executable, "-m", "coe", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
 def outcome(prompt, category, split):
     return {
         "prompt_id": prompt,
@@ -55,7 +49,7 @@ def outcome(prompt, category, split):
 
 
 @pytest.fixture
-def folder(tmp_path, mortal_embedding_server):
+def folder(tmp_path, mortal_embedding_server, coe):
     """A configuration with an endpoint, and an artefact that `coe train` made with it."""
     rows = [
         outcome(text.format(n), category, "dev" if n % 5 == 4 else "train")
@@ -104,7 +98,7 @@ def test_an_endpoint_embeds_in_training_and_serving_and_is_not_missed(
         assert httpx.get(f"{running.url}/readyz", timeout=30).status_code == 200
 
 
-def test_the_commands_say_what_is_wrong_with_the_embedder(folder, mortal_embedding_server):
+def test_the_commands_say_what_is_wrong_with_the_embedder(folder, mortal_embedding_server, coe):
     config = folder / "coe.yaml"
     routed = coe("route", ASKED[1], "--config", config, "--json")
     assert routed.returncode == 0, routed.stderr

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import httpx
 import pyarrow as pa
@@ -24,11 +23,6 @@ experts:
 """
 
 
-def coe(*arguments):
-    command = [sys.executable, "-m", "coe", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
 def outcome(prompt, category, split):
     """Passages make every answer on maths right and every one on code wrong."""
     return {
@@ -44,7 +38,7 @@ def outcome(prompt, category, split):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, coe):
     folder = tmp_path_factory.mktemp("gate")
     rows = [
         outcome(text.format(100 + n), category, "dev" if n % 4 == 3 else "train")
@@ -92,12 +86,12 @@ def test_auto_retrieves_where_it_was_seen_to_help(folder, serve):
         assert ask("maths", stream=True).content.count(b'"citations"') == 1
 
 
-def test_a_decision_shown_by_the_command_retrieves_too(folder):
+def test_a_decision_shown_by_the_command_retrieves_too(folder, coe):
     done = coe("route", ASKED["maths"], "--config", folder / "coe.yaml", "--json")
     assert json.loads(done.stdout)["retrieval"]["retrieve"], done.stderr
 
 
-def test_a_damaged_index_ends_the_start_with_its_name(folder, tmp_path):
+def test_a_damaged_index_ends_the_start_with_its_name(folder, tmp_path, coe):
     for name in ("outcomes.parquet", "artefact", "notes.index"):
         subprocess.run(["cp", "-r", folder / name, tmp_path / name], check=True)
     (tmp_path / "coe.yaml").write_text(CONFIG)
@@ -109,7 +103,7 @@ def test_a_damaged_index_ends_the_start_with_its_name(folder, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_the_report_of_an_evaluation_draws_the_gate_s_curve(folder, tmp_path):
+def test_the_report_of_an_evaluation_draws_the_gate_s_curve(folder, tmp_path, coe):
     done = coe(
         *("evaluate", "--config", folder / "coe.yaml", "--outcomes", folder / "outcomes.parquet"),
         *("--split", "dev", "--report", tmp_path / "report.html"),
