@@ -51,6 +51,33 @@ class Outcomes:
     sha256: str
 
     @classmethod
+    def of(
+        cls,
+        prompts: Sequence[str],
+        expert_ids: Sequence[str],
+        scores: NDArray[np.float64],
+        **known: Any,
+    ) -> Outcomes:
+        """A table that is at hand: ``known`` fields, and of the others nothing is known.
+
+        Without splits all prompts are ``train`` rows; without ids they are numbered. Nothing is
+        checked.
+        """
+        n_prompts = len(prompts)
+        unknown, unnamed = np.full(scores.shape, np.nan), np.full(n_prompts, "")
+        fields: dict[str, Any] = {
+            **dict.fromkeys(_MATRICES, unknown),
+            **dict.fromkeys(("categories", "tasks"), unnamed),
+            "prompt_ids": tuple(f"p{k}" for k in range(n_prompts)),
+            "prompts": tuple(prompts),
+            "splits": np.full(n_prompts, "train"),
+            "expert_ids": tuple(expert_ids),
+            "scores": scores,
+            "sha256": "0" * 64,
+        }
+        return cls(**fields | known)
+
+    @classmethod
     def read(cls, path: Path) -> Outcomes:
         """The table in a Parquet file.
 

@@ -107,19 +107,16 @@ def _read(path: Path, pool: Pool, figures: dict[tuple[str, str], dict[str, str]]
         # MMLU-Pro and BBH were scored by the likelihood of the options: one token each
         tokens[names("source_task") != "ifeval"] = 1.0
     split = names("split")
-    return Outcomes(
+    return Outcomes.of(
+        [text or "" for text in table["prompt"].to_pylist()],
+        experts,
+        matrix("score"),
         prompt_ids=tuple(table["prompt_id"].to_pylist()),
-        prompts=tuple(text or "" for text in table["prompt"].to_pylist()),
         categories=names("category"),
         tasks=names("source_task"),
         splits=np.where(split == "dev", "test", split),
-        expert_ids=tuple(experts),
-        scores=matrix("score"),
         tokens=tokens,
-        latency_ms=np.full(cost.shape, np.nan),
-        energy_j=np.full(cost.shape, np.nan),
         cost_usd=cost,
-        retrieved_scores=np.full(cost.shape, np.nan),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
 

@@ -37,21 +37,13 @@ def made(n_prompts: int, n_experts: int, rng: np.random.Generator) -> Outcomes:
     any_word = rng.integers(0, len(vocabulary), own.shape)
     words = np.where(rng.random(own.shape) < 0.3, own, any_word)
     right = rng.uniform(0.2, 0.9, (N_CATEGORIES, n_experts))[category]
-    unknown = np.full((n_prompts, n_experts), np.nan)
-    return Outcomes(
-        prompt_ids=tuple(map(str, range(n_prompts))),
-        prompts=tuple(" ".join(vocabulary[w] for w in row) for row in words),
+    scores = (rng.random(right.shape) < right).astype(float)
+    return Outcomes.of(
+        [" ".join(vocabulary[w] for w in row) for row in words],
+        [f"expert-{k}" for k in range(n_experts)],
+        scores,
         categories=np.array([f"category {k}" for k in category]),
-        tasks=np.full(n_prompts, ""),
-        splits=np.full(n_prompts, "train"),
-        expert_ids=tuple(f"expert-{k}" for k in range(n_experts)),
-        scores=(rng.random(right.shape) < right).astype(float),
         tokens=rng.lognormal(5.0, 0.5, right.shape),
-        latency_ms=unknown,
-        energy_j=unknown,
-        cost_usd=unknown,
-        retrieved_scores=unknown,
-        sha256="0" * 64,
     )
 
 

@@ -23,21 +23,13 @@ def outcomes(*rows, expert_ids=("coder", "solver")):
     """A table of rows (prompt, category, split, scores)."""
     prompts, categories, splits, scores = zip(*rows, strict=True)
     table = np.array(scores, dtype=float)
-    unknown = np.full_like(table, NAN)
-    return Outcomes(
-        prompt_ids=tuple(f"p{k}" for k in range(len(rows))),
-        prompts=prompts,
+    return Outcomes.of(
+        prompts,
+        expert_ids,
+        table,
         categories=np.array(categories),
-        tasks=np.full(len(rows), ""),
         splits=np.array(splits),
-        expert_ids=expert_ids,
-        scores=table,
         tokens=np.where(np.isnan(table), NAN, 40.0),
-        latency_ms=unknown,
-        energy_j=unknown,
-        cost_usd=unknown,
-        retrieved_scores=unknown,
-        sha256="0" * 64,
     )
 
 

@@ -43,22 +43,15 @@ def make_outcomes(
 ) -> Outcomes:
     """Outcomes with these (n_prompts, n_experts) scores; what is not given is unknown."""
     scores = np.array(scores, dtype=float)
-    n = len(scores)
-    unknown, names = np.full_like(scores, np.nan), np.full(n, "")
-    return Outcomes(
-        prompt_ids=tuple(f"p{k}" for k in range(n)),
-        prompts=tuple(prompts or (f"prompt {k}" for k in range(n))),
-        categories=names if categories is None else np.array(categories),
-        tasks=names if tasks is None else np.array(tasks),
-        splits=np.full(n, "train") if splits is None else np.array(splits),
-        expert_ids=tuple("abcdefgh"[: scores.shape[1]]),
-        scores=scores,
-        tokens=unknown if tokens is None else np.array(tokens, dtype=float),
-        latency_ms=unknown,
-        energy_j=unknown,
-        cost_usd=unknown,
-        retrieved_scores=unknown,
-        sha256="0" * 64,
+    named = {"categories": categories, "tasks": tasks, "splits": splits}
+    known = {name: np.array(values) for name, values in named.items() if values is not None}
+    if tokens is not None:
+        known["tokens"] = np.array(tokens, dtype=float)
+    return Outcomes.of(
+        prompts or [f"prompt {k}" for k in range(len(scores))],
+        "abcdefgh"[: scores.shape[1]],
+        scores,
+        **known,
     )
 
 

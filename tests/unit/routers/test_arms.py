@@ -17,22 +17,7 @@ def outcomes(*rows):
     """A table of rows (prompt, category, scores)."""
     prompts, categories, scores = zip(*rows, strict=True)
     table = np.array(scores, dtype=float)
-    unknown = np.full_like(table, NAN)
-    return Outcomes(
-        prompt_ids=tuple(f"p{k}" for k in range(len(rows))),
-        prompts=prompts,
-        categories=np.array(categories),
-        tasks=np.full(len(rows), ""),
-        splits=np.full(len(rows), "train"),
-        expert_ids=IDS,
-        scores=table,
-        tokens=unknown,
-        latency_ms=unknown,
-        energy_j=unknown,
-        cost_usd=unknown,
-        retrieved_scores=unknown,
-        sha256="0" * 64,
-    )
+    return Outcomes.of(prompts, IDS, table, categories=np.array(categories))
 
 
 def specialists():

@@ -251,3 +251,15 @@ def test_a_file_of_prompts_that_cannot_be_read_is_named(tmp_path):
     for path in (absent, binary):
         with pytest.raises(OutcomesError, match="cannot be read"):
             read_prompts(path)
+
+
+def test_a_table_at_hand_knows_what_it_was_given_and_nothing_else():
+    scores = np.array([[0.0, 1.0], [np.nan, 0.5]])
+    found = Outcomes.of(["a", "b"], ("x", "y"), scores, categories=np.array(["code", ""]))
+    assert (found.prompts, found.expert_ids) == (("a", "b"), ("x", "y"))
+    assert (found.splits.tolist(), found.categories.tolist()) == (["train"] * 2, ["code", ""])
+    np.testing.assert_array_equal(found.scores, scores)
+    for unknown in (found.tokens, found.latency_ms, found.energy_j, found.cost_usd):
+        assert np.isnan(unknown).all()
+    assert np.isnan(found.retrieved_scores).all()
+    assert len(set(found.prompt_ids)) == 2

@@ -37,21 +37,13 @@ def table(n=60, known=1.0):
     retrieved = 1.0 - scores
     retrieved[np.arange(len(rows)) >= known * len(rows)] = NAN
     retrieved[:, 1] = NAN
-    unknown = np.full(scores.shape, NAN)
-    return Outcomes(
-        prompt_ids=tuple(f"p{k}" for k in range(len(rows))),
-        prompts=tuple(text for text, _, _ in rows),
+    return Outcomes.of(
+        [text for text, _, _ in rows],
+        ("one", "other"),
+        scores,
         categories=words,
-        tasks=np.full(len(rows), ""),
         splits=np.array([split for _, _, split in rows]),
-        expert_ids=("one", "other"),
-        scores=scores,
-        tokens=unknown,
-        latency_ms=unknown,
-        energy_j=unknown,
-        cost_usd=unknown,
         retrieved_scores=retrieved,
-        sha256="0" * 64,
     )
 
 

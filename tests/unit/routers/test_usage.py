@@ -1,7 +1,5 @@
 """What answers cost: a record is believed, a reckoning fills in, and a guess is not made."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -30,24 +28,7 @@ def tokens():
 
 def rows(**measures):
     """Outcomes of `PROMPTS`, of which only ``measures`` are known."""
-    unknown = np.full((3, 3), NAN)
-    empty = np.full(3, "")
-    table = Outcomes(
-        prompt_ids=("p0", "p1", "p2"),
-        prompts=PROMPTS,
-        categories=empty,
-        tasks=empty,
-        splits=empty,
-        expert_ids=("priced", "free", "unprofiled"),
-        scores=np.ones((3, 3)),
-        tokens=unknown,
-        latency_ms=unknown,
-        energy_j=unknown,
-        cost_usd=unknown,
-        retrieved_scores=unknown,
-        sha256="0" * 64,
-    )
-    return replace(table, **measures)
+    return Outcomes.of(PROMPTS, ("priced", "free", "unprofiled"), np.ones((3, 3)), **measures)
 
 
 def test_answers_are_reckoned_from_the_experts_figures(experts, tokens):

@@ -377,21 +377,12 @@ def test_a_real_evaluation_is_a_report(tmp_path, make_router, make_spec):
     router = make_router(specs, [[0.2, 0.9], [0.9, 0.3], [0.5, 0.6]])
     topics = ["code", "maths"] * 20
     right = np.array([[0.0, 1.0] if topic == "code" else [1.0, 0.0] for topic in topics])
-    nothing = np.full(right.shape, np.nan)
-    outcomes = Outcomes(
-        prompt_ids=tuple(f"p{k}" for k in range(40)),
-        prompts=tuple(f"some {topic} {k}" for k, topic in enumerate(topics)),
+    outcomes = Outcomes.of(
+        [f"some {topic} {k}" for k, topic in enumerate(topics)],
+        ("small", "large"),
+        right,
         categories=np.array(topics),
-        tasks=np.full(40, ""),
         splits=np.array(["train"] * 20 + ["test"] * 20),
-        expert_ids=("small", "large"),
-        scores=right,
-        tokens=nothing,
-        latency_ms=nothing,
-        energy_j=nothing,
-        cost_usd=nothing,
-        retrieved_scores=nothing,
-        sha256="",
     )
     evaluation = evaluate(router, outcomes, "by hand", policies={"eco": Policy("eco")})
     found = check(write_report(evaluation, tmp_path / "r.html"), PLOTS[:-1])
