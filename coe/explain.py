@@ -9,8 +9,8 @@ import numpy as np
 
 from coe.core import Candidate, CategoryGuess, Request
 from coe.errors import InfeasibleError
-from coe.optimizer.problem import AXES, Problem
-from coe.optimizer.result import Result
+from coe.optimizer.choice import Choice
+from coe.optimizer.options import AXES, Options
 from coe.optimizer.select import violated
 
 _UNIT = {"latency_ms": "ms", "ttft_ms": "ms to the first token", "energy_j": "J", "cost_usd": "USD"}
@@ -18,8 +18,8 @@ _UNIT = {"latency_ms": "ms", "ttft_ms": "ms to the first token", "energy_j": "J"
 
 def why(
     candidates: Sequence[Candidate],
-    problem: Problem,
-    result: Result,
+    options: Options,
+    choice: Choice,
     index: int,
     guess: CategoryGuess,
     request: Request,
@@ -35,50 +35,50 @@ def why(
     )
     if guess.turns_ago:
         topic += ", kept from an earlier turn"
-    if result.index is None:
-        axis = str(result.binding)
+    if choice.index is None:
+        axis = str(choice.binding)
         return f"{topic}: no expert fits {axis}, {name} exceeds the budget least"
     if len(candidates) == 1:
         return f"{topic}: {name} is the only candidate"
-    if result.binding is not None:
-        usage = getattr(candidates[index].cautious, result.binding)
-        outside = [k for k in range(len(candidates)) if violated(problem, k)]
-        better = candidates[max(outside, key=lambda k: problem.utility[k])].expert_id
+    if choice.binding is not None:
+        usage = getattr(candidates[index].cautious, choice.binding)
+        outside = [k for k in range(len(candidates)) if violated(options, k)]
+        better = candidates[max(outside, key=lambda k: options.utility[k])].expert_id
         return (
-            f"{topic}: {name} is the best that fits {result.binding} "
-            f"({usage:.3g} {_UNIT[result.binding]}; {better} does not fit)"
+            f"{topic}: {name} is the best that fits {choice.binding} "
+            f"({usage:.3g} {_UNIT[choice.binding]}; {better} does not fit)"
         )
-    if problem.quality[index] >= problem.quality.max():
+    if options.quality[index] >= options.quality.max():
         return f"{topic}: {name} has the highest expected quality, {quality:.2f}"
-    dearer = int(np.argmax(problem.quality))
+    dearer = int(np.argmax(options.quality))
     return (
         f"{topic}: {name} (quality {quality:.2f}) is worth more than "
         f"{candidates[dearer].expert_id} "
-        f"({problem.quality[dearer]:.2f}) once joules, time and money are counted"
+        f"({options.quality[dearer]:.2f}) once joules, time and money are counted"
     )
 
 
-def why_not(problem: Problem, k: int, index: int) -> str:
+def why_not(options: Options, k: int, index: int) -> str:
     """Why candidate ``k`` lost, and what would make it win where a ceiling is the reason."""
-    exceeded = violated(problem, k)
+    exceeded = violated(options, k)
     if exceeded:
         column = [AXES.index(axis) for axis in exceeded]
         needs = ", ".join(
-            f"{axis} >= {_round_up(float(problem.usage[k, c])):g}"
+            f"{axis} >= {_round_up(float(options.usage[k, c])):g}"
             for axis, c in zip(exceeded, column, strict=True)
         )
-        better = problem.utility[k] > problem.utility[index]
+        better = options.utility[k] > options.utility[index]
         return f"would win with {needs}" if better else f"exceeds the budget: needs {needs}"
-    lost_by = problem.utility[index] - problem.utility[k]
-    quality_gap = problem.quality[k] - problem.quality[index]
+    lost_by = options.utility[index] - options.utility[k]
+    quality_gap = options.quality[k] - options.quality[index]
     if quality_gap > 0:
         return f"quality {quality_gap:+.2f} is not worth its price at this policy"
     return f"utility is lower by {lost_by:.3f}"
 
 
-def refusal(result: Result, ceilings: Mapping[str, float]) -> InfeasibleError:
-    """The error of an infeasible result; it says which budget would do."""
-    enough = {axis: value for axis, value in result.needed.items() if value is not None}
+def refusal(choice: Choice, ceilings: Mapping[str, float]) -> InfeasibleError:
+    """The error of an infeasible choice; it says which budget would do."""
+    enough = {axis: value for axis, value in choice.needed.items() if value is not None}
     if enough:
         remedy = " or ".join(f"{axis}={_round_up(value):g}" for axis, value in enough.items())
         remedy = f"{remedy} would do"
@@ -87,8 +87,8 @@ def refusal(result: Result, ceilings: Mapping[str, float]) -> InfeasibleError:
     limits = " and ".join(f"{axis} {value:g}" for axis, value in ceilings.items())
     return InfeasibleError(
         f"no expert fits {limits}: {remedy}",
-        f"coe.budget.{result.binding}",
-        needed={a: None if v is None else _round_up(v) for a, v in result.needed.items()},
+        f"coe.budget.{choice.binding}",
+        needed={a: None if v is None else _round_up(v) for a, v in choice.needed.items()},
     )
 
 

@@ -30,8 +30,8 @@ from coe.core import (
 )
 from coe.errors import InfeasibleError, UnknownExpertError
 from coe.explain import refusal, why, why_not
-from coe.optimizer.problem import Problem
-from coe.optimizer.result import Result
+from coe.optimizer.choice import Choice
+from coe.optimizer.options import Options
 from coe.optimizer.select import select, slack, violated
 from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
@@ -155,29 +155,29 @@ class Router:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
         candidates = self._candidates(ids, reading.expected, request, loads)
-        problem = Problem.of(
+        options = Options.of(
             [c.predicted for c in candidates],
             [c.cautious for c in candidates],
             ceilings,
             request.policy.prices,
         )
-        result = select(problem)
-        index = _choice(result, request, ceilings)
+        choice = select(options)
+        index = _index(choice, request, ceilings)
         chosen = candidates[index]
         return Decision(
             decision_id=self.new_id(),
             policy=request.policy.name,
-            status=_status(result, request),
+            status=_status(choice, request),
             category=reading.guess,
             selection=Selection((chosen.expert_id,), (1.0,)),
             predicted=chosen.predicted,
             cautious=chosen.cautious,
-            alternatives=_alternatives(candidates, problem, index),
+            alternatives=_alternatives(candidates, options, index),
             budget=ceilings,
-            binding=result.binding,
-            slack=slack(problem, index),
-            max_tokens=self._cap(chosen.expert_id, request, ceilings, result),
-            why=why(candidates, problem, result, index, reading.guess, request),
+            binding=choice.binding,
+            slack=slack(options, index),
+            max_tokens=self._cap(chosen.expert_id, request, ceilings, choice),
+            why=why(candidates, options, choice, index, reading.guess, request),
             decide_ms=0.0,
         )
 
@@ -305,7 +305,7 @@ class Router:
         return candidates
 
     def _cap(
-        self, expert_id: str, request: Request, ceilings: Budget, result: Result
+        self, expert_id: str, request: Request, ceilings: Budget, choice: Choice
     ) -> int | None:
         """Longest answer that the caller allows and, if kept, the joules and dollars afford.
 
@@ -314,7 +314,7 @@ class Router:
         spec = self.specs[expert_id]
         longest = _longest(spec, request)
         caps = [] if longest is None else [float(longest)]
-        if result.status == "optimal":
+        if choice.status == "optimal":
             afforded = _affordable(spec, request.prompt_tokens, ceilings)
             each = [tokens / request.n_answers for tokens in afforded]
             room = spec.context_tokens - request.prompt_tokens
@@ -324,7 +324,7 @@ class Router:
 
 def _utility(estimates: Sequence[Estimate], prices: Prices) -> NDArray[np.float64]:
     """(n_estimates,) what each is worth where there are no ceilings."""
-    return Problem.of(estimates, estimates, Budget(), prices).utility
+    return Options.of(estimates, estimates, Budget(), prices).utility
 
 
 def _longest(spec: ExpertSpec, request: Request) -> int | None:
@@ -345,25 +345,25 @@ def _affordable(spec: ExpertSpec, prompt_tokens: int, ceilings: Budget) -> list[
     return caps
 
 
-def _choice(result: Result, request: Request, ceilings: Budget) -> int:
+def _index(choice: Choice, request: Request, ceilings: Budget) -> int:
     """The chosen index, or an error that says what budget would do."""
-    if result.index is not None:
-        return result.index
-    if request.policy.on_infeasible == "nearest" and result.nearest is not None:
-        return result.nearest
-    raise refusal(result, ceilings.ceilings())
+    if choice.index is not None:
+        return choice.index
+    if request.policy.on_infeasible == "nearest" and choice.nearest is not None:
+        return choice.nearest
+    raise refusal(choice, ceilings.ceilings())
 
 
-def _status(result: Result, request: Request) -> Literal["optimal", "nearest", "pinned"]:
+def _status(choice: Choice, request: Request) -> Literal["optimal", "nearest", "pinned"]:
     if request.pinned:
         return "pinned"
-    return "optimal" if result.status == "optimal" else "nearest"
+    return "optimal" if choice.status == "optimal" else "nearest"
 
 
 def _alternatives(
-    candidates: Sequence[Candidate], problem: Problem, index: int
+    candidates: Sequence[Candidate], options: Options, index: int
 ) -> tuple[Alternative, ...]:
-    utility = problem.utility
+    utility = options.utility
     others = [int(k) for k in np.argsort(-utility, kind="stable") if k != index]
     return tuple(
         Alternative(
@@ -371,8 +371,8 @@ def _alternatives(
             estimate=candidates[k].predicted,
             cautious=candidates[k].cautious,
             utility=float(utility[k]),
-            violated=violated(problem, k),
-            why_not=why_not(problem, k, index),
+            violated=violated(options, k),
+            why_not=why_not(options, k, index),
         )
         for k in others
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.optimizer.problem import AXES, Problem
+from coe.optimizer.options import AXES, Options
 from coe.optimizer.select import select, slack, violated
 
 # eighths: sums and products are exact, and ties are common
@@ -24,7 +24,7 @@ def problems(draw, min_size=0, exact=True):
     rows = draw(st.lists(coarse if exact else fine, min_size=min_size, max_size=8))
     ceiling = st.integers(1, 8).map(lambda n: n / 8) if exact else st.floats(1e-6, 1e6)
     price = eighths if exact else st.floats(0, 10)
-    return Problem(
+    return Options(
         quality=np.array([quality for quality, _, _ in rows], dtype=float),
         usage=np.array([usage for _, usage, _ in rows], dtype=float).reshape(-1, 4),
         expected_usage=np.array([usage for _, _, usage in rows], dtype=float).reshape(-1, 4),
@@ -37,7 +37,7 @@ any_problem = st.booleans().flatmap(lambda exact: problems(exact=exact))
 
 
 def feasible(problem):
-    """Candidates that exceed no ceiling."""
+    """Options that exceed no ceiling."""
     return [
         k
         for k in range(problem.quality.size)

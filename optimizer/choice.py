@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Choice:
     """The outcome of `select`: a choice, or what would make one possible.
 
     Parameters

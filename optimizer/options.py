@@ -1,4 +1,4 @@
-"""The selection problem of one request, as arrays over its candidate experts."""
+"""What one request may choose from, as arrays: a row per candidate, and the ceilings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from coe.core import Budget, Estimate, Prices
 
 AXES = ("latency_ms", "ttft_ms", "energy_j", "cost_usd")
-"""The budgeted resources, in the order of the columns of `Problem.usage`."""
+"""The budgeted resources, in the order of the columns of `Options.usage`."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Options:
     """Choose one of N experts: most utility, no ceiling exceeded.
 
     Parameters
@@ -66,8 +66,8 @@ class Problem:
         cautious: Sequence[Estimate],
         budget: Budget,
         prices: Prices,
-    ) -> Problem:
-        """The problem whose candidates have these estimates.
+    ) -> Options:
+        """The options that have these estimates.
 
         ``cautious`` must fit the budget; ``expected`` gives the quality and is paid for.
         """
