@@ -1,0 +1,101 @@
+"""What sets of experts use, and whether that fits.
+
+Sets are rows of booleans over experts. All that sets use grows with them, so what fits is
+downward closed, and a latency ceiling is a filter on experts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coe.optimizer.map import ROUNDING
+from coe.optimizer.problem import Bools, Floats, Problem
+
+
+def allowed(problem: Problem) -> Bools:
+    """(n_categories, n_experts) whether the expert alone keeps the category's latency ceiling."""
+    return problem.latency_ms <= _loose(problem.latency_limits_ms)[:, None]
+
+
+def answering(figures: Floats, members: Bools, k: int | None) -> Floats:
+    """(n_categories, n_sets) what the ``k`` dearest members of each set take; all without ``k``.
+
+    Parameters
+    ----------
+    figures : (n_categories, n_experts) of one answer each, not negative.
+    members : (n_sets, n_experts).
+    """
+    if k is None or k >= members.shape[1]:
+        total: Floats = figures @ members.T
+        return total
+    rows = [np.sort(np.where(members, row, 0.0), axis=1)[:, -k:].sum(axis=1) for row in figures]
+    return np.array(rows)
+
+
+def slowest_ms(problem: Problem, members: Bools) -> Floats:
+    """(n_categories, n_sets) time of each set's slowest member and the overhead; 0 if empty."""
+    shape = (problem.n_categories, *members.shape)
+    times = np.broadcast_to(problem.latency_ms[:, None, :], shape)
+    slowest: Floats = np.max(times, axis=2, where=members, initial=0.0) + problem.overhead_ms
+    return slowest
+
+
+def usage(problem: Problem, members: Bools) -> dict[str, Floats]:
+    """Per present ceiling, (n_sets,) what each set takes of it if it serves every category."""
+    used = {}
+    for name in problem.ceilings():
+        axis, _, index = name.rstrip("]").partition("[")
+        if axis == "max_latency_ms":
+            times = slowest_ms(problem, members)
+            used[name] = times[int(index)] if index else times.max(axis=0)
+        elif axis == "node_gb" and problem.memory is not None:
+            here = problem.memory.node == int(index)
+            used[name] = members @ np.where(here, problem.memory.expert_gb, 0.0)
+        else:
+            figures = problem.energy_j if axis == "max_energy_j" else problem.costs_usd
+            used[name] = problem.shares @ answering(figures, members, problem.k)
+    return used
+
+
+def fits(problem: Problem, members: Bools) -> Bools:
+    """(n_sets,) whether each set, serving every category, exceeds no ceiling; empty ones do not."""
+    inside: Bools = np.any(members, axis=1)
+    for name, used in usage(problem, members).items():
+        inside = inside & (used <= _loose(problem.ceilings()[name]))
+    return inside
+
+
+def total_usage(problem: Problem, sets: Bools) -> dict[str, float]:
+    """Per present ceiling, what (n_categories, n_experts) sets, one each, take of it."""
+    rows = range(problem.n_categories)
+    used = {}
+    for name in problem.ceilings():
+        axis, _, index = name.rstrip("]").partition("[")
+        if axis == "max_latency_ms":
+            times = [float(slowest_ms(problem, sets[c : c + 1])[c, 0]) for c in rows]
+            used[name] = times[int(index)] if index else max(times)
+        elif axis == "node_gb":
+            used[name] = float(usage(problem, np.any(sets, axis=0, keepdims=True))[name][0])
+        else:
+            used[name] = mean_over_traffic(problem, sets, axis.removeprefix("max_"))
+    return used
+
+
+def mean_over_traffic(problem: Problem, sets: Bools, axis: str) -> float:
+    """Joules or dollars of (n_categories, n_experts) sets; ``axis``: energy_j or cost_usd."""
+    figures = problem.energy_j if axis == "energy_j" else problem.costs_usd
+    taken = [
+        answering(figures[c : c + 1], sets[c : c + 1], problem.k)[0, 0]
+        for c in range(problem.n_categories)
+    ]
+    return float(problem.shares @ np.array(taken))
+
+
+def exceeded(used: dict[str, float], ceilings: dict[str, float]) -> tuple[str, ...]:
+    """The ceilings that are exceeded by more than rounding."""
+    return tuple(name for name, limit in ceilings.items() if used[name] > _loose(limit))
+
+
+def _loose(limit: float | Floats) -> Floats:
+    loose: Floats = np.asarray(limit) * (1 + ROUNDING * np.sign(limit))
+    return loose

@@ -1,0 +1,247 @@
+"""The problem of choosing the sets of experts that answer, as arrays with units in their names.
+
+MoE2's selection step (arXiv 2501.09410; reconstruction, equations ours), with CoE's
+category-to-expert map as the case of one expert per category. `coe.optimizer.optimize` solves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.intp]
+
+Aggregation = Literal["best", "sum", "mixture", "choose", "likelihood"]
+"""What several answers are worth together; see `coe.optimizer.value`."""
+
+Sets = Literal["shared", "per_category"]
+
+PLAUSIBLE_W = (0.5, 20_000.0)
+"""Joules over seconds of one answer: below, joules per token were given; above, seconds as ms."""
+
+_CEILINGS = ("max_energy_j", "max_cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Recorded prompts: what the gate says of every expert, and what its answer was worth.
+
+    Parameters
+    ----------
+    logits : (n_prompts, n_experts) finite; the gate of a set is their softmax over the set.
+    outcome : (n_prompts, n_experts) in [0, 1]: score, or probability of the right answer.
+    category : (n_prompts,) row of ``shares`` that the prompt belongs to.
+    """
+
+    logits: Floats
+    outcome: Floats
+    category: Integers
+
+    def keep(self, experts: Integers) -> Prompts:
+        """The same prompts, seen by these experts only."""
+        return Prompts(self.logits[:, experts], self.outcome[:, experts], self.category)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What each expert takes on the node it would be resident on, and what the nodes have.
+
+    Parameters
+    ----------
+    expert_gb : (n_experts,) of one resident copy.
+    node : (n_experts,) index of the node.
+    node_gb : (n_nodes,) ceilings.
+    """
+
+    expert_gb: Floats
+    node: Integers
+    node_gb: Floats
+
+    def keep(self, experts: Integers) -> Memory:
+        """The same nodes, for these experts only."""
+        return replace(self, expert_gb=self.expert_gb[experts], node=self.node[experts])
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Give every category a set of experts: most value over the traffic, no ceiling exceeded.
+
+    A set uses, in a category, the joules and dollars of the ``k`` dearest of its members (the
+    worst case of who answers; of all members without ``k``) and the time of its slowest member.
+    So every ceiling that holds for a set holds for all its subsets. A set is never empty. A total
+    equal to its ceiling fits.
+
+    Parameters
+    ----------
+    aggregation : what several answers are worth together.
+    shares : (n_categories,) of the traffic; they sum to 1.
+    energy_j : (n_categories, n_experts) of one whole answer, not of a token.
+    latency_ms : (n_categories, n_experts) of one answer, at the quantile that is to hold; > 0.
+    cost_usd : (n_categories, n_experts) of one answer; by default nothing costs anything.
+    quality : (n_categories, n_experts) expected score in [0, 1], for ``best`` and ``sum``.
+    prompts : for ``mixture``, ``choose`` and ``likelihood``; every category has some.
+    k : experts that answer one prompt, those of the largest logits; ``None``: the whole set.
+    sets : one set for all categories, or one each.
+    max_energy_j, max_cost_usd : ceilings on the means over traffic.
+    max_latency_ms : ceiling in every category, or (n_categories,), one for each.
+    overhead_ms : time beside the experts', such as transmission and aggregation.
+    memory : ceilings on what is resident, the union of the sets.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, a figure is NaN, negative or infinite, a latency is 0, the watts that
+        joules and milliseconds imply are not those of any device, or what the aggregation needs
+        is absent; the field is named.
+    """
+
+    aggregation: Aggregation
+    shares: Floats
+    energy_j: Floats
+    latency_ms: Floats
+    cost_usd: Floats | None = None
+    quality: Floats | None = None
+    prompts: Prompts | None = None
+    k: int | None = None
+    sets: Sets = "shared"
+    max_energy_j: float | None = None
+    max_cost_usd: float | None = None
+    max_latency_ms: float | Floats | None = None
+    overhead_ms: float = 0.0
+    memory: Memory | None = None
+
+    def __post_init__(self) -> None:
+        if self.aggregation not in get_args(Aggregation):
+            raise ValueError(f"aggregation must be one of {get_args(Aggregation)}")
+        if self.sets not in get_args(Sets):
+            raise ValueError(f"sets must be one of {get_args(Sets)}, not {self.sets!r}")
+        if self.energy_j.ndim != 2 or self.energy_j.size == 0:
+            raise ValueError(
+                "energy_j must have shape (n_categories, n_experts), neither of them 0, "
+                f"not {self.energy_j.shape}"
+            )
+        self._check_figures()
+        self._check_value()
+        self._check_ceilings()
+
+    @property
+    def n_categories(self) -> int:
+        """Rows of the figures."""
+        return int(self.energy_j.shape[0])
+
+    @property
+    def n_experts(self) -> int:
+        """Columns of the figures."""
+        return int(self.energy_j.shape[1])
+
+    @property
+    def costs_usd(self) -> Floats:
+        """(n_categories, n_experts) dollars of one answer; zeros where none were given."""
+        return np.zeros_like(self.energy_j) if self.cost_usd is None else self.cost_usd
+
+    @property
+    def latency_limits_ms(self) -> Floats:
+        """(n_categories,) what an expert may take; ``inf`` without a ceiling."""
+        limit = np.inf if self.max_latency_ms is None else self.max_latency_ms
+        limits: Floats = np.broadcast_to(np.asarray(limit, dtype=float), self.shares.shape)
+        return limits - self.overhead_ms
+
+    def ceilings(self) -> dict[str, float]:
+        """Present ceilings by name; those by category c or node v end in ``[c]`` or ``[v]``."""
+        found = {name: getattr(self, name) for name in _CEILINGS}
+        if isinstance(self.max_latency_ms, np.ndarray):
+            found |= {f"max_latency_ms[{c}]": x for c, x in enumerate(self.max_latency_ms)}
+        else:
+            found["max_latency_ms"] = self.max_latency_ms
+        if self.memory is not None:
+            found |= {f"node_gb[{v}]": x for v, x in enumerate(self.memory.node_gb)}
+        return {name: float(x) for name, x in found.items() if x is not None and x < np.inf}
+
+    def keep(self, experts: Integers) -> Problem:
+        """The same problem with only these experts, in this order."""
+        return replace(
+            self,
+            energy_j=self.energy_j[:, experts],
+            latency_ms=self.latency_ms[:, experts],
+            cost_usd=None if self.cost_usd is None else self.cost_usd[:, experts],
+            quality=None if self.quality is None else self.quality[:, experts],
+            prompts=None if self.prompts is None else self.prompts.keep(experts),
+            memory=None if self.memory is None else self.memory.keep(experts),
+        )
+
+    def _check_figures(self) -> None:
+        pairs = self.energy_j.shape
+        _check("shares", self.shares, pairs[:1])
+        if abs(float(self.shares.sum()) - 1.0) > 1e-6:
+            raise ValueError(f"shares must sum to 1, not {float(self.shares.sum())!r}")
+        _check("energy_j", self.energy_j, pairs)
+        _check("latency_ms", self.latency_ms, pairs)
+        if not np.all(self.latency_ms > 0):
+            raise ValueError("latency_ms must be positive: no answer takes no time")
+        if self.cost_usd is not None:
+            _check("cost_usd", self.cost_usd, pairs)
+        drawn = self.energy_j > 0
+        watts = 1000.0 * self.energy_j[drawn] / self.latency_ms[drawn]
+        if watts.size and watts.max() < PLAUSIBLE_W[0]:
+            raise ValueError(
+                f"energy_j over latency_ms is at most {watts.max():.3g} W: energy_j must be "
+                "joules of a whole answer, not of a token"
+            )
+        if watts.size and watts.min() > PLAUSIBLE_W[1]:
+            raise ValueError(
+                f"energy_j over latency_ms is at least {watts.min():.3g} W: latency_ms must be "
+                "milliseconds, not seconds"
+            )
+
+    def _check_value(self) -> None:
+        if self.k is not None and not self.k >= 1:
+            raise ValueError(f"k must be at least 1, not {self.k!r}")
+        if self.aggregation in ("best", "sum"):
+            if self.quality is None:
+                raise ValueError(f"quality is needed for the aggregation {self.aggregation!r}")
+            _check("quality", self.quality, self.energy_j.shape, 1.0)
+            return
+        if self.prompts is None:
+            raise ValueError(f"prompts are needed for the aggregation {self.aggregation!r}")
+        of_experts = (len(self.prompts.category), self.n_experts)
+        _check("prompts.outcome", self.prompts.outcome, of_experts, 1.0)
+        logits = self.prompts.logits
+        if logits.shape != of_experts or not np.all(np.isfinite(logits)):
+            raise ValueError(f"prompts.logits must be finite and have shape {of_experts}")
+        seen = np.unique(self.prompts.category)
+        if not np.array_equal(seen, np.arange(self.n_categories)):
+            raise ValueError(
+                f"prompts.category must name each of {self.n_categories} categories, "
+                f"it names {seen.tolist()}"
+            )
+
+    def _check_ceilings(self) -> None:
+        by_category = isinstance(self.max_latency_ms, np.ndarray)
+        limits: dict[str, Any] = {name: getattr(self, name) for name in _CEILINGS}
+        limits |= {"max_latency_ms": self.max_latency_ms, "overhead_ms": self.overhead_ms}
+        for name, limit in limits.items():
+            shape = self.shares.shape if by_category and name == "max_latency_ms" else ()
+            _check(name, np.asarray(0.0 if limit is None else limit), shape, np.inf)
+        if self.memory is not None:
+            _check("memory.expert_gb", self.memory.expert_gb, (self.n_experts,))
+            _check("memory.node_gb", self.memory.node_gb, self.memory.node_gb.shape[:1], np.inf)
+            _check("memory.node", self.memory.node, (self.n_experts,), len(self.memory.node_gb) - 1)
+
+
+def _check(
+    name: str,
+    figures: NDArray[Any],
+    shape: tuple[int, ...],
+    most: float = np.finfo(float).max,
+) -> None:
+    if figures.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, not {figures.shape}")
+    # written so that NaN fails too
+    wrong = figures[~((figures >= 0) & (figures <= most))]
+    if wrong.size:
+        raise ValueError(f"{name} must lie in [0, {most:.6g}], {wrong.flat[0]} does not")
