@@ -32,7 +32,7 @@ def relative_weights(logits: Floats) -> Floats:
 
     A row of only ``-inf`` gives zeros.
     """
-    top = logits.max(axis=1, keepdims=True)
+    top = logits.max(axis=1, keepdims=True, initial=-np.inf)
     below = np.subtract(logits, top, where=np.isfinite(logits), out=np.full_like(logits, -np.inf))
     weight: Floats = np.where(below == -np.inf, 0.0, np.exp(np.maximum(below, -FLOOR)))
     return weight
@@ -56,7 +56,7 @@ def mixtures_of_subsets(logits: Floats, outcome: Floats, log: bool) -> Floats:
     """(2 ** n_experts,) mean mixture of every set over prompts, or its mean logarithm.
 
     Entry m is the set whose members are the set bits of m. Entry 0 is ``-inf``, and so is the
-    logarithm of a mixture of 0. Without prompts all are NaN. The sets are walked like a binary
+    logarithm of a mixture of 0. Without prompts the others are NaN. The sets are walked like a binary
     tree, one addition per prompt and step; nothing is ever subtracted, so that no digits
     cancel. O(2 ** n_experts n_prompts).
 
@@ -65,8 +65,6 @@ def mixtures_of_subsets(logits: Floats, outcome: Floats, log: bool) -> Floats:
     logits, outcome : (n_prompts, n_experts), n_experts >= 1; outcomes in [0, 1].
     """
     n_prompts, n_experts = logits.shape
-    if n_prompts == 0:
-        return np.full(1 << n_experts, np.nan)
     weight = relative_weights(logits)
     total = weight.sum(axis=1, keepdims=True)
     weight = np.divide(weight, total, where=total > 0, out=weight)
@@ -79,7 +77,7 @@ def mixtures_of_subsets(logits: Floats, outcome: Floats, log: bool) -> Floats:
     table = np.full(1 << len(sums), np.log(whole).sum())
     for start in range(0, n_prompts, _STRIP):
         _add_strip(np.ascontiguousarray(sums[:, :, start : start + _STRIP]), log, table)
-    table /= n_prompts
+    table /= n_prompts or np.nan
     table[0] = -np.inf
     return table[: 1 << n_experts]
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from coe.core import GENERAL
 from coe.kernels.knn import nearest
+from coe.kernels.votes import neighbour_means
 from coe.routers.expectation import Expectation
 from coe.routers.folds import content_folds
 from coe.routers.head import Assessment, CategoryHead, unit_rows
@@ -130,5 +131,5 @@ def _neighbour_means(X_train: Singles, scores: Floats, X: Singles, k: int) -> Fl
     parts = [np.zeros((0, scores.shape[1]))]
     for start in range(0, len(queries), _BATCH):
         indices, _ = nearest(queries[start : start + _BATCH], points, k)
-        parts.append(scores[indices].mean(axis=1))
+        parts.append(neighbour_means(indices, np.ascontiguousarray(scores)))
     return np.vstack(parts)
