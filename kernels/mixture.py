@@ -56,8 +56,8 @@ def mixtures_of_subsets(logits: Floats, outcome: Floats, log: bool) -> Floats:
     """(2 ** n_experts,) mean mixture of every set over prompts, or its mean logarithm.
 
     Entry m is the set whose members are the set bits of m. Entry 0 is ``-inf``, and so is the
-    logarithm of a mixture of 0. Without prompts the others are NaN. The sets are walked like a binary
-    tree, one addition per prompt and step; nothing is ever subtracted, so that no digits
+    logarithm of a mixture of 0. Without prompts the others are NaN. The sets are walked like a
+    binary tree, one addition per prompt and step; nothing is ever subtracted, so that no digits
     cancel. O(2 ** n_experts n_prompts).
 
     Parameters

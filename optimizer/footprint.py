@@ -67,18 +67,39 @@ def fits(problem: Problem, members: Bools) -> Bools:
 
 def total_usage(problem: Problem, sets: Bools) -> dict[str, float]:
     """Per present ceiling, what (n_categories, n_experts) sets, one each, take of it."""
-    rows = range(problem.n_categories)
+    times = latency_ms(problem, sets)
     used = {}
     for name in problem.ceilings():
         axis, _, index = name.rstrip("]").partition("[")
         if axis == "max_latency_ms":
-            times = [float(slowest_ms(problem, sets[c : c + 1])[c, 0]) for c in rows]
-            used[name] = times[int(index)] if index else max(times)
+            used[name] = float(times[int(index)] if index else times.max())
         elif axis == "node_gb":
             used[name] = float(usage(problem, np.any(sets, axis=0, keepdims=True))[name][0])
         else:
             used[name] = mean_over_traffic(problem, sets, axis.removeprefix("max_"))
     return used
+
+
+def latency_ms(problem: Problem, sets: Bools) -> Floats:
+    """(n_categories,) time of each category's set, overhead included."""
+    slowest: Floats = np.max(problem.latency_ms, axis=1, where=sets, initial=0.0)
+    return slowest + problem.overhead_ms
+
+
+def tightest(problem: Problem, sets: Bools) -> str | None:
+    """Of the ceilings that keep some expert out of some set, the one that leaves least of itself.
+
+    ``None`` where nobody is kept out: every expert is in every set, or would fit.
+    """
+    ceilings = problem.ceilings()
+    blocking = set()
+    for c, n in np.argwhere(~sets[:1] if problem.sets == "shared" else ~sets):
+        more = sets.copy()
+        more[slice(None) if problem.sets == "shared" else c, n] = True
+        blocking |= {*exceeded(total_usage(problem, more), ceilings)}
+    used = total_usage(problem, sets)
+    left = {name: 1 - used[name] / ceilings[name] for name in blocking if ceilings[name] > 0}
+    return min(left, key=lambda name: left[name]) if left else next(iter(blocking), None)
 
 
 def mean_over_traffic(problem: Problem, sets: Bools, axis: str) -> float:

@@ -86,4 +86,5 @@ class Result:
     @property
     def gap(self) -> float:
         """How much better than ``value`` other sets might be; 0 when infeasible."""
-        return 0.0 if self.status == "infeasible" else self.upper - self.value
+        proved = self.status in ("infeasible", "optimal")
+        return 0.0 if proved else self.upper - self.value
