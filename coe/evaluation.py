@@ -166,7 +166,7 @@ def evaluate(
     params = np.array([spec.params_b for spec in specs])
     budget_b = float(np.median(params)) if stored_params_b is None else stored_params_b
     progress("routing")
-    names = make.categories(artefact.category, found)
+    names = artefact.category.named(found)
     problem = _map_problem(artefact, params, X_train)
     policies = dict(policies or {})
     ours = _decided("coe", router, rows, policies.pop("default", Policy("default")))
@@ -273,7 +273,7 @@ def _map_problem(artefact: Artefact, params: Floats, X_train: Singles) -> MapPro
     if not params.all():
         return None
     head = artefact.category
-    seen = Counter(make.categories(head, head.assess(X_train)).tolist())
+    seen = Counter(head.named(head.assess(X_train)).tolist())
     value, shares = value_and_shares(artefact.expectation.table, seen)
     return MapProblem(value, shares, params)
 

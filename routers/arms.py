@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from coe.core import GENERAL
 from coe.kernels.knn import nearest
 from coe.kernels.votes import neighbour_means
 from coe.routers.expectation import Expectation
 from coe.routers.folds import content_folds
-from coe.routers.head import Assessment, CategoryHead, unit_rows
+from coe.routers.head import Assessment, unit_rows
 from coe.routers.outcomes import Outcomes
 
 Floats = NDArray[np.float64]
@@ -102,11 +101,6 @@ def two_step(expectation: Expectation, found: Assessment) -> list[Arm]:
         Arm.of("two-step", plain, n_experts),
         Arm.of("two-step robust", robust, n_experts),
     ]
-
-
-def categories(head: CategoryHead, found: Assessment) -> NDArray[np.str_]:
-    """(n,) the category of each prompt; "general" where the router is uncertain."""
-    return np.where(found.uncertain, GENERAL, head.likeliest(found.probabilities))
 
 
 def oracle_category(expectation: Expectation, rows: Outcomes) -> Arm:

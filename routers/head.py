@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coe.core import GENERAL
 from coe.kernels.gating import entropy, softmax
 from coe.kernels.knn import nearest
 
@@ -87,6 +88,10 @@ class CategoryHead:
         """(n,) the category of the largest probability of each row; of equals the first."""
         names: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return names
+
+    def named(self, found: Assessment) -> NDArray[np.str_]:
+        """(n,) the category of each assessed prompt; "general" where the router is uncertain."""
+        return np.where(found.uncertain, GENERAL, self.likeliest(found.probabilities))
 
     def assess(self, X: ArrayLike) -> Assessment:
         """Probabilities, entropy, neighbour distance and uncertainty of each row.

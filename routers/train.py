@@ -41,6 +41,7 @@ from coe.routers.retrieval_training import learned as learned_gate
 from coe.routers.retrieve import Index
 from coe.routers.ridge import FoldedRidge
 from coe.routers.thresholds import with_thresholds
+from coe.routers.traffic import Traffic
 from coe.routers.usage import Usage
 
 Floats = NDArray[np.float64]
@@ -134,6 +135,7 @@ def train(
             "n_train": len(rows.prompt_ids),
             "n_dev": len(dev.prompt_ids),
             "held_out": _report(chosen, learned, rows, single) | operating,
+            "traffic": Traffic.of(head, X, rows.prompts).document(),
             "versions": _versions(),
         },
         metrics=_metrics(head, expectation, gate, dev, X_dev, index),

@@ -116,7 +116,7 @@ def test_two_steps_follow_the_category_and_the_robust_one_knows_when_not_to(arte
 def test_categories_are_those_of_the_router_and_general_beyond(artefact, embed):
     head = artefact.category
     asked = embed(["some code", "some maths", "a poem", ""])
-    found = arms.categories(head, head.assess(asked))
+    found = head.named(head.assess(asked))
     assert found.tolist() == ["code", "maths", "general", "general"]
 
 
