@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from coe.core import (
     Budget,
     Decision,
-    DeviceProfile,
     ExpertSpec,
     Message,
     Policy,
@@ -21,6 +20,7 @@ from coe.core import (
     Receipt,
     Request,
 )
+from coe.device import DeviceProfile
 from coe.errors import CoeError
 
 if TYPE_CHECKING:

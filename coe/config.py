@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import coe
-from coe.core import Budget, DeviceProfile, ExpertSpec, Policy, Prices, TurnRule
+from coe.core import Budget, ExpertSpec, Policy, Prices, TurnRule
+from coe.device import DeviceProfile
 from coe.errors import ConfigError
 
 DATA = Path(coe.__file__).parent / "data"
@@ -32,7 +33,7 @@ class _Section(BaseModel):
 
 
 class DeviceSection(_Section):
-    """One device profile; see `coe.core.DeviceProfile` for the formulas."""
+    """One device profile; see `coe.device.DeviceProfile` for the formulas."""
 
     ttft_a_ms: _NonNegative = 0.0
     ttft_b_ms: _NonNegative

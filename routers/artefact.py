@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from coe.core import DeviceProfile, ExpertSpec
+from coe.core import ExpertSpec
+from coe.device import DeviceProfile
 from coe.errors import ArtefactError
 from coe.routers.embed import Embedder
 from coe.routers.expectation import Expectation

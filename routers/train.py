@@ -12,7 +12,8 @@ import sklearn
 from numpy.typing import NDArray
 
 import coe
-from coe.core import DeviceProfile, ExpertSpec
+from coe.core import ExpertSpec
+from coe.device import DeviceProfile
 from coe.errors import OutcomesError
 from coe.kernels.gating import entropy
 from coe.routers.artefact import Artefact

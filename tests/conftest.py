@@ -19,7 +19,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from coe.core import DeviceProfile, ExpertSpec
+from coe.core import ExpertSpec
+from coe.device import DeviceProfile
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.expectation import Expectation

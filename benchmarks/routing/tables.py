@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coe.core import DeviceProfile, ExpertSpec
+from coe.core import ExpertSpec
+from coe.device import DeviceProfile
 from coe.routers.outcomes import Outcomes
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,8 @@ from coe.config import (
     load_policies,
     weights_home,
 )
-from coe.core import Budget, DeviceProfile, ExpertSpec, Policy, Prices
+from coe.core import Budget, ExpertSpec, Policy, Prices
+from coe.device import DeviceProfile
 from coe.errors import ConfigError
 
 GOOD = """\

@@ -11,7 +11,6 @@ from coe.core import (
     Budget,
     CategoryGuess,
     Decision,
-    DeviceProfile,
     Estimate,
     ExpertSpec,
     Load,
@@ -20,6 +19,7 @@ from coe.core import (
     Request,
     Selection,
 )
+from coe.device import DeviceProfile
 from coe.errors import RequestError
 
 AXES = ("latency_ms", "ttft_ms", "energy_j", "cost_usd")

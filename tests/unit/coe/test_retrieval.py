@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.core import Budget, DeviceProfile, ExpertSpec, Message, Policy, Prices, Request
+from coe.core import Budget, ExpertSpec, Message, Policy, Prices, Request
+from coe.device import DeviceProfile
 from coe.errors import InfeasibleError, RequestError
 from coe.retrieval import Retriever
 from coe.routers.gate import RetrievalGate, column_names

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from coe.core import DeviceProfile, ExpertSpec
+from coe.core import ExpertSpec
+from coe.device import DeviceProfile
 from coe.errors import ExpertUnavailableError, OutcomesError
 from coe.experts.stub import StubExpert
 from coe.retrieval import Retriever
