@@ -7,55 +7,45 @@ file, line, field, value and remedy.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 import coe
 from coe.core import Budget, ExpertSpec, Policy, Prices, TurnRule
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
+from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, wrong_field
 
 DATA = Path(coe.__file__).parent / "data"
-"""What ships with the package: default configuration, artefact, embedder, weights manifest."""
-
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$")]
-_Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+"""What ships: default configuration, artefact, embedder, weights manifest."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DeviceSection(_Section):
+class DeviceSection(Section):
     """One device profile; see `coe.device.DeviceProfile` for the formulas."""
 
-    ttft_a_ms: _NonNegative = 0.0
-    ttft_b_ms: _NonNegative
-    ttft_c_ms: _NonNegative = 0.0
-    decode_tokens_per_s: _Positive
-    prefill_w: _NonNegative
-    decode_w: _NonNegative
+    ttft_a_ms: NonNegative = 0.0
+    ttft_b_ms: NonNegative
+    ttft_c_ms: NonNegative = 0.0
+    decode_tokens_per_s: Positive
+    prefill_w: NonNegative
+    decode_w: NonNegative
     scope: Literal["rail", "board", "wall"] = "board"
     source: str = ""
 
 
-class _ExpertSection(_Section):
-    id: _Name
+class _ExpertSection(Section):
+    id: Name
     device: str
-    params_b: _NonNegative = 0.0
+    params_b: NonNegative = 0.0
     context_tokens: Annotated[int, Field(gt=0)] = 4096
     slots: Annotated[int, Field(gt=0)] = 1
     answer_tokens: Annotated[int, Field(gt=0)] | None = None
-    usd_per_mtok_in: _NonNegative = 0.0
-    usd_per_mtok_out: _NonNegative = 0.0
-    first_token_timeout_s: _Positive = 60.0
-    idle_timeout_s: _Positive = 30.0
+    usd_per_mtok_in: NonNegative = 0.0
+    usd_per_mtok_out: NonNegative = 0.0
+    first_token_timeout_s: Positive = 60.0
+    idle_timeout_s: Positive = 30.0
 
 
 class EmbeddedSection(_ExpertSection):
@@ -64,18 +54,18 @@ class EmbeddedSection(_ExpertSection):
     kind: Literal["embedded"]
     weights: str
     threads: Annotated[int, Field(gt=0)] | None = None
-    repeat_penalty: _Positive = 1.0
+    repeat_penalty: Positive = 1.0
 
 
 class HttpSection(_ExpertSection):
     """An expert behind any OpenAI-compatible server."""
 
     kind: Literal["http"]
-    base_url: _Url
+    base_url: Url
     upstream_model: str | None = None
     api_key_env: str | None = None
-    connect_timeout_s: _Positive = 3.0
-    answer_timeout_s: _Positive = 600.0
+    connect_timeout_s: Positive = 3.0
+    answer_timeout_s: Positive = 600.0
 
 
 class ReplaySection(_ExpertSection):
@@ -84,7 +74,7 @@ class ReplaySection(_ExpertSection):
     kind: Literal["replay"]
     recording: Path
     recorded_as: str | None = None
-    time_scale: _NonNegative = 1.0
+    time_scale: NonNegative = 1.0
 
 
 ExpertSection = Annotated[
@@ -92,28 +82,28 @@ ExpertSection = Annotated[
 ]
 
 
-class LocalEmbedderSection(_Section):
+class LocalEmbedderSection(Section):
     """An embedder that needs nothing but this package; see `coe.routers.embed`."""
 
     kind: Literal["default", "static", "lexical"]
 
 
-class EndpointSection(_Section):
+class EndpointSection(Section):
     """An embedder behind any OpenAI-compatible ``/embeddings``."""
 
     kind: Literal["endpoint"]
-    base_url: _Url
+    base_url: Url
     model: Annotated[str, Field(pattern=r"^\S{1,200}$")]
     api_key_env: str | None = None
     dim: Annotated[int, Field(gt=0)] | None = None
-    timeout_s: _Positive = 5.0
+    timeout_s: Positive = 5.0
     max_chars: Annotated[int, Field(gt=0)] = 2000
 
 
 EmbedderSection = Annotated[LocalEmbedderSection | EndpointSection, Field(discriminator="kind")]
 
 
-class GatewaySection(_Section):
+class GatewaySection(Section):
     """Where the gateway listens."""
 
     host: str = "127.0.0.1"
@@ -122,7 +112,7 @@ class GatewaySection(_Section):
     kept_decisions: Annotated[int, Field(gt=0)] = 10_000
 
 
-class RetrievalSection(_Section):
+class RetrievalSection(Section):
     """Where passages come from, and how many go with a prompt."""
 
     index: Path
@@ -131,14 +121,14 @@ class RetrievalSection(_Section):
     mode: Literal["hybrid", "bm25", "dense"] = "hybrid"
 
 
-class RoutingSection(_Section):
+class RoutingSection(Section):
     """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
 
     turns: TurnRule = "sticky"
-    switch_margin: _NonNegative = 0.03
+    switch_margin: NonNegative = 0.03
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of ``coe.yaml``. Paths are relative to the file."""
 
     gateway: GatewaySection = GatewaySection()
@@ -153,17 +143,20 @@ class Config(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         ids = [expert.id for expert in self.experts]
-        for name in ids:
-            if ids.count(name) > 1:
-                raise ValueError(f"expert id {name!r} is used twice: ids must differ")
+        for n, expert in enumerate(self.experts):
+            name = expert.id
+            if name in ids[:n]:
+                at = ("experts", n, "id")
+                raise wrong_field(f"expert id {name!r} is used twice: ids must differ", at)
             if name == "auto" or name.startswith("auto:"):
-                raise ValueError(f"expert id {name!r} is reserved: choose another")
-        for expert in self.experts:
+                at = ("experts", n, "id")
+                raise wrong_field(f"expert id {name!r} is reserved: choose another", at)
             if expert.device not in self.devices:
                 known = ", ".join(sorted(self.devices))
-                raise ValueError(
-                    f"expert {expert.id!r} runs on unknown device {expert.device!r}: "
-                    f"add it under devices, or use one of {known}"
+                raise wrong_field(
+                    f"expert {name!r} runs on unknown device {expert.device!r}: "
+                    f"add it under devices, or use one of {known}",
+                    ("experts", n, "device"),
                 )
         return self
 
@@ -186,20 +179,20 @@ class Config(_Section):
         return {expert.id: self.spec(expert) for expert in self.experts}
 
 
-class _CeilingSection(_Section):
-    latency_ms: _Positive | None = None
-    ttft_ms: _Positive | None = None
-    energy_j: _Positive | None = None
-    cost_usd: _Positive | None = None
+class _CeilingSection(Section):
+    latency_ms: Positive | None = None
+    ttft_ms: Positive | None = None
+    energy_j: Positive | None = None
+    cost_usd: Positive | None = None
 
 
-class _PriceSection(_Section):
-    per_second: _NonNegative = 0.0
-    per_joule: _NonNegative = 0.0
-    per_usd: _NonNegative = 0.0
+class _PriceSection(Section):
+    per_second: NonNegative = 0.0
+    per_joule: NonNegative = 0.0
+    per_usd: NonNegative = 0.0
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """One named policy of ``budgets.yaml``."""
 
     description: str = ""
@@ -208,10 +201,10 @@ class PolicySection(_Section):
     on_infeasible: Literal["reject", "nearest"] = "reject"
 
 
-class Budgets(_Section):
+class Budgets(Section):
     """The whole of ``budgets.yaml``; the policy ``default`` serves ``model: auto``."""
 
-    policies: dict[_Name, PolicySection]
+    policies: dict[Name, PolicySection]
 
     @model_validator(mode="after")
     def _has_default(self) -> Budgets:
@@ -251,7 +244,7 @@ def load_config(path: Path) -> Config:
     ConfigError
         The file is absent, not YAML, or a field is wrong; every wrong field is named.
     """
-    config = _load(path, Config)
+    config = read_yaml(path, Config)
     base = path.parent
     return config.model_copy(
         update={
@@ -271,7 +264,7 @@ def load_policies(path: Path) -> dict[str, Policy]:
     ConfigError
         As for `load_config`.
     """
-    return _load(path, Budgets).as_policies()
+    return read_yaml(path, Budgets).as_policies()
 
 
 def api_key(section: HttpSection | EndpointSection) -> str | None:
@@ -308,59 +301,3 @@ def _resolved(section: Any, base: Path) -> Any:
     if isinstance(section, RetrievalSection):
         return section.model_copy(update={"index": base / section.index})
     return section
-
-
-_S = TypeVar("_S", bound=_Section)
-
-
-def _load(path: Path, section: type[_S]) -> _S:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    try:
-        data, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as an impossible date
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold a mapping of sections, not {type(data).__name__}")
-    lines = _lines(tree, path)
-    try:
-        return section.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(_complaint(path, error, lines)) from error
-
-
-def _lines(node: Any, path: Path, at: tuple[str | int, ...] = ()) -> dict[tuple[Any, ...], int]:
-    """Line number of every field, by its path; a repeated key is refused."""
-    found = {at: node.start_mark.line + 1}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*at, key.value)
-            if here in found:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"{path}:{line}: key {key.value!r} appears twice: keep one")
-            found |= _lines(value, path, here) | {here: key.start_mark.line + 1}
-    elif isinstance(node, yaml.SequenceNode):
-        for k, value in enumerate(node.value):
-            found |= _lines(value, path, (*at, k))
-    return found
-
-
-def _complaint(path: Path, error: ValidationError, lines: Mapping[tuple[Any, ...], int]) -> str:
-    """One line per wrong field: file, line, field, value, what would be right."""
-    complaints = []
-    for row in error.errors(include_url=False):
-        loc = row["loc"]
-        # pydantic adds the union's tag to the path of a tagged union: it is not in the file
-        if loc[:1] == ("experts",):
-            loc = loc[:2] + loc[3:]
-        elif loc[:1] == ("embedder",):
-            loc = loc[:1] + loc[2:]
-        known = next((loc[:n] for n in range(len(loc), -1, -1) if loc[:n] in lines), ())
-        field = ".".join(str(part) for part in loc) or "(whole file)"
-        value = row["input"]
-        got = "" if isinstance(value, dict | list | BaseModel) else f", not {value!r}"
-        message = row["msg"].removeprefix("Value error, ")
-        complaints.append(f"{path}:{lines[known]}: {field}: {message}{got}")
-    return "\n".join(complaints)

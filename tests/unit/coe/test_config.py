@@ -154,9 +154,14 @@ def test_a_file_that_is_not_a_yaml_mapping_is_refused(complaint, text, said):
         ("http://127", "ftp://127", "coe.yaml:10: experts.1.base_url: String should match"),
         ("id: far", "id: far away", "coe.yaml:8: experts.1.id: String should match"),
         ("http:", "file:", ", not 'file://127.0.0.1:9/v1'"),
+        ("device: board", "device: bored", "coe.yaml:7: experts.0.device: expert 'near' runs on"),
         ("device: board", "device: bored", "unknown device 'bored': add it under devices"),
         ("device: board", "device: bored", "or use one of board"),
-        ("id: far", "id: near", "expert id 'near' is used twice: ids must differ"),
+        (
+            "id: far",
+            "id: near",
+            "coe.yaml:8: experts.1.id: expert id 'near' is used twice: ids must differ",
+        ),
         ("id: far", "id: auto", "expert id 'auto' is reserved: choose another"),
     ],
 )
