@@ -7,6 +7,8 @@ file, line, field, value and remedy.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,23 +18,11 @@ import coe
 from coe.core import Budget, ExpertSpec, Policy, Prices, TurnRule
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
+from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
 from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, wrong_field
 
 DATA = Path(coe.__file__).parent / "data"
-"""What ships: default configuration, artefact, embedder, weights manifest."""
-
-
-class DeviceSection(Section):
-    """One device profile; see `coe.device.DeviceProfile` for the formulas."""
-
-    ttft_a_ms: NonNegative = 0.0
-    ttft_b_ms: NonNegative
-    ttft_c_ms: NonNegative = 0.0
-    decode_tokens_per_s: Positive
-    prefill_w: NonNegative
-    decode_w: NonNegative
-    scope: Literal["rail", "board", "wall"] = "board"
-    source: str = ""
+"""What ships: default configuration, artefact, embedder, weights manifest, device profiles."""
 
 
 class _ExpertSection(Section):
@@ -137,7 +127,7 @@ class Config(Section):
     routing: RoutingSection = RoutingSection()
     retrieval: RetrievalSection | None = None
     budgets: Path = DATA / "budgets.yaml"
-    devices: dict[str, DeviceSection]
+    devices: dict[str, DeviceSection] = Field(default={})
     experts: Annotated[list[ExpertSection], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -151,20 +141,26 @@ class Config(Section):
             if name == "auto" or name.startswith("auto:"):
                 at = ("experts", n, "id")
                 raise wrong_field(f"expert id {name!r} is reserved: choose another", at)
-            if expert.device not in self.devices:
-                known = ", ".join(sorted(self.devices))
+            if expert.device not in self.devices and expert.device not in shipped_profiles():
+                near = [*sorted(self.devices), *closest(expert.device, shipped_profiles())]
+                use = f"one of {', '.join(near)}" if near else "a shipped one"
                 raise wrong_field(
                     f"expert {name!r} runs on unknown device {expert.device!r}: "
-                    f"add it under devices, or use one of {known}",
+                    f"add it under devices, or use {use} (coe devices list has all that ship)",
                     ("experts", n, "device"),
                 )
         return self
+
+    def profile(self, device: str) -> DeviceProfile:
+        """The profile of that name under ``devices``, else the shipped one."""
+        own = self.devices.get(device)
+        return (own or shipped_profiles()[device]).profile(device)
 
     def spec(self, expert: _ExpertSection) -> ExpertSpec:
         """The noun that the deciding layers see."""
         return ExpertSpec(
             id=expert.id,
-            profile=DeviceProfile(name=expert.device, **self.devices[expert.device].model_dump()),
+            profile=self.profile(expert.device),
             params_b=expert.params_b,
             context_tokens=expert.context_tokens,
             slots=expert.slots,
@@ -254,6 +250,18 @@ def load_config(path: Path) -> Config:
             "retrieval": _resolved(config.retrieval, base),
         }
     )
+
+
+@cache
+def shipped_profiles() -> Mapping[str, ShippedSection]:
+    """The device profiles that ship with the package, by name, read once.
+
+    Raises
+    ------
+    ConfigError
+        The file is damaged.
+    """
+    return read_profiles(DATA / "devices.yaml")
 
 
 def load_policies(path: Path) -> dict[str, Policy]:
