@@ -7,6 +7,7 @@
     ├── WeightsError           weights are absent, or are not the bytes the manifest promises
     ├── ArtefactError          a trained artefact is absent, altered or of another schema
     ├── OutcomesError          an outcome or prompt table has the wrong columns or values
+    ├── MeasurementsError      a table of measured requests has the wrong columns or values
     ├── EmbeddingError         an embeddings endpoint gave no vectors
     │   └── EmbeddingUnavailableError  not there, overloaded, or too slow: may pass by itself
     ├── RequestError           the caller asked for something impossible
@@ -42,6 +43,10 @@ class ArtefactError(CoeError):
 
 class OutcomesError(CoeError):
     """An outcome or prompt table has wrong columns or values."""
+
+
+class MeasurementsError(CoeError):
+    """A table of measured requests has wrong columns or values, or too few rows to fit."""
 
 
 class EmbeddingError(CoeError):

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from coe.config import DATA, Config, find_config, load_config
-from coe.errors import CoeError, ConfigError, OutcomesError, RequestError
+from coe.errors import CoeError, ConfigError, MeasurementsError, OutcomesError, RequestError
 
 ConfigOption = Annotated[
     Path | None,
@@ -34,6 +34,8 @@ ConfigOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
+
+_WRONG_INPUT = (ConfigError, MeasurementsError, OutcomesError, RequestError)
 
 results = Console(highlight=False, soft_wrap=True)
 """What a verb was asked for, for people."""
@@ -76,8 +78,7 @@ def errors_explained() -> Iterator[None]:
         yield
     except CoeError as error:
         notes.print(f"error: {error}", markup=False, style="red")
-        wrong_input = isinstance(error, ConfigError | OutcomesError | RequestError)
-        raise typer.Exit(2 if wrong_input else 1) from error
+        raise typer.Exit(2 if isinstance(error, _WRONG_INPUT) else 1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

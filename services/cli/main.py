@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import coe
+from coe.device import Scope
 from coe.services.cli.console import ConfigOption, JsonOption, errors_explained
 
 app = typer.Typer(
@@ -20,6 +21,10 @@ weights_app = typer.Typer(help="Fetch and check the weights of embedded experts.
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
 index_app = typer.Typer(help="Make documents searchable, and search them.")
 app.add_typer(index_app, name="index", no_args_is_help=True)
+devices_app = typer.Typer(
+    help="What devices take: profiles that ship, and profiles from measurements."
+)
+app.add_typer(devices_app, name="devices", no_args_is_help=True)
 
 BudgetOption = Annotated[
     str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")
@@ -237,3 +242,40 @@ def index_search(
 
     with errors_explained():
         search(index, query, k, mode, as_json)
+
+
+@devices_app.command("list")
+def devices_list(as_json: JsonOption = False) -> None:
+    """The device profiles that ship; any coe.yaml may name them under `device:`."""
+    from coe.services.cli.devices import show
+
+    with errors_explained():
+        show(as_json)
+
+
+@devices_app.command("fit")
+def devices_fit(
+    measurements: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV or Parquet: prompt_tokens, output_tokens, ttft_ms, latency_ms, "
+            "energy_j or power_w, and phase (prefill, decode) for rows that are not whole requests."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Of the profile; the file's by default.")] = None,
+    scope: Annotated[Scope, typer.Option(help="What the watts cover.")] = "board",
+    idle_w: Annotated[float, typer.Option(min=0, help="Idle power, taken off.")] = 0.0,
+    prefill_w: Annotated[
+        float | None, typer.Option(min=0, help="Watts above idle, where the table has none.")
+    ] = None,
+    decode_w: Annotated[
+        float | None, typer.Option(min=0, help="Watts above idle, where the table has none.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the rows that are held out.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a device profile to measured requests; prints a section for `devices:` of coe.yaml."""
+    from coe.services.cli.devices import fit_profile
+
+    with errors_explained():
+        fit_profile(measurements, name, scope, idle_w, (prefill_w, decode_w), seed, as_json)

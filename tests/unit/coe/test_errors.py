@@ -17,6 +17,7 @@ from coe.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
     InfeasibleError,
+    MeasurementsError,
     OutcomesError,
     RequestError,
     UnknownExpertError,
@@ -28,6 +29,7 @@ ERRORS = [
     ConfigError("coe.yaml:3: wrong"),
     WeightsError("no weights"),
     ArtefactError("altered"),
+    MeasurementsError("row 3: ttft_ms: empty"),
     OutcomesError("no score"),
     EmbeddingError("embedder.dim: the vectors have 3 numbers"),
     EmbeddingUnavailableError("embedder.base_url: nobody there"),
@@ -84,7 +86,8 @@ def test_errors_form_one_tree():
     assert parents == {
         "CoeError": "Exception",
         **dict.fromkeys(
-            ["ConfigError", "WeightsError", "ArtefactError", "OutcomesError"], "CoeError"
+            ["ConfigError", "WeightsError", "ArtefactError", "MeasurementsError", "OutcomesError"],
+            "CoeError",
         ),
         **dict.fromkeys(["EmbeddingError", "RequestError", "ExpertError"], "CoeError"),
         "EmbeddingUnavailableError": "EmbeddingError",
