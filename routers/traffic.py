@@ -47,8 +47,6 @@ class Traffic:
             categories=categories,
             shares=np.array([row.mean() for row in rows]),
             prompt_tokens=np.array(lengths),
-                [tokens[row].mean() if row.any() else tokens.mean() for row in rows]
-            ),
         )
 
     def document(self) -> dict[str, dict[str, float]]:
