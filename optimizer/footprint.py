@@ -13,8 +13,9 @@ from coe.optimizer.problem import Bools, Floats, Problem
 
 
 def allowed(problem: Problem) -> Bools:
-    """(n_categories, n_experts) whether the expert alone keeps the category's latency ceiling."""
-    return problem.latency_ms <= _loose(problem.latency_limits_ms)[:, None]
+    """(n_categories, n_experts) whether the expert may serve the category, and is in time alone."""
+    in_time: Bools = problem.latency_ms <= _loose(problem.latency_limits_ms)[:, None]
+    return in_time if problem.able is None else in_time & problem.able
 
 
 def answering(figures: Floats, members: Bools, k: int | None) -> Floats:
@@ -58,8 +59,12 @@ def usage(problem: Problem, members: Bools) -> dict[str, Floats]:
 
 
 def fits(problem: Problem, members: Bools) -> Bools:
-    """(n_sets,) whether each set, serving every category, exceeds no ceiling; empty ones do not."""
-    inside: Bools = np.any(members, axis=1)
+    """(n_sets,) whether each set may serve every category and exceeds no ceiling.
+
+    An empty set does not fit.
+    """
+    able = np.all(allowed(problem), axis=0)
+    inside: Bools = np.any(members, axis=1) & ~np.any(members & ~able, axis=1)
     for name, used in usage(problem, members).items():
         inside = inside & (used <= _loose(problem.ceilings()[name]))
     return inside

@@ -91,6 +91,8 @@ class Problem:
     max_latency_ms : ceiling in every category, or (n_categories,), one for each.
     overhead_ms : time beside the experts', such as transmission and aggregation.
     memory : ceilings on what is resident, the union of the sets.
+    able : (n_categories, n_experts) who may serve which category, for reasons of its own; by
+        default everyone.
 
     Raises
     ------
@@ -114,6 +116,7 @@ class Problem:
     max_latency_ms: float | Floats | None = None
     overhead_ms: float = 0.0
     memory: Memory | None = None
+    able: Bools | None = None
 
     def __post_init__(self) -> None:
         if self.aggregation not in get_args(Aggregation):
@@ -172,6 +175,7 @@ class Problem:
             quality=None if self.quality is None else self.quality[:, experts],
             prompts=None if self.prompts is None else self.prompts.keep(experts),
             memory=None if self.memory is None else self.memory.keep(experts),
+            able=None if self.able is None else self.able[:, experts],
         )
 
     def _check_figures(self) -> None:
@@ -227,6 +231,8 @@ class Problem:
         for name, limit in limits.items():
             shape = self.shares.shape if by_category and name == "max_latency_ms" else ()
             _check(name, np.asarray(0.0 if limit is None else limit), shape, np.inf)
+        if self.able is not None and self.able.shape != self.energy_j.shape:
+            raise ValueError(f"able must have shape {self.energy_j.shape}, not {self.able.shape}")
         if self.memory is not None:
             _check("memory.expert_gb", self.memory.expert_gb, (self.n_experts,))
             _check("memory.node_gb", self.memory.node_gb, self.memory.node_gb.shape[:1], np.inf)

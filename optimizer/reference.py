@@ -37,7 +37,11 @@ def _choices(problem: Problem) -> Iterator[tuple[Set, ...]]:
 
 
 def feasible(problem: Problem, sets: Sequence[Set]) -> bool:
-    """Whether the sets, one per category, exceed no ceiling by more than rounding."""
+    """Whether the sets, one per category, are able and exceed no ceiling by more than rounding."""
+    if problem.able is not None and not all(
+        problem.able[c, n] for c, one in enumerate(sets) for n in one
+    ):
+        return False
     shares, memory = problem.shares.tolist(), problem.memory
     used = [("max_energy_j", _mean_taken(problem, problem.energy_j, sets))]
     used.append(("max_cost_usd", _mean_taken(problem, problem.costs_usd, sets)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from coe.optimizer.footprint import usage
+from coe.optimizer.footprint import allowed, usage
 from coe.optimizer.map import ROUNDING, MapProblem
-from coe.optimizer.problem import Problem
+from coe.optimizer.problem import Floats, Problem
+
+_NEVER_MS = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +43,29 @@ def shortfall(problem: Problem) -> Shortfall | None:
     """
     if problem.sets == "shared":
         return _of_singles(problem)
+    if problem.able is not None and not np.all(np.any(problem.able, axis=1)):
+        return Shortfall(None)
     # each category might do with an expert of its own: a map of single experts, memory aside
     return None if problem.memory is not None else _of_maps(problem)
 
 
 def _of_singles(problem: Problem) -> Shortfall | None:
     ceilings = problem.ceilings()
+    may = np.ones(problem.n_experts, dtype=bool)
+    if problem.able is not None:
+        may = np.all(problem.able, axis=0)
+    if not ceilings or not may.any():
+        return None if may.any() else Shortfall(None)
     used = usage(problem, np.eye(problem.n_experts, dtype=bool))
-    over = np.array(
-        [
-            used[name] / limit if limit > 0 else _beyond(used[name])
-            for name, limit in ceilings.items()
-        ]
-    ).reshape(len(ceilings), -1)
-    fit = over <= 1 + ROUNDING
+    over = np.stack([_proportion(used[name], limit) for name, limit in ceilings.items()])
+    fit = (over <= 1 + ROUNDING) & may
     if fit.all(axis=0).any():
         return None
     needed: dict[str, float | None] = {}
     for row, name in enumerate(ceilings):
-        others = np.delete(fit, row, axis=0).all(axis=0)
+        others = np.delete(fit, row, axis=0).all(axis=0) & may
         needed[name] = float(used[name][others].min()) if others.any() else None
-    nearest = int(over.max(axis=0).argmin())
+    nearest = int(np.where(may, over.max(axis=0), np.inf).argmin())
     return Shortfall(_nearest(needed, ceilings) or [*ceilings][over[:, nearest].argmax()], needed)
 
 
@@ -69,19 +73,18 @@ def _of_maps(problem: Problem) -> Shortfall | None:
     """As the problem of one expert per category, which a solver of such maps explains."""
     from coe.optimizer.milp import solve_map
 
-    limit = problem.latency_limits_ms
-    single = isinstance(problem.max_latency_ms, float | int)
+    ceilings = problem.ceilings()
+    limits = np.clip(problem.latency_limits_ms, 0.0, _NEVER_MS / 2)
+    alike = isinstance(problem.max_latency_ms, float | int)
     found = solve_map(
         MapProblem(
             value=np.zeros_like(problem.energy_j),
             shares=problem.shares,
             params_b=np.zeros(problem.n_experts),
-            latency_ms=problem.latency_ms,
-            max_latency_ms=None
-            if problem.max_latency_ms is None
-            else max(float(limit[0]), 0.0)
-            if single
-            else np.maximum(limit, 0.0),
+            latency_ms=np.where(
+                allowed(replace(problem, max_latency_ms=None)), problem.latency_ms, _NEVER_MS
+            ),
+            max_latency_ms=float(limits[0]) if alike else limits,
             energy_j=problem.energy_j,
             max_energy_j=problem.max_energy_j,
             cost_usd=problem.costs_usd,
@@ -90,13 +93,12 @@ def _of_maps(problem: Problem) -> Shortfall | None:
     )
     if found.status != "infeasible":
         return None
-    needed = {
-        name: value + problem.overhead_ms
-        if value is not None and name.startswith("max_latency_ms")
-        else value
-        for name, value in found.needed.items()
-    }
-    ceilings = problem.ceilings()
+    needed: dict[str, float | None] = {}
+    for name, value in found.needed.items():
+        timed = value is not None and name.startswith("max_latency_ms")
+        least = value + problem.overhead_ms if timed and value is not None else value
+        if name in ceilings:
+            needed[name] = None if timed and value == _NEVER_MS else least
     return Shortfall(_nearest(needed, ceilings) or next(iter(found.conflict), None), needed)
 
 
@@ -110,6 +112,9 @@ def _nearest(needed: Mapping[str, float | None], ceilings: Mapping[str, float]) 
     return min(factor, key=lambda name: factor[name]) if factor else None
 
 
-def _beyond(used: np.ndarray) -> np.ndarray:
-    """How far usages exceed a ceiling of nothing: not at all, or without end."""
-    return np.where(used > 0, np.inf, 0.0)
+def _proportion(used: Floats, limit: float) -> Floats:
+    """Usages over their ceiling; of a ceiling of nothing, any usage is beyond all measure."""
+    if limit > 0:
+        return used / limit
+    beyond: Floats = np.where(used > 0, np.inf, 0.0)
+    return beyond
