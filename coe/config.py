@@ -34,6 +34,8 @@ class _ExpertSection(Section):
     answer_tokens: Annotated[int, Field(gt=0)] | None = None
     usd_per_mtok_in: NonNegative = 0.0
     usd_per_mtok_out: NonNegative = 0.0
+    memory_gb: NonNegative = 0.0
+    node: str | None = None
     first_token_timeout_s: Positive = 60.0
     idle_timeout_s: Positive = 30.0
 
@@ -111,6 +113,12 @@ class RetrievalSection(Section):
     mode: Literal["hybrid", "bm25", "dense"] = "hybrid"
 
 
+class NodeSection(Section):
+    """A machine that experts may be resident on."""
+
+    memory_gb: Positive
+
+
 class RoutingSection(Section):
     """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
 
@@ -127,7 +135,9 @@ class Config(Section):
     routing: RoutingSection = RoutingSection()
     retrieval: RetrievalSection | None = None
     budgets: Path = DATA / "budgets.yaml"
+    plan: Path | None = None
     devices: dict[str, DeviceSection] = Field(default={})
+    nodes: dict[Name, NodeSection] = Field(default={})
     experts: Annotated[list[ExpertSection], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -141,6 +151,12 @@ class Config(Section):
             if name == "auto" or name.startswith("auto:"):
                 at = ("experts", n, "id")
                 raise wrong_field(f"expert id {name!r} is reserved: choose another", at)
+            if expert.node is not None and expert.node not in self.nodes:
+                raise wrong_field(
+                    f"expert {name!r} is on unknown node {expert.node!r}: add it under nodes"
+                    + (f", or use one of {', '.join(sorted(self.nodes))}" if self.nodes else ""),
+                    ("experts", n, "node"),
+                )
             if expert.device not in self.devices and expert.device not in shipped_profiles():
                 near = [*sorted(self.devices), *closest(expert.device, shipped_profiles())]
                 use = f"one of {', '.join(near)}" if near else "a shipped one"
@@ -246,6 +262,7 @@ def load_config(path: Path) -> Config:
         update={
             "artefact": base / config.artefact,
             "budgets": base / config.budgets,
+            "plan": None if config.plan is None else base / config.plan,
             "experts": [_resolved(expert, base) for expert in config.experts],
             "retrieval": _resolved(config.retrieval, base),
         }

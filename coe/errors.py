@@ -37,6 +37,10 @@ class WeightsError(CoeError):
     """Weights are absent, or are not the bytes that the manifest promises."""
 
 
+class PlanError(CoeError):
+    """A plan cannot be read, written, made or used."""
+
+
 class ArtefactError(CoeError):
     """A trained artefact is absent, altered or of another schema."""
 

@@ -176,6 +176,48 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         run(config, as_json)
 
 
+@app.command("plan")
+def plan_(
+    budget: BudgetOption = "default",
+    config: ConfigOption = None,
+    artefact: Annotated[Path | None, typer.Option(help="By default the configured one.")] = None,
+    budgets: Annotated[
+        Path | None, typer.Option(help="A budgets.yaml; by default the configured one.")
+    ] = None,
+    outcomes: Annotated[
+        Path | None, typer.Option(help="Recorded answers, to plan sets of several experts on.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Rows of the outcomes to plan on.")] = "dev",
+    aggregation: Annotated[
+        str, typer.Option(help="best; with outcomes: mixture, choose or likelihood.")
+    ] = "best",
+    k: Annotated[
+        int | None, typer.Option("-k", "--k", min=1, help="Experts that answer one prompt.")
+    ] = None,
+    mean_energy_j: Annotated[
+        float | None, typer.Option(min=0, help="Ceiling on the mean joules of a request.")
+    ] = None,
+    mean_cost_usd: Annotated[
+        float | None, typer.Option(min=0, help="Ceiling on the mean dollars of a request.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="auto, or a solver by name.")] = "auto",
+    time_limit_s: Annotated[
+        float | None, typer.Option(min=0.001, help="Stop searching after so many seconds.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the plan to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the staircases: .png or .svg.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best sets of experts within budgets, with a certificate."""
+    from coe.services.cli.plan import Wish, run
+
+    wish = Wish(
+        budget, outcomes, split, aggregation, k, mean_energy_j, mean_cost_usd, method, time_limit_s
+    )
+    with errors_explained():
+        run(wish, config, artefact, budgets, out, plot, as_json)
+
+
 @weights_app.command("list")
 def weights_list(as_json: JsonOption = False) -> None:
     """What the manifest holds, and what is here."""

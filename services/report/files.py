@@ -50,12 +50,12 @@ def write_report(
         files[_beside(path, name, "svg")] = picture.svg.encode()
     text = page(evaluation, pictures, gate_curve)
     for file, content in files.items():
-        _write(file, content)
+        write(file, content)
     possible = {_beside(path, name, suffix) for name in PLOTS for suffix in ("png", "svg")}
     for stale in possible - files.keys():
         if stale.is_file():
             stale.unlink()
-    _write(path, text.encode())
+    write(path, text.encode())
     return [path, *files]
 
 
@@ -63,7 +63,14 @@ def _beside(path: Path, name: str, suffix: str) -> Path:
     return path.with_name(f"{path.stem}-{name}.{suffix}")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all.
+
+    Raises
+    ------
+    ReportError
+        It cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

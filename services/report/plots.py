@@ -1,16 +1,11 @@
-"""The plots of a report. The only module that imports Matplotlib; pyplot takes no part."""
+"""The plots of an evaluation."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
@@ -19,36 +14,32 @@ from numpy.typing import NDArray
 from coe.evaluation import Evaluation
 from coe.routers.calibration import Reliability
 from coe.services.report.arms import best_single
+from coe.services.report.canvas import (
+    BLUE,
+    DARK,
+    GREY,
+    PALE,
+    RUST,
+    SKY,
+    SMALL,
+    SOFT,
+    VERMILLION,
+    drawing,
+    figure_of,
+    names_in,
+    on_paper,
+    picture_of,
+    settle,
+    size_of,
+    write_name,
+)
 from coe.services.report.curve import GateCurve
 from coe.services.report.grids import Grid, confusion_grid, expert_grid
 from coe.services.report.pareto import Mark, Panel, panels
 from coe.services.report.picture import Picture
-from coe.services.report.placing import APART, Box, Names, Point, Size
 
 Floats = NDArray[np.float64]
 
-WIDTH_IN = 4.4  # what a phone shows at about its own size
-
-# of Okabe and Ito's palette, told apart by colour-blind readers
-_BLUE, _SKY, _VERMILLION = "#0072B2", "#56B4E9", "#D55E00"
-_GREY, _DARK, _PALE = "#8c8c8c", "#222222", "#d2d2d2"
-_RUST, _SOFT = "#a34700", "#555555"  # of text, dark enough to be read
-_STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "coe",
-}
-_DPI = 200
-_SMALL = 7.5
 _CELL_IN = 0.27
 _WIDEST_CELL_IN = 0.8
 _MOST_NUMBERS = 1000  # cells of a heat map that are written in figures
@@ -61,11 +52,7 @@ def draw(evaluation: Evaluation, gate_curve: GateCurve | None = None) -> list[Pi
 
     The same evaluation gives the same bytes, whatever Matplotlib is configured to do.
     """
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        # a browser finds other fonts for the SVG; the page has every name in full
-        warnings.filterwarnings("ignore", message=r"Glyph \d+")
+    with drawing():
         pictures = []
         found = panels(evaluation)
         if found:
@@ -80,32 +67,12 @@ def draw(evaluation: Evaluation, gate_curve: GateCurve | None = None) -> list[Pi
         return pictures
 
 
-def _picture(name: str, figure: Figure, note: str = "") -> Picture:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
-    silent = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(svg, format="svg", metadata=silent)
-    return Picture(name, png.getvalue(), svg.getvalue().decode(), note)
-
-
-def _figure(height_in: float) -> Figure:
-    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=72, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _settle(figure: Figure) -> None:
-    """Lay the figure out for good: names are placed in points."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
 def _pareto(found: Sequence[Panel]) -> Picture:
-    figure = _figure(4.3 * len(found))
+    figure = figure_of(4.3 * len(found))
     plots = figure.subplots(len(found), squeeze=False)[:, 0]
     for panel, ax in zip(found, plots, strict=True):
         _panel(ax, panel)
-    _settle(figure)
+    settle(figure)
     unnamed = [_name_marks(ax, panel) for panel, ax in zip(found, plots, strict=True)]
     note = ""
     if any(unnamed):
@@ -118,19 +85,19 @@ def _pareto(found: Sequence[Panel]) -> Picture:
             )
             + ". The table below has them all."
         )
-    return _picture("pareto", figure, note)
+    return picture_of("pareto", figure, note)
 
 
 def _panel(ax: Axes, panel: Panel) -> None:
     for mark in panel.marks:
         _mark(ax, mark)
     for _, score in panel.levels:
-        ax.axhline(score, color=_DARK, linestyle=(0, (5, 3)), linewidth=0.9, zorder=1.5)
+        ax.axhline(score, color=DARK, linestyle=(0, (5, 3)), linewidth=0.9, zorder=1.5)
     if panel.curve:
         x, y = zip(*panel.curve, strict=True)
-        ax.plot(x, y, color=_SKY, linewidth=1.6, zorder=2)
+        ax.plot(x, y, color=SKY, linewidth=1.6, zorder=2)
     steps = sorted((mark.x, mark.y) for mark in panel.marks if mark.undominated)
-    ax.step(*zip(*steps, strict=True), where="post", color=_PALE, linewidth=1.8, zorder=1.4)
+    ax.step(*zip(*steps, strict=True), where="post", color=PALE, linewidth=1.8, zorder=1.4)
     spent = [mark.x for mark in panel.marks] + [point[0] for point in panel.curve]
     if min(spent) > 0 and max(spent) > 8 * min(spent):
         ax.set_xscale("log")
@@ -145,14 +112,14 @@ def _panel(ax: Axes, panel: Panel) -> None:
 def _mark(ax: Axes, mark: Mark) -> None:
     if mark.kind == "coe":
         low, high = mark.ci95
-        ax.plot([mark.x, mark.x], [low, high], color=_BLUE, linewidth=0.9, alpha=0.6, zorder=2.5)
-    face = {"coe": _BLUE, "baseline": "white", "single": _GREY}[mark.kind]
-    edge = {"coe": _BLUE, "baseline": _VERMILLION, "single": _GREY}[mark.kind]
+        ax.plot([mark.x, mark.x], [low, high], color=BLUE, linewidth=0.9, alpha=0.6, zorder=2.5)
+    face = {"coe": BLUE, "baseline": "white", "single": GREY}[mark.kind]
+    edge = {"coe": BLUE, "baseline": VERMILLION, "single": GREY}[mark.kind]
     shape = {"coe": "o", "baseline": "s", "single": "o"}[mark.kind]
     size = {"coe": 42, "baseline": 26, "single": 18}[mark.kind]
     order = {"coe": 5, "baseline": 4, "single": 3}[mark.kind]
     if mark.reference:
-        edge, size = _DARK, 34
+        edge, size = DARK, 34
     ax.scatter(
         [mark.x], [mark.y], s=size, marker=shape, c=face, edgecolors=edge,
         linewidths=1.2, zorder=order,
@@ -161,66 +128,30 @@ def _mark(ax: Axes, mark: Mark) -> None:
 
 def _name_marks(ax: Axes, panel: Panel) -> int:
     """Write names where they hide nothing; the number of marks without room for one."""
-    marks, curve = _on_paper(ax, [(m.x, m.y) for m in panel.marks]), _on_paper(ax, panel.curve)
-    names = _names(ax)
+    marks, curve = on_paper(ax, [(m.x, m.y) for m in panel.marks]), on_paper(ax, panel.curve)
+    names = names_in(ax)
     names.keep_dots(marks)
     names.keep_line(curve)
     for mark in panel.marks:
         if mark.kind == "coe":
-            names.keep_line(_on_paper(ax, [(mark.x, end) for end in mark.ci95]))
+            names.keep_line(on_paper(ax, [(mark.x, end) for end in mark.ci95]))
     for name, (_, y) in zip(
         [name for name, _ in panel.levels],
-        _on_paper(ax, [(1.0, score) for _, score in panel.levels]),
+        on_paper(ax, [(1.0, score) for _, score in panel.levels]),
         strict=True,
     ):
-        _write(ax, names.of_level(y, _size(ax, name)), name)
+        write_name(ax, names.of_level(y, size_of(ax, name)), name)
     if curve:
         line = "line of prices"
-        _write(ax, names.of_line(curve, _size(ax, line)), line, _BLUE)
+        write_name(ax, names.of_line(curve, size_of(ax, line)), line, BLUE)
     unnamed = 0
     for mark, point in zip(panel.marks, marks, strict=True):
         important = mark.reference or mark.kind != "single" or len(marks) <= _NOT_MANY
-        place = names.of_dot(point, _size(ax, mark.name), important)
-        colour = {"coe": _BLUE, "baseline": _RUST, "single": _SOFT}[mark.kind]
-        _write(ax, place, mark.name, _DARK if mark.reference else colour, point)
+        place = names.of_dot(point, size_of(ax, mark.name), important)
+        colour = {"coe": BLUE, "baseline": RUST, "single": SOFT}[mark.kind]
+        write_name(ax, place, mark.name, DARK if mark.reference else colour, point)
         unnamed += place is None
     return unnamed
-
-
-def _names(ax: Axes) -> Names:
-    return Names(Box(*ax.get_window_extent().extents))
-
-
-def _on_paper(ax: Axes, points: Sequence[Point]) -> list[Point]:
-    """Points of a plot whose layout is settled, as points of its figure."""
-    if not points:
-        return []
-    return [(float(x), float(y)) for x, y in ax.transData.transform(points)]
-
-
-def _size(ax: Axes, text: str) -> Size:
-    drawn = ax.figure.text(0, 0, text, fontsize=_SMALL)
-    extent = drawn.get_window_extent()
-    drawn.remove()
-    return extent.width, extent.height
-
-
-def _write(
-    ax: Axes, place: Box | None, text: str, colour: str = _DARK, start: Point | None = None
-) -> None:
-    """Text at a place, with a thin line to it from a ``start`` that is apart."""
-    if place is None:
-        return
-    ax.annotate(
-        text, (place.left, place.bottom), xycoords="figure points", fontsize=_SMALL,
-        color=colour, zorder=6, annotation_clip=False,
-    )  # fmt: skip
-    if start is not None and np.hypot(*np.subtract(place.nearest(start), start)) > APART:
-        ax.annotate(
-            "", start, place.nearest(start), xycoords="figure points", zorder=2.2,
-            textcoords="figure points", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": _GREY, "linewidth": 0.5, "shrinkA": 0},
-        )  # fmt: skip
 
 
 def _experts(evaluation: Evaluation) -> Picture:
@@ -228,7 +159,7 @@ def _experts(evaluation: Evaluation) -> Picture:
     figure = _heat(grid, "cividis", [f"{100 * v:.0f}" for v in grid.values.flat])
     figure.axes[0].set(xlabel="expert", ylabel="category (prompts)")
     _enlarge(figure)
-    return _picture("experts", figure)
+    return picture_of("experts", figure)
 
 
 def _confusion(evaluation: Evaluation) -> Picture:
@@ -238,7 +169,7 @@ def _confusion(evaluation: Evaluation) -> Picture:
     )
     figure.axes[0].set(xlabel="recognised as", ylabel="category of the prompt (prompts)")
     _enlarge(figure)
-    return _picture("confusion", figure)
+    return picture_of("confusion", figure)
 
 
 def _heat(grid: Grid, colours: str, numbers: Sequence[str]) -> Figure:
@@ -246,8 +177,7 @@ def _heat(grid: Grid, colours: str, numbers: Sequence[str]) -> Figure:
     n_rows, n_columns = grid.values.shape
     width_in = n_columns * float(np.clip(3.0 / n_columns, _CELL_IN, _WIDEST_CELL_IN))
     height_in = n_rows * _CELL_IN
-    figure = Figure(figsize=(width_in, height_in), dpi=72)
-    FigureCanvasAgg(figure)
+    figure = figure_of(height_in, width_in, layout=None)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
@@ -263,7 +193,7 @@ def _heat(grid: Grid, colours: str, numbers: Sequence[str]) -> Figure:
     for row, column in enumerate(grid.marked.tolist()):
         if column >= 0:
             ax.add_patch(
-                Rectangle((column, row), 1, 1, fill=False, edgecolor=_VERMILLION, linewidth=1.6)
+                Rectangle((column, row), 1, 1, fill=False, edgecolor=VERMILLION, linewidth=1.6)
             )
     if sum(map(bool, numbers)) <= _MOST_NUMBERS:
         _write_numbers(ax, numbers, mesh.to_rgba(percent))
@@ -314,80 +244,80 @@ def _enlarge(figure: Figure, margin_in: float = 0.08) -> None:
 
 
 def _calibration(found: Reliability) -> Picture:
-    figure = _figure(4.6)
+    figure = figure_of(4.6)
     ax, counts = figure.subplots(2, height_ratios=(4, 1), sharex=True)
-    ax.plot([0, 1], [0, 1], color=_DARK, linestyle=(0, (5, 3)), linewidth=0.9)
+    ax.plot([0, 1], [0, 1], color=DARK, linestyle=(0, (5, 3)), linewidth=0.9)
     for x, y, side, words in (
         (0.03, 0.95, "left", "better than expected"),
         (0.97, 0.03, "right", "worse than expected"),
     ):
-        ax.text(x, y, words, ha=side, fontsize=_SMALL, color=_SOFT)
+        ax.text(x, y, words, ha=side, fontsize=SMALL, color=SOFT)
     some = found.n > 0
-    ax.plot(found.expected[some], found.observed[some], color=_BLUE, linewidth=1.2)
+    ax.plot(found.expected[some], found.observed[some], color=BLUE, linewidth=1.2)
     sizes = 12 + 80 * found.n[some] / found.n.max()
-    ax.scatter(found.expected[some], found.observed[some], s=sizes, c=_BLUE, zorder=3)
+    ax.scatter(found.expected[some], found.observed[some], s=sizes, c=BLUE, zorder=3)
     ax.set(xlim=(0, 1), ylim=(0, 1), ylabel="observed score")
     width = 1 / found.n.size
-    counts.bar((np.arange(found.n.size) + 0.5) * width, found.n, width=0.9 * width, color=_GREY)
+    counts.bar((np.arange(found.n.size) + 0.5) * width, found.n, width=0.9 * width, color=GREY)
     counts.set(xlabel="expected score", ylabel="cells")
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    return _picture("calibration", figure)
+    return picture_of("calibration", figure)
 
 
 def _coverage(evaluation: Evaluation) -> Picture:
     found = evaluation.coverage
-    figure = _figure(3.2)
+    figure = figure_of(3.2)
     ax = figure.subplots()
     kept = np.linspace(0, found.covered.size - 1, min(found.covered.size, _MOST_POINTS))
     kept = np.unique(kept.round().astype(np.int64))
     line = list(zip(found.covered[kept].tolist(), found.score[kept].tolist(), strict=True))
     single, chosen = best_single(evaluation).score, found.chosen_covered
     mark = (chosen, float(np.interp(chosen, found.covered, found.score)))
-    ax.axhline(single, color=_GREY, linewidth=0.9)
-    ax.axvline(chosen, color=_VERMILLION, linestyle=(0, (1, 2)), linewidth=1.0)
-    ax.plot(*zip(*line, strict=True), color=_BLUE, linewidth=1.4)
-    ax.scatter(*mark, s=30, c=_VERMILLION, zorder=4)
+    ax.axhline(single, color=GREY, linewidth=0.9)
+    ax.axvline(chosen, color=VERMILLION, linestyle=(0, (1, 2)), linewidth=1.0)
+    ax.plot(*zip(*line, strict=True), color=BLUE, linewidth=1.4)
+    ax.scatter(*mark, s=30, c=VERMILLION, zorder=4)
     ax.margins(x=0.06, y=0.2)
     ax.set(xlabel="share of prompts routed by category", ylabel="mean score")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _settle(figure)
-    names = _names(ax)
-    names.keep_line(_on_paper(ax, line))
-    names.keep_line(_on_paper(ax, [(chosen, y) for y in ax.get_ylim()]))
-    (point, (_, level)) = _on_paper(ax, [mark, (0.0, single)])
+    settle(figure)
+    names = names_in(ax)
+    names.keep_line(on_paper(ax, line))
+    names.keep_line(on_paper(ax, [(chosen, y) for y in ax.get_ylim()]))
+    (point, (_, level)) = on_paper(ax, [mark, (0.0, single)])
     names.keep_dots([point])
     used, rival = f"in use: {100 * chosen:.0f} %", "best single expert"
-    _write(ax, names.of_level(level, _size(ax, rival)), rival, _SOFT)
-    _write(ax, names.of_dot(point, _size(ax, used), important=True), used, _RUST, point)
-    return _picture("coverage", figure)
+    write_name(ax, names.of_level(level, size_of(ax, rival)), rival, SOFT)
+    write_name(ax, names.of_dot(point, size_of(ax, used), important=True), used, RUST, point)
+    return picture_of("coverage", figure)
 
 
 def _retrieval(found: GateCurve) -> Picture:
-    figure = _figure(3.4)
+    figure = figure_of(3.4)
     ax = figure.subplots()
     ends = [(0.0, found.never), (1.0, found.always)]
     line = list(zip(found.share_retrieved.tolist(), found.accuracy.tolist(), strict=True))
-    ax.plot(*zip(*ends, strict=True), color=_DARK, linestyle=(0, (5, 3)), linewidth=0.9)
-    ax.plot(*zip(*line, strict=True), color=_BLUE, linewidth=1.6)
+    ax.plot(*zip(*ends, strict=True), color=DARK, linestyle=(0, (5, 3)), linewidth=0.9)
+    ax.plot(*zip(*line, strict=True), color=BLUE, linewidth=1.6)
     marks = [
-        ("never", ends[0], "s", "white", _VERMILLION),
-        ("always", ends[1], "s", "white", _VERMILLION),
-        ("oracle", found.oracle, "*", _DARK, _DARK),
+        ("never", ends[0], "s", "white", VERMILLION),
+        ("always", ends[1], "s", "white", VERMILLION),
+        ("oracle", found.oracle, "*", DARK, DARK),
     ]
     if found.chosen is not None:
-        marks.append(("gate", found.chosen, "o", _BLUE, _BLUE))
+        marks.append(("gate", found.chosen, "o", BLUE, BLUE))
     for _, (x, y), shape, face, edge in marks:
         ax.scatter([x], [y], s=44, marker=shape, c=face, edgecolors=edge, zorder=4)
     ax.margins(x=0.08, y=0.15)
     ax.set(xlabel="share of questions retrieved for", ylabel="accuracy")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _settle(figure)
-    names = _names(ax)
-    names.keep_line(_on_paper(ax, line))
-    names.keep_line(_on_paper(ax, ends))
-    points = _on_paper(ax, [place for _, place, *_ in marks])
+    settle(figure)
+    names = names_in(ax)
+    names.keep_line(on_paper(ax, line))
+    names.keep_line(on_paper(ax, ends))
+    points = on_paper(ax, [place for _, place, *_ in marks])
     names.keep_dots(points)
     for (name, (_, y), *_), point in zip(marks, points, strict=True):
         text = f"{name} {y:.3f}"
-        _write(ax, names.of_dot(point, _size(ax, text), important=True), text, _DARK, point)
-    return _picture("retrieval", figure)
+        write_name(ax, names.of_dot(point, size_of(ax, text), important=True), text, DARK, point)
+    return picture_of("retrieval", figure)

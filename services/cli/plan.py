@@ -1,0 +1,184 @@
+"""``coe plan``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from coe.optimizer.optimize import Method
+from rich.table import Table
+
+from coe.config import Config, load_policies
+from coe.core import Policy
+from coe.errors import PlanError, UnknownExpertError
+from coe.foresight import Foresight, Limits
+from coe.optimizer.problem import Aggregation
+from coe.plan import Plan, PlannedSet
+from coe.planning import plan
+from coe.router import Router
+from coe.routers.outcomes import Outcomes
+from coe.services.cli.console import configuration, notes, print_json, results, say, tell
+from coe.services.embedding import configured
+
+_SHOWN = 12  # steps of a staircase on a screen
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The options of the verb."""
+
+    policy: str
+    outcomes: Path | None
+    split: str
+    aggregation: str
+    k: int | None
+    mean_energy_j: float | None
+    mean_cost_usd: float | None
+    method: str
+    time_limit_s: float | None
+
+
+def run(
+    wish: Wish,
+    config_path: Path | None,
+    artefact_path: Path | None,
+    budgets_path: Path | None,
+    out: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Plan, write the plan and its picture, print it; exit code 1 when nothing fits.
+
+    Raises
+    ------
+    ConfigError, OutcomesError, ArtefactError
+        A file is wrong.
+    RequestError
+        The policy does not exist.
+    PlanError
+        What is asked for cannot be planned.
+    ReportError
+        The picture needs a package that is not installed, or cannot be written.
+    """
+    config = configuration(config_path, quiet=True)
+    policies = load_policies(budgets_path or config.budgets)
+    if wish.policy not in policies:
+        raise UnknownExpertError(
+            f"no policy {wish.policy!r}; there are {', '.join(policies)}", "budget"
+        )
+    specs = list(config.specs.values())
+    router = Router.load(artefact_path or config.artefact, specs, configured(config.embedder))
+    with notes.status("planning"):
+        foresight = _foresight(wish, config, router, policies[wish.policy])
+        try:
+            found = plan(foresight, _one_of(Method, "method", wish.method), wish.time_limit_s)
+        except ValueError as error:
+            raise PlanError(f"{wish.method}: {error}") from error
+    if out is not None:
+        found.save(out)
+        say(f"wrote {out}")
+    if plot is not None:
+        _draw(found, plot)
+    if as_json:
+        print_json(found.document())
+    else:
+        _print(found)
+    if found.status in ("infeasible", "unknown"):
+        raise typer.Exit(1)
+
+
+def _foresight(wish: Wish, config: Config, router: Router, policy: Policy) -> Foresight:
+    aggregation: Aggregation = _one_of(Aggregation, "aggregation", wish.aggregation)
+    limits = Limits(
+        energy_j=wish.mean_energy_j,
+        cost_usd=wish.mean_cost_usd,
+        memory_gb={expert.id: expert.memory_gb for expert in config.experts},
+        nodes={expert.id: expert.node or "" for expert in config.experts},
+        node_gb={name: node.memory_gb for name, node in config.nodes.items()},
+    )
+    if wish.outcomes is None:
+        if aggregation != "best" or wish.k not in (None, 1):
+            raise PlanError(
+                f"{aggregation} of {wish.k or 'several'} experts is planned on recorded answers: "
+                "give --outcomes, or plan best with --k 1"
+            )
+        return Foresight.of_table(router, policy, limits)
+    outcomes = Outcomes.read(wish.outcomes)
+    rows = outcomes.rows(outcomes.splits == wish.split)
+    if aggregation in ("best", "sum"):
+        raise PlanError(f"{aggregation} is planned on the artefact's table: leave out --outcomes")
+    return Foresight.of_outcomes(router, rows, policy, limits, aggregation, wish.k)
+
+
+def _one_of(allowed: Any, option: str, value: str) -> Any:
+    if value not in get_args(allowed):
+        raise PlanError(f"--{option} must be one of {', '.join(get_args(allowed))}, not {value!r}")
+    return value
+
+
+def _draw(found: Plan, path: Path) -> None:
+    from coe.services.report import ReportError
+
+    try:
+        from coe.services.report.staircase import write_plan_picture
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise ReportError("a picture needs Matplotlib: pip install 'coe-router[plots]'") from error
+    say(f"wrote {write_plan_picture(found, path)}")
+
+
+def _print(found: Plan) -> None:
+    tell(f"{found.status}: policy {found.policy}, {found.aggregation}; {found.method}, {found.why}")
+    if found.certificate is None:
+        needed = {axis: value for axis, value in found.needed.items() if value is not None}
+        remedy = " or ".join(f"{axis} {value:.4g}" for axis, value in needed.items())
+        tell(f"nothing fits {found.binding}" + (f": {remedy} would do" if remedy else ""))
+        return
+    certificate = found.certificate
+    tell(
+        f"the optimum lies between {certificate.lower:.4f} and {certificate.upper:.4f} "
+        f"({certificate.nodes} looked at in {certificate.solve_ms:.1f} ms)"
+    )
+    if found.binding is not None:
+        left = found.slack.get(found.binding, 0.0)
+        tell(f"binding: {found.binding}, {left:.3g} left of it")
+    categories = _table("category", "share", "experts")
+    for planned in found.categories:
+        categories.add_row(planned.name, f"{planned.share:.0%}", _weighted(planned))
+    results.print(categories)
+    tell("")
+    steps = _table("best sets for a budget of", "", "", "quality", "experts")
+    shown = found.staircases["energy_j"]
+    for step in shown[:_SHOWN]:
+        steps.add_row(*_figures(step))
+    results.print(steps)
+    if len(shown) > _SHOWN:
+        tell(f"... and {len(shown) - _SHOWN} more steps (--json has all)")
+
+
+def _weighted(planned: Any) -> str:
+    if len(planned.experts) == 1:
+        return str(planned.experts[0])
+    pairs = zip(planned.experts, planned.weights, strict=True)
+    return ", ".join(f"{name} {weight:.0%}" for name, weight in pairs)
+
+
+def _figures(step: PlannedSet) -> tuple[str, ...]:
+    return (
+        f"{step.energy_j:.3g} J",
+        f"{step.latency_ms:,.0f} ms",
+        f"${step.cost_usd:.2g}",
+        f"{step.quality:.3f}",
+        ", ".join(step.experts),
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        justify: Any = "left" if heading in ("category", "experts") else "right"
+        table.add_column(heading, justify=justify)
+    return table
