@@ -1,4 +1,4 @@
-"""``coe.yaml`` and ``budgets.yaml``: read, checked, turned into nouns.
+"""``coe.yaml``: read, checked, turned into nouns.
 
 The only place where configuration files and environment variables are read. An error names
 file, line, field, value and remedy.
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import coe
-from coe.core import Budget, ExpertSpec, Policy, Prices, TurnRule
+from coe.core import ExpertSpec, TurnRule
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
@@ -191,53 +191,6 @@ class Config(Section):
         return {expert.id: self.spec(expert) for expert in self.experts}
 
 
-class _CeilingSection(Section):
-    latency_ms: Positive | None = None
-    ttft_ms: Positive | None = None
-    energy_j: Positive | None = None
-    cost_usd: Positive | None = None
-
-
-class _PriceSection(Section):
-    per_second: NonNegative = 0.0
-    per_joule: NonNegative = 0.0
-    per_usd: NonNegative = 0.0
-
-
-class PolicySection(Section):
-    """One named policy of ``budgets.yaml``."""
-
-    description: str = ""
-    ceilings: _CeilingSection = _CeilingSection()
-    prices: _PriceSection = _PriceSection()
-    on_infeasible: Literal["reject", "nearest"] = "reject"
-
-
-class Budgets(Section):
-    """The whole of ``budgets.yaml``; the policy ``default`` serves ``model: auto``."""
-
-    policies: dict[Name, PolicySection]
-
-    @model_validator(mode="after")
-    def _has_default(self) -> Budgets:
-        if "default" not in self.policies:
-            raise ValueError("there is no policy named 'default': add one, it serves model 'auto'")
-        return self
-
-    def as_policies(self) -> dict[str, Policy]:
-        """Every policy by name."""
-        return {
-            name: Policy(
-                name=name,
-                budget=Budget(**section.ceilings.model_dump()),
-                prices=Prices(**section.prices.model_dump()),
-                on_infeasible=section.on_infeasible,
-                description=section.description,
-            )
-            for name, section in self.policies.items()
-        }
-
-
 def find_config(path: Path | None) -> Path:
     """``path`` if given, else ``$COE_CONFIG``, else ``./coe.yaml``, else the embedded default."""
     if path is not None:
@@ -279,17 +232,6 @@ def shipped_profiles() -> Mapping[str, ShippedSection]:
         The file is damaged.
     """
     return read_profiles(DATA / "devices.yaml")
-
-
-def load_policies(path: Path) -> dict[str, Policy]:
-    """The policies in a ``budgets.yaml``.
-
-    Raises
-    ------
-    ConfigError
-        As for `load_config`.
-    """
-    return read_yaml(path, Budgets).as_policies()
 
 
 def api_key(section: HttpSection | EndpointSection) -> str | None:

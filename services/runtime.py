@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from coe.config import Config, RetrievalSection, load_policies
+from coe.budgets import load_policies
+from coe.config import Config, RetrievalSection
 from coe.core import Policy
 from coe.engine import Engine
 from coe.errors import ConfigError

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coe.config import DATA, load_config, load_policies
+from coe.budgets import load_policies
+from coe.config import DATA, load_config
 from coe.core import Budget, Message, Request
 from coe.router import Router
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.config import DATA, load_config, load_policies
+from coe.budgets import load_policies
+from coe.config import DATA, load_config
 from coe.core import Message, Policy, Request
 from coe.router import Router
 from coe.routers.outcomes import Outcomes

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.config import DATA, load_config, load_policies
+from coe.budgets import load_policies
+from coe.config import DATA, load_config
 from coe.core import ExpertSpec, Message, Policy, Prices, Request, TurnRule, estimated_tokens
 from coe.router import Router
 from coe.routers.artefact import Artefact

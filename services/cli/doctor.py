@@ -14,13 +14,13 @@ from typing import Literal
 
 import typer
 
+from coe.budgets import load_policies
 from coe.config import (
     Config,
     EmbeddedSection,
     ExpertSection,
     find_config,
     load_config,
-    load_policies,
     weights_home,
 )
 from coe.errors import CoeError

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from coe.config import Config, load_policies
+from coe.budgets import load_policies
+from coe.config import Config
 from coe.evaluation import ArmResult, Evaluation, evaluate
 from coe.router import Router
 from coe.routers.outcomes import Outcomes

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from coe.config import load_policies
+from coe.budgets import load_policies
 from coe.core import Budget, Decision, Message, Request
 from coe.errors import UnknownExpertError
 from coe.router import Router

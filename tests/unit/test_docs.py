@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from coe.config import Budgets, Config, GatewaySection, load_config, load_policies
+from coe.budgets import Budgets, load_policies
+from coe.config import Config, GatewaySection, load_config
 from coe.core import Estimate, Receipt
 from coe.errors import InfeasibleError, RequestError, UnknownExpertError
 from coe.services import gateway

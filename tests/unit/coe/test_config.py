@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from coe.budgets import load_policies
 from coe.config import (
     DATA,
     EmbeddedSection,
@@ -15,7 +16,6 @@ from coe.config import (
     api_key,
     find_config,
     load_config,
-    load_policies,
     weights_home,
 )
 from coe.core import Budget, ExpertSpec, Policy, Prices

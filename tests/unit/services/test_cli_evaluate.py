@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from coe.config import find_config, load_config, load_policies
+from coe.budgets import load_policies
+from coe.config import find_config, load_config
 from coe.services.cli import app
 
 OUTCOMES = Path(__file__).resolve().parents[3] / "data" / "outcomes" / "embedded.parquet"

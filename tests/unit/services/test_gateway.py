@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from coe.answer import DONE, pieces_of
-from coe.config import DATA, load_config, load_policies
+from coe.budgets import load_policies
+from coe.config import DATA, load_config
 from coe.engine import Engine
 from coe.errors import (
     ExpertRejectedError,
