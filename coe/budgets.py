@@ -1,4 +1,4 @@
-"""``budgets.yaml``: what one request may take."""
+"""``budgets.yaml``: what one request may take, and what all of them may per window."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from coe.core import Budget, Policy, Prices
+from coe.optimizer.pacing import Allowance
 from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml
 
 
@@ -33,10 +34,25 @@ class PolicySection(Section):
     on_infeasible: Literal["reject", "nearest"] = "reject"
 
 
+class PeriodSection(Section):
+    """What all requests together may take per window."""
+
+    window_s: Positive
+    energy_j: Positive | None = None
+    cost_usd: Positive | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> PeriodSection:
+        if self.energy_j is None and self.cost_usd is None:
+            raise ValueError("this period limits nothing: give it energy_j, cost_usd or both")
+        return self
+
+
 class Budgets(Section):
     """The whole of ``budgets.yaml``; the policy ``default`` serves ``model: auto``."""
 
     policies: dict[Name, PolicySection]
+    periods: dict[Name, PeriodSection] | None = None
 
     @model_validator(mode="after")
     def _has_default(self) -> Budgets:
@@ -57,13 +73,33 @@ class Budgets(Section):
             for name, section in self.policies.items()
         }
 
+    def as_allowances(self) -> tuple[Allowance, ...]:
+        """The budgets of every period, in the order of the file."""
+        return tuple(
+            Allowance(resource, amount, section.window_s)
+            for section in (self.periods or {}).values()
+            for resource in ("energy_j", "cost_usd")
+            if (amount := getattr(section, resource)) is not None
+        )
 
-def load_policies(path: Path) -> dict[str, Policy]:
-    """The policies in a ``budgets.yaml``.
+
+def load_budgets(path: Path) -> Budgets:
+    """The policies and periods in a ``budgets.yaml``.
 
     Raises
     ------
     ConfigError
         As for `coe.config.load_config`.
     """
-    return read_yaml(path, Budgets).as_policies()
+    return read_yaml(path, Budgets)
+
+
+def load_policies(path: Path) -> dict[str, Policy]:
+    """The policies alone, where nothing is answered.
+
+    Raises
+    ------
+    ConfigError
+        As for `coe.config.load_config`.
+    """
+    return load_budgets(path).as_policies()

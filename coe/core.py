@@ -304,6 +304,7 @@ class Decision:
     max_tokens : cap on the answer's length; the caller's, or what the budget affords.
     decide_ms : time the decision took.
     retrieval : whether passages go with the prompt; estimates and slack include them.
+    running : what budgets over time added to the policy's prices.
     """
 
     decision_id: str
@@ -321,6 +322,7 @@ class Decision:
     why: str
     decide_ms: float
     retrieval: Retrieval | None = None
+    running: Prices = Prices()
 
     @property
     def expert_id(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import (
 from dataclasses import dataclass, field, replace
 
 from coe.answer import AnswerMeter
-from coe.core import Budget, Decision, ExpertSpec, Load, Outcome, Receipt, Request
+from coe.core import Budget, Decision, ExpertSpec, Load, Outcome, Prices, Receipt, Request
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
@@ -23,6 +23,8 @@ from coe.errors import (
     InfeasibleError,
 )
 from coe.experts.protocol import Expert
+from coe.optimizer.pacing import Pacer
+from coe.optimizer.steering import observe, running_prices, settle, steered
 from coe.router import Router
 
 _SMOOTHING = 0.2
@@ -41,12 +43,14 @@ class Engine:
     now : monotonic seconds.
     warm : awaited with the texts of a request before it is decided, so that the router's
         embedder need not wait for the network. Must not raise for an endpoint that is down.
+    pacer : makes budgets over time last, on the same clock; ``None``: there are none.
     """
 
     router: Router
     experts: Mapping[str, Expert]
     now: Callable[[], float] = time.monotonic
     warm: Callable[[Sequence[str]], Awaitable[None]] | None = None
+    pacer: Pacer | None = None
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -68,7 +72,8 @@ class Engine:
         ----------
         left : what `prepare` left of the ceilings.
         """
-        return self.router.decide(request, left, self._loads)
+        priced, running = self._priced(request)
+        return replace(self.router.decide(priced, left, self._loads), running=running)
 
     async def answer(self, request: Request) -> Reply:
         """The reply, its first piece in hand.
@@ -85,6 +90,8 @@ class Engine:
         """
         started = self.now()
         decision, outgoing = await self._dispatch(request, await self.prepare(request))
+        if self.pacer is not None:
+            observe(self.pacer, started, decision, request.policy.prices)
         first_error: ExpertError | None = None
         failed: list[str] = []
         while True:
@@ -112,13 +119,23 @@ class Engine:
         self, request: Request, budget: Budget | None, excluded: frozenset[str] = frozenset()
     ) -> tuple[Decision, Request]:
         """As `Router.dispatch`; a search that takes long keeps no other request waiting."""
-        retriever, router = self.router.retriever, self.router
-        given = (request, budget, dict(self._loads), excluded)
+        retriever, dispatch = self.router.retriever, self.router.dispatch
+        priced, running = self._priced(request)
+        given = (priced, budget, dict(self._loads), excluded)
         if retriever is None or request.retrieve == "never":
-            return router.dispatch(*given)
-        if not retriever.takes_long(request.text):
-            return router.dispatch(*given)
-        return await asyncio.to_thread(router.dispatch, *given)
+            decision, outgoing = dispatch(*given)
+        elif not retriever.takes_long(request.text):
+            decision, outgoing = dispatch(*given)
+        else:
+            decision, outgoing = await asyncio.to_thread(dispatch, *given)
+        return replace(decision, running=running), outgoing
+
+    def _priced(self, request: Request) -> tuple[Request, Prices]:
+        """The request at the prices of now, and what budgets over time add to them."""
+        if self.pacer is None:
+            return request, Prices()
+        running = running_prices(self.pacer, self.now())
+        return replace(request, policy=steered(request.policy, running)), running
 
     async def _begin(
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
@@ -252,6 +269,8 @@ class Reply:
             cost_usd=self.spec.cost_usd(prompt_tokens, reading.output_tokens),
             failed_over=self.failed_over,
         )
+        if self.engine.pacer is not None:
+            settle(self.engine.pacer, self.started, self.receipt)
 
 
 def _others_may_answer(error: ExpertError, request: Request) -> bool:

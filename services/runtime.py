@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from coe.budgets import load_policies
+from coe.budgets import load_budgets
 from coe.config import Config, RetrievalSection
 from coe.core import Policy
 from coe.engine import Engine
 from coe.errors import ConfigError
+from coe.optimizer.pacing import Pacer
 from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.embed import Embedder
@@ -45,7 +46,7 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
         The configured endpoint does not embed the canary prompts. Once it has, the gateway
         does without it when it is down.
     """
-    policies = load_policies(config.budgets)
+    budgets = load_budgets(config.budgets)
     async with running(config, say) as fleet, AsyncExitStack() as stack:
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
@@ -60,7 +61,9 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
             engine.warm = prefetched.warm
-        yield Runtime(config, policies, engine, fleet)
+        if allowances := budgets.as_allowances():
+            engine.pacer = Pacer(allowances, engine.now())
+        yield Runtime(config, budgets.as_policies(), engine, fleet)
 
 
 def retriever_of(section: RetrievalSection | None, embedder: Embedder) -> Retriever | None:

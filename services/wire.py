@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from coe.core import Budget, Decision, Message, Policy, Receipt, Request, Retrieval
+from coe.core import Budget, Decision, Message, Policy, Prices, Receipt, Request, Retrieval
 from coe.errors import RequestError, UnknownExpertError
 
 AUTO = "auto"
@@ -142,6 +142,9 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "why": decision.why,
         "retrieval": retrieval_document(decision.retrieval),
     }
+    if decision.running != Prices():
+        running = {"per_joule": decision.running.per_joule, "per_usd": decision.running.per_usd}
+        document["running_prices"] = _figures(running)
     if decision.retrieval is not None and decision.retrieval.retrieve:
         document["citations"] = [asdict(cited) for cited in decision.retrieval.citations]
     if explain:

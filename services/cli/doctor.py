@@ -14,7 +14,7 @@ from typing import Literal
 
 import typer
 
-from coe.budgets import load_policies
+from coe.budgets import load_budgets
 from coe.config import (
     Config,
     EmbeddedSection,
@@ -78,7 +78,7 @@ def _examine(path: Path) -> Iterator[Finding]:
         return
     yield _attempt(
         "budgets",
-        lambda: "policies " + ", ".join(load_policies(config.budgets)),
+        lambda: _budgets(config),
         "correct the lines named above",
     )
     if config.embedder is not None:
@@ -93,6 +93,12 @@ def _examine(path: Path) -> Iterator[Finding]:
     if not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
     yield _port(config)
+
+
+def _budgets(config: Config) -> str:
+    budgets = load_budgets(config.budgets)
+    said = "policies " + ", ".join(budgets.policies)
+    return f"{said}; periods {', '.join(budgets.periods)}" if budgets.periods else said
 
 
 def _memory() -> Finding:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coe.budgets import load_policies
+from coe.budgets import load_budgets, load_policies
 from coe.config import (
     DATA,
     EmbeddedSection,
@@ -21,6 +21,7 @@ from coe.config import (
 from coe.core import Budget, ExpertSpec, Policy, Prices
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
+from coe.optimizer.pacing import Allowance
 
 GOOD = """\
 devices:
@@ -204,6 +205,38 @@ def test_a_wrong_policy_is_named(complaint, field, said):
     assert f"coe.yaml:3: {said}" in complaint(
         f"policies:\n  default:\n    {field}\n", load_policies
     )
+
+
+def test_a_period_becomes_an_allowance_of_each_of_its_resources(tmp_path):
+    path = tmp_path / "budgets.yaml"
+    path.write_text(
+        "policies: {default: {}}\n"
+        "periods:\n"
+        "  day: {window_s: 86400, energy_j: 500, cost_usd: 2}\n"
+        "  hour: {window_s: 3600, cost_usd: 0.5}\n"
+    )
+    assert load_budgets(path).as_allowances() == (
+        Allowance("energy_j", 500, 86400),
+        Allowance("cost_usd", 2, 86400),
+        Allowance("cost_usd", 0.5, 3600),
+    )
+    path.write_text("policies: {default: {}}\n")
+    assert load_budgets(path).as_allowances() == ()
+
+
+@pytest.mark.parametrize(
+    ("period", "said"),
+    [
+        ("{window_s: 60}", "periods.day: this period limits nothing: give it energy_j"),
+        ("{window_s: 0, energy_j: 1}", "periods.day.window_s: Input should be greater"),
+        ("{energy_j: 1}", "periods.day.window_s: Field required"),
+        ("{window_s: 60, cost_usd: -1}", "periods.day.cost_usd: Input should be greater"),
+        ("{window_s: 60, energy_j: 1, scope: tenant}", "periods.day.scope: Extra inputs"),
+    ],
+)
+def test_a_wrong_period_is_named(complaint, period, said):
+    text = f"policies: {{default: {{}}}}\nperiods:\n  day: {period}\n"
+    assert f"coe.yaml:3: {said}" in complaint(text, load_policies)
 
 
 def test_the_configuration_is_looked_for_where_it_is_nearest(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from coe.answer import DONE, completion, pieces_of
-from coe.core import Budget, Message, Policy, Request
+from coe.core import Budget, Message, Policy, Prices, Request
 from coe.engine import Engine
 from coe.errors import (
     ExpertError,
@@ -17,6 +17,7 @@ from coe.errors import (
     UnknownExpertError,
 )
 from coe.experts.stub import StubExpert
+from coe.optimizer.pacing import Allowance, Pacer
 from coe.retrieval import Retriever
 from coe.routers.retrieve import Index, Passage
 
@@ -569,3 +570,65 @@ async def test_an_expert_that_takes_over_gets_the_passages_too(rig, many):
     assert [c.passage_id for c in reply.decision.retrieval.citations] == ["p1"]
     # the stub does not say how long the prompt was
     assert reply.receipt.prompt_tokens == sent.prompt_tokens > ask().prompt_tokens + 50
+
+
+@pytest.fixture
+def paced(make_spec, make_router, clock):
+    """An engine whose good expert takes 110 J and whose fair one 1.1 J, with 30 J per request."""
+    experts = {name: StubExpert(name, sleep=clock.sleep) for name in ("good", "fair")}
+    specs = [make_spec("good", watts=100.0), make_spec("fair", watts=1.0)]
+    router = make_router(specs, [[0.9, 0.6]] * 3)
+    pacer = Pacer([Allowance("energy_j", 3000.0, 1000.0)])
+    return Engine(router, experts, now=clock, pacer=pacer)
+
+
+async def ask_often(engine, clock, n, **fields):
+    """Decisions of n requests, ten seconds apart."""
+    decisions = []
+    for _ in range(n):
+        reply = await engine.answer(ask(**fields))
+        await drain(reply)
+        decisions.append(reply.decision)
+        await clock.sleep(10.0)
+    return decisions
+
+
+async def test_a_scarce_period_budget_steers_to_the_expert_that_takes_less(paced, clock):
+    decisions = await ask_often(paced, clock, 40)
+    assert decisions[0].running == Prices()
+    assert decisions[0].expert_id == "good"
+    scarce = [d for d in decisions if d.running.per_joule > 0]
+    assert "fair" in {d.expert_id for d in scarce}
+    for decision in scarce:
+        worth = {e: q - decision.running.per_joule * j for e, q, j in TAKES}
+        assert decision.expert_id == max(worth, key=worth.get)
+
+
+TAKES = [("good", 0.9, 110.0), ("fair", 0.6, 1.1)]
+
+
+async def test_every_receipt_is_booked(paced, clock):
+    reply = await paced.answer(ask())
+    assert paced.pacer.left(clock()) == (3000.0,)
+    await drain(reply)
+    assert paced.pacer.left(clock()) == (3000.0 - reply.receipt.energy_j,)
+
+
+async def test_a_decision_without_an_answer_is_no_demand(paced):
+    before = paced.pacer.state()["sample"]
+    assert paced.decide(ask()).running == Prices()
+    assert paced.pacer.state()["sample"] == before
+
+
+async def test_the_pacer_sees_worth_at_the_prices_of_the_policy(paced, clock):
+    # a joule is dear enough for the fair expert, and then the budget is ample
+    thrifty = Policy("thrifty", prices=Prices(per_joule=0.01))
+    decisions = await ask_often(paced, clock, 40, policy=thrifty)
+    assert {d.expert_id for d in decisions} == {"fair"}
+    assert {d.running for d in decisions} == {Prices()}
+
+
+async def test_experts_beyond_the_ceilings_are_no_options(paced, clock):
+    await ask_often(paced, clock, 1, budget=Budget(energy_j=2.0))
+    ((quality, _, _),) = paced.pacer.state()["sample"]
+    assert quality == [0.6]

@@ -17,6 +17,7 @@ from coe.errors import (
     ExpertUnavailableError,
 )
 from coe.experts.stub import StubExpert
+from coe.optimizer.pacing import Allowance, Pacer
 from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.retrieve import Index, Passage
@@ -78,6 +79,18 @@ async def test_a_stream_passes_through_and_its_head_predicts(client, gateway, st
     kept, receipt = gateway.journal.find(answer.headers["x-coe-decision-id"])
     assert kept.expert_id == answer.headers["x-coe-experts"] == LARGE
     assert (receipt.outcome, receipt.output_tokens) == ("complete", 3)
+
+
+async def test_a_scarce_period_budget_shows_its_price(client, gateway):
+    engine = gateway.runtime.engine
+    engine.pacer = Pacer([Allowance("energy_j", 1e-6, 1e6)], engine.now())
+    first = (await post(client, body())).json()["coe"]
+    assert "running_prices" not in first
+    for _ in range(20):
+        last = (await post(client, body())).json()["coe"]
+    assert last["running_prices"]["per_joule"] > 0
+    assert last["running_prices"]["per_usd"] == 0
+    assert (first["experts"][0]["id"], last["experts"][0]["id"]) == (LARGE, SMALL)
 
 
 async def test_text_parts_are_read_and_other_parts_passed_on(client, stubs):

@@ -7,6 +7,7 @@ import pytest
 
 from coe.config import DATA, RetrievalSection, load_config
 from coe.errors import ArtefactError, ConfigError
+from coe.optimizer.pacing import Allowance
 from coe.routers.retrieve import Index, Passage
 from coe.services.embedding import HttpEmbedder
 from coe.services.prefetch import PrefetchedEmbedder
@@ -55,6 +56,19 @@ async def test_conversations_are_read_as_configured(tmp_path, section, turns, ma
     async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
         router = runtime.engine.router
         assert (router.turns, router.switch_margin) == (turns, margin)
+
+
+async def test_budgets_over_time_are_paced_as_configured(tmp_path):
+    (tmp_path / "coe.yaml").write_text(CONFIGURED)
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        assert runtime.engine.pacer is None
+    (tmp_path / "coe.yaml").write_text(CONFIGURED.replace(f"{DATA / 'budgets.yaml'}", "own.yaml"))
+    (tmp_path / "own.yaml").write_text(
+        "policies: {default: {}}\nperiods: {day: {window_s: 86400, energy_j: 500}}\n"
+    )
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        assert runtime.engine.pacer.allowances == (Allowance("energy_j", 500, 86400),)
+        assert runtime.engine.pacer.left(runtime.engine.now()) == (500,)
 
 
 def test_dense_needs_vectors(section, word_embedder):
