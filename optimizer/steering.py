@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coe.core import Budget, Decision, Policy, Prices, Receipt
+from coe.optimizer.options import AXES, Options
 from coe.optimizer.pacing import Pacer
-from coe.optimizer.problem import AXES, Problem
 
 
 def running_prices(pacer: Pacer, now_s: float) -> Prices:
@@ -33,9 +33,9 @@ def observe(pacer: Pacer, now_s: float, decision: Decision, own: Prices) -> None
     """
     fitting = [other.estimate for other in decision.alternatives if not other.violated]
     options = [decision.predicted, *fitting]
-    problem = Problem.of(options, options, Budget(), own)
+    rows = Options.of(options, options, Budget(), own)
     columns = [AXES.index(name) for name in pacer.resources]
-    pacer.observe(now_s, problem.utility, problem.usage[:, columns])
+    pacer.observe(now_s, rows.utility, rows.usage[:, columns])
 
 
 def settle(pacer: Pacer, began_s: float, receipt: Receipt) -> None:

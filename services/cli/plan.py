@@ -10,7 +10,8 @@ import typer
 from coe.optimizer.optimize import Method
 from rich.table import Table
 
-from coe.config import Config, load_policies
+from coe.budgets import load_policies
+from coe.config import Config
 from coe.core import Policy
 from coe.errors import PlanError, UnknownExpertError
 from coe.foresight import Foresight, Limits
