@@ -230,11 +230,16 @@ class CategoryGuess:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An expert that may answer, with an answer of mean length and one of cautious length."""
+    """Who may answer, with an answer of mean length and one of cautious length.
+
+    ``expert_id`` names one expert, or several that all answer, "a + b"; ``members`` are the
+    names of the several, empty for one.
+    """
 
     expert_id: str
     predicted: Estimate
     cautious: Estimate
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from coe.candidates import candidates, cap, offers, selection
 from coe.core import (
     Alternative,
     Budget,
@@ -33,6 +33,7 @@ from coe.explain import refusal, why, why_not
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
 from coe.optimizer.select import select, slack, violated
+from coe.plan import Plan
 from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
 from coe.routers.embed import Embedder, load_for
@@ -41,9 +42,6 @@ from coe.routers.quality import Expected
 from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
 from coe.routers.turns import SWITCH_MARGIN, is_clear, margin_at, turn_that_holds, turns_read
-
-# what is assumed of an expert that the artefact does not know
-_UNTRAINED = (0.0, 0.0, 256.0, 256.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,10 @@ class Router:
     now : monotonic seconds.
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
+    plan : which experts are resident, and which sets may answer together; ``None``: every expert
+        alone.
+    most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
+        weights make up more than this share.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
         beyond the price of what the present one need not read again; more if the turn is brief.
     """
@@ -70,6 +72,9 @@ class Router:
     new_id: Callable[[], str] = field(default=lambda: f"dec-{secrets.token_hex(12)}")
     turns: TurnRule = "sticky"
     switch_margin: float = SWITCH_MARGIN
+    plan: Plan | None = None
+    most_experts: int = 1
+    top_p: float = 1.0
 
     @classmethod
     def load(
@@ -154,30 +159,34 @@ class Router:
     ) -> Decision:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
-        candidates = self._candidates(ids, reading.expected, request, loads)
+        alone = self._candidates(ids, reading.expected, request, loads)
+        offered = alone
+        if self.plan is not None and not request.pinned:
+            offered = offers(self.plan, reading.guess.name, alone, self.most_experts, self.top_p)
         options = Options.of(
-            [c.predicted for c in candidates],
-            [c.cautious for c in candidates],
+            [c.predicted for c in offered],
+            [c.cautious for c in offered],
             ceilings,
             request.policy.prices,
         )
         choice = select(options)
         index = _index(choice, request, ceilings)
-        chosen = candidates[index]
+        chosen = offered[index]
+        picked = selection(chosen, alone)
         return Decision(
             decision_id=self.new_id(),
             policy=request.policy.name,
             status=_status(choice, request),
             category=reading.guess,
-            selection=Selection((chosen.expert_id,), (1.0,)),
+            selection=picked,
             predicted=chosen.predicted,
             cautious=chosen.cautious,
-            alternatives=_alternatives(candidates, options, index),
+            alternatives=_alternatives(offered, options, index),
             budget=ceilings,
             binding=choice.binding,
             slack=slack(options, index),
-            max_tokens=self._cap(chosen.expert_id, request, ceilings, choice),
-            why=why(candidates, options, choice, index, reading.guess, request),
+            max_tokens=self._cap(picked, request, ceilings, choice),
+            why=why(offered, options, choice, index, reading.guess, request),
             decide_ms=0.0,
         )
 
@@ -256,6 +265,8 @@ class Router:
                 "model",
                 "no_expert",
             )
+        if self.plan is not None:
+            trained = [name for name in trained if name in self.plan.experts]
         allowed = self.specs.keys() if request.allow is None else request.allow
         return [name for name in trained if name in allowed and name not in request.deny]
 
@@ -284,65 +295,20 @@ class Router:
     def _candidates(
         self, ids: Sequence[str], expected: Expected, request: Request, loads: Mapping[str, Load]
     ) -> list[Candidate]:
-        known = {name: k for k, name in enumerate(self.artefact.expectation.expert_ids)}
-        prompt_tokens = request.prompt_tokens
-        candidates = []
-        for name in ids:
-            k, spec = known.get(name), self.specs[name]
-            quality, error, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
-            longest = _longest(spec, request) or math.inf
-            predicted, bound = (
-                spec.estimate(
-                    quality,
-                    prompt_tokens,
-                    min(tokens, longest) * request.n_answers,
-                    loads.get(name),
-                )
-                for tokens in (mean, cautious)
-            )
-            both = (replace(estimate, quality_se=error) for estimate in (predicted, bound))
-            candidates.append(Candidate(name, *both))
-        return candidates
+        known = self.artefact.expectation.expert_ids
+        return candidates([self.specs[name] for name in ids], known, expected, request, loads)
 
     def _cap(
-        self, expert_id: str, request: Request, ceilings: Budget, choice: Choice
+        self, picked: Selection, request: Request, ceilings: Budget, choice: Choice
     ) -> int | None:
-        """Longest answer that the caller allows and, if kept, the joules and dollars afford.
-
-        What they afford beyond the context is no cap: some servers refuse to be given one.
-        """
-        spec = self.specs[expert_id]
-        longest = _longest(spec, request)
-        caps = [] if longest is None else [float(longest)]
-        if choice.status == "optimal":
-            afforded = _affordable(spec, request.prompt_tokens, ceilings)
-            each = [tokens / request.n_answers for tokens in afforded]
-            room = spec.context_tokens - request.prompt_tokens
-            caps += [tokens for tokens in each if tokens < room]
-        return max(1, math.floor(min(caps))) if caps else None
+        """Longest answer; ceilings on joules and dollars are kept where one expert answers."""
+        held = choice.status == "optimal" and len(picked.expert_ids) == 1
+        return cap(self.specs[picked.expert_ids[0]], request, ceilings if held else None)
 
 
 def _utility(estimates: Sequence[Estimate], prices: Prices) -> NDArray[np.float64]:
     """(n_estimates,) what each is worth where there are no ceilings."""
     return Options.of(estimates, estimates, Budget(), prices).utility
-
-
-def _longest(spec: ExpertSpec, request: Request) -> int | None:
-    """The caller's cap on an answer; the expert's own when the caller sets none."""
-    return spec.answer_tokens if request.max_tokens is None else request.max_tokens
-
-
-def _affordable(spec: ExpertSpec, prompt_tokens: int, ceilings: Budget) -> list[float]:
-    """Output tokens that each of the joule and dollar ceilings pays for."""
-    caps = []
-    profile = spec.profile
-    if ceilings.energy_j is not None and profile.decode_w > 0:
-        left_j = ceilings.energy_j - profile.energy_j(prompt_tokens, 0)
-        caps.append(left_j * profile.decode_tokens_per_s / profile.decode_w)
-    if ceilings.cost_usd is not None and spec.usd_per_mtok_out > 0:
-        left_usd = ceilings.cost_usd - spec.cost_usd(prompt_tokens, 0)
-        caps.append(left_usd / spec.usd_per_mtok_out * 1_000_000)
-    return caps
 
 
 def _index(choice: Choice, request: Request, ceilings: Budget) -> int:
@@ -376,10 +342,3 @@ def _alternatives(
         )
         for k in others
     )
-
-
-def _column(expected: Expected, k: int) -> tuple[float, float, float, float]:
-    """Quality and its error, mean and cautious length of the artefact's expert ``k``."""
-    rows = (expected.quality, expected.quality_se, expected.mean_tokens, expected.cautious_tokens)
-    quality, error, mean, cautious = (float(row[0, k]) for row in rows)
-    return quality, error, mean, cautious
