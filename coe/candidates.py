@@ -56,7 +56,7 @@ def candidates(
 def offers(
     plan: Plan, category: str, alone: Sequence[Candidate], most_experts: int, top_p: float
 ) -> list[Candidate]:
-    """Those who may answer together, by the category's menu, where all of a set's experts are there.
+    """Those who may answer together, by the menu of a category; sets whose experts are all there.
 
     Of a set answer the members with the largest gate weights on this prompt: the fewest that
     make up more than ``top_p`` of it, and no more than ``most_experts``. They are worth what the

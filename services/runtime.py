@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -11,8 +11,9 @@ from coe.budgets import load_budgets
 from coe.config import Config, RetrievalSection
 from coe.core import Policy
 from coe.engine import Engine
-from coe.errors import ConfigError
+from coe.errors import ConfigError, PlanError
 from coe.optimizer.pacing import Pacer
+from coe.plan import Plan
 from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.embed import Embedder
@@ -42,6 +43,8 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
         As `coe.services.fleet.running`.
     ArtefactError
         The artefact is absent, altered, or fails a canary prompt; or as `retriever_of`.
+    PlanError
+        As `plan_of`.
     EmbeddingError
         The configured endpoint does not embed the canary prompts. Once it has, the gateway
         does without it when it is down.
@@ -55,8 +58,9 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
         retriever = await asyncio.to_thread(retriever_of, config.retrieval, router.embedder)
         for name in fleet.specs.keys() - set(router.artefact.expectation.expert_ids):
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
+        found = plan_of(config, fleet.specs)
         routing = config.routing.model_dump()
-        engine = Engine(replace(router, retriever=retriever, **routing), fleet.experts)
+        engine = Engine(replace(router, retriever=retriever, plan=found, **routing), fleet.experts)
         if isinstance(embedder, HttpEmbedder):
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
@@ -64,6 +68,26 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         yield Runtime(config, budgets.as_policies(), engine, fleet)
+
+
+def plan_of(config: Config, experts: Collection[str]) -> Plan | None:
+    """The configured plan; ``None`` where there is none.
+
+    Raises
+    ------
+    PlanError
+        It is absent or malformed, or none of its experts is among ``experts``.
+    """
+    if config.plan is None:
+        return None
+    found = Plan.load(config.plan)
+    if not set(found.experts) & set(experts):
+        planned, running_now = ", ".join(found.experts) or "none", ", ".join(experts)
+        raise PlanError(
+            f"{config.plan}: planned for {planned}, but what runs is {running_now}: "
+            "make it again with `coe plan`"
+        )
+    return found
 
 
 def retriever_of(section: RetrievalSection | None, embedder: Embedder) -> Retriever | None:

@@ -16,7 +16,7 @@ from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import configured
 from coe.services.fleet import runnable
-from coe.services.runtime import retriever_of
+from coe.services.runtime import plan_of, retriever_of
 from coe.services.wire import decision_document
 
 
@@ -31,8 +31,8 @@ def run(
 
     Raises
     ------
-    ConfigError, ArtefactError
-        The configuration, the artefact or the index is wrong, or no expert can run here.
+    ConfigError, ArtefactError, PlanError
+        The configuration, the artefact, the index or the plan is wrong, or no expert can run here.
     RequestError
         The policy does not exist, or no expert fits the budget.
     EmbeddingError
@@ -45,7 +45,8 @@ def run(
     specs = [config.spec(section) for section in runnable(config, say)]
     router = Router.load(config.artefact, specs, configured(config.embedder))
     retriever = retriever_of(config.retrieval, router.embedder)
-    decision = replace(router, retriever=retriever).decide(
+    planned = plan_of(config, router.specs)
+    decision = replace(router, retriever=retriever, plan=planned).decide(
         Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
     )
     if as_json:

@@ -19,6 +19,7 @@ from coe.errors import (
     InfeasibleError,
     MeasurementsError,
     OutcomesError,
+    PlanError,
     RequestError,
     UnknownExpertError,
     WeightsError,
@@ -31,6 +32,7 @@ ERRORS = [
     ArtefactError("altered"),
     MeasurementsError("row 3: ttft_ms: empty"),
     OutcomesError("no score"),
+    PlanError("plan.json: not a readable plan"),
     EmbeddingError("embedder.dim: the vectors have 3 numbers"),
     EmbeddingUnavailableError("embedder.base_url: nobody there"),
     RequestError("too small", "coe.budget.energy_j", "too_small"),
@@ -86,7 +88,14 @@ def test_errors_form_one_tree():
     assert parents == {
         "CoeError": "Exception",
         **dict.fromkeys(
-            ["ConfigError", "WeightsError", "ArtefactError", "MeasurementsError", "OutcomesError"],
+            [
+                "ConfigError",
+                "WeightsError",
+                "ArtefactError",
+                "MeasurementsError",
+                "OutcomesError",
+                "PlanError",
+            ],
             "CoeError",
         ),
         **dict.fromkeys(["EmbeddingError", "RequestError", "ExpertError"], "CoeError"),

@@ -1,0 +1,120 @@
+"""What a problem refuses, and how sets use what it has."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coe.optimizer.footprint import allowed, fits, tightest, total_usage
+from coe.optimizer.problem import Memory, Problem, Prompts
+
+GOOD = Problem(
+    aggregation="best",
+    shares=np.array([0.5, 0.5]),
+    energy_j=np.array([[10.0, 40.0], [20.0, 80.0]]),
+    latency_ms=np.array([[500.0, 1000.0], [500.0, 2000.0]]),
+    cost_usd=np.array([[0.0, 0.01], [0.0, 0.02]]),
+    quality=np.array([[0.2, 0.9], [0.4, 0.5]]),
+)
+PROMPTS = Prompts(np.zeros((2, 2)), np.ones((2, 2)), np.array([0, 1]))
+NAN = np.full((2, 2), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"aggregation": "vote"}, "aggregation"),
+        ({"sets": "mine"}, "sets"),
+        ({"energy_j": NAN}, "energy_j"),
+        ({"energy_j": np.zeros(2)}, "energy_j"),
+        ({"energy_j": -np.ones((2, 2))}, "energy_j"),
+        ({"energy_j": np.full((2, 2), 0.05)}, "not of a token"),
+        ({"latency_ms": np.zeros((2, 2))}, "latency_ms must be positive"),
+        ({"latency_ms": np.full((2, 2), 0.4)}, "not seconds"),
+        ({"latency_ms": np.full((2, 2), np.inf)}, "latency_ms"),
+        ({"latency_ms": np.ones((3, 2))}, "latency_ms"),
+        ({"cost_usd": NAN}, "cost_usd"),
+        ({"shares": np.array([0.5, 0.4])}, "shares"),
+        ({"shares": np.array([1.5, -0.5])}, "shares"),
+        ({"quality": None}, "quality"),
+        ({"quality": np.full((2, 2), 1.1)}, "quality"),
+        ({"aggregation": "mixture"}, "prompts"),
+        ({"k": 0}, "k must"),
+        ({"max_energy_j": -1.0}, "max_energy_j"),
+        ({"max_energy_j": float("nan")}, "max_energy_j"),
+        ({"max_latency_ms": np.ones(3)}, "max_latency_ms"),
+        ({"overhead_ms": -1.0}, "overhead_ms"),
+        ({"able": np.ones((1, 2), dtype=bool)}, "able"),
+        ({"memory": Memory(np.ones(1), np.zeros(2, int), np.ones(1))}, "memory.expert_gb"),
+        ({"memory": Memory(np.ones(2), np.array([0, 1]), np.ones(1))}, "memory.node"),
+        ({"memory": Memory(np.ones(2), np.zeros(2, int), -np.ones(1))}, "memory.node_gb"),
+    ],
+)
+def test_wrong_figures_are_refused_by_name(fields, message):
+    with pytest.raises(ValueError, match=message):
+        replace(GOOD, **fields)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (replace(PROMPTS, logits=NAN), "logits"),
+        (replace(PROMPTS, logits=np.zeros((1, 2))), "logits"),
+        (replace(PROMPTS, outcome=np.full((2, 2), 2.0)), "outcome"),
+        (replace(PROMPTS, category=np.array([0, 0])), "category"),
+        (replace(PROMPTS, category=np.array([0, 2])), "category"),
+    ],
+)
+def test_wrong_prompts_are_refused_by_name(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        replace(GOOD, aggregation="mixture", prompts=prompts)
+
+
+def test_ceilings_have_names_and_infinite_ones_do_not_exist():
+    full = replace(
+        GOOD,
+        max_energy_j=50.0,
+        max_cost_usd=np.inf,
+        max_latency_ms=np.array([900.0, np.inf]),
+        memory=Memory(np.ones(2), np.zeros(2, int), np.array([3.0])),
+    )
+    assert full.ceilings() == {
+        "max_energy_j": 50.0,
+        "max_latency_ms[0]": 900.0,
+        "node_gb[0]": 3.0,
+    }
+
+
+def test_overhead_counts_against_latency():
+    limited = replace(GOOD, max_latency_ms=1000.0, overhead_ms=100.0)
+    assert allowed(limited).tolist() == [[True, False], [True, False]]
+
+
+def test_who_is_not_able_does_not_fit():
+    barred = replace(GOOD, able=np.array([[True, True], [True, False]]))
+    assert fits(barred, np.array([[True, False], [False, True]])).tolist() == [True, False]
+
+
+def test_a_total_equal_to_its_ceiling_fits_and_empty_sets_do_not():
+    both = np.array([[True, True], [False, False]])
+    exact = replace(GOOD, max_energy_j=75.0)
+    assert fits(exact, both).tolist() == [True, False]
+    assert fits(replace(GOOD, max_energy_j=74.9), both[:1]).tolist() == [False]
+    assert fits(replace(GOOD, max_energy_j=60.0, k=1), both[:1]).tolist() == [True]
+
+
+def test_usage_of_sets_per_category():
+    memory = Memory(np.array([2.0, 3.0]), np.array([0, 0]), np.array([9.0]))
+    problem = replace(
+        GOOD, max_energy_j=99.0, max_cost_usd=9.0, max_latency_ms=9999.0, memory=memory
+    )
+    used = total_usage(problem, np.array([[True, False], [False, True]]))
+    assert used == pytest.approx(
+        {"max_energy_j": 45.0, "max_cost_usd": 0.01, "max_latency_ms": 2000.0, "node_gb[0]": 5.0}
+    )
+
+
+def test_the_tightest_ceiling_is_one_that_keeps_somebody_out():
+    one = np.array([[True, False], [True, False]])
+    assert tightest(replace(GOOD, max_energy_j=50.0, max_latency_ms=9999.0), one) == "max_energy_j"
+    assert tightest(replace(GOOD, max_energy_j=99.0), one) is None
