@@ -13,30 +13,19 @@ its best expert. Offline only: every search starts a process and takes tens of m
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pulp  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from coe.errors import CoeError
+from coe.optimizer.branch_and_cut import SCALE, run
 from coe.optimizer.map import ROUNDING, Floats, MapProblem, MapResult, MapStatus
 
 Integers = NDArray[np.intp]
-
-_SCALE = 1e6
-"""CBC passes over gains below 1e-5 and prints bounds to 1e-3: objectives are blown up first."""
-
-_SANE = 1e-5
-"""By how much a row of CBC's solution may be broken."""
-
-_BOUND = re.compile(r"^Lower bound: +(\S+)", re.MULTILINE)
 
 
 def solve_map(
@@ -235,10 +224,10 @@ def _search(
         return _Found("infeasible")
     means = any(row.weights.ndim == 2 for row in ceilings)
     lp, x, y = _program(open_, rows, integral=means)
-    unit = (float(objective.max()) or 1.0) / _SCALE
+    unit = (float(objective.max()) or 1.0) / SCALE
     lp.setObjective(_sum(objective, unit, x, y))
     while True:
-        status, bound = _run(lp, time_limit_s)
+        status, bound = run(lp, time_limit_s)
         if status in ("infeasible", "unknown"):
             return _Found(status, bound=bound * unit)
         assignment = _read(problem, open_, x, y, by_pairs=means or objective.ndim == 2)
@@ -279,49 +268,6 @@ def _sum(
 ) -> Any:
     variables: Mapping[Any, Any] = y if weights.ndim == 1 else x
     return pulp.LpAffineExpression([(v, float(weights[k]) / unit) for k, v in variables.items()])
-
-
-def _run(lp: Any, time_limit_s: float | None) -> tuple[MapStatus, float]:
-    """Let CBC solve the program; how that ended, and a bound on the objective.
-
-    A solution that does not satisfy its own program, which CBC 2.10.3 may return after it has
-    undone its preprocessing, is asked for again without any, and then given up.
-    """
-    status, bound = _ask(lp, time_limit_s)
-    if status in ("optimal", "feasible") and not lp.valid(_SANE):
-        status, bound = _ask(lp, time_limit_s, "preprocess off")
-        if status in ("optimal", "feasible") and not lp.valid(_SANE):
-            return "unknown", -np.inf
-    return status, bound
-
-
-def _ask(lp: Any, time_limit_s: float | None, *options: str) -> tuple[MapStatus, float]:
-    """One run of CBC. All that it and PuLP write lies in a folder that is removed at the end."""
-    with TemporaryDirectory(prefix="coe-map-") as folder:
-        log = Path(folder) / "log"
-        solver = pulp.COIN_CMD(
-            path=pulp.PULP_CBC_CMD.pulp_cbc_path,
-            msg=False,
-            threads=0,  # none besides its own; with 1, a run in a hundred stalls for 10 s
-            timeLimit=time_limit_s,
-            options=list(options),
-            logPath=str(log),
-        )
-        solver.tmpDir = folder
-        try:
-            lp.solve(solver)
-        except (pulp.PulpSolverError, OSError) as error:
-            raise CoeError(f"CBC, which comes with PuLP, failed in {folder}: {error}") from error
-        stated = _BOUND.search(log.read_text())
-    # printed with three decimals
-    bound = float(stated[1]) - 1e-3 if stated else -np.inf
-    in_time = time_limit_s is None or lp.solutionTime < time_limit_s
-    if lp.status == pulp.LpStatusInfeasible:  # for some of these, sol_status says "not found"
-        # CBC 2.10.3 calls a program infeasible, too, if time runs out while it prepares
-        return "infeasible" if in_time else "unknown", bound
-    if lp.sol_status == pulp.LpSolutionOptimal:
-        return "optimal", bound
-    return "feasible" if lp.sol_status == pulp.LpSolutionIntegerFeasible else "unknown", bound
 
 
 def _read(
