@@ -1,0 +1,245 @@
+"""A set for each category under shared ceilings on joules and dollars: multiple-choice knapsacks.
+
+Every category offers options, sets with a value and a usage; one of each is to be taken (MoE2 with
+sets by category, arXiv 2501.09410; reconstruction, equations ours). CoE's map is the case in which
+options are single experts. Labels, partial solutions that nothing dominates, grow category by
+category; prices of the ceilings (Lagrange multipliers) bound what becomes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coe.kernels.labels import thinned, undominated
+from coe.kernels.staircase import largest_of_subsets, staircase, sums_of_subsets
+from coe.optimizer.enumeration import members_of
+from coe.optimizer.landscape import WORTHLESS
+from coe.optimizer.prices import best_prices
+from coe.optimizer.problem import Bools, Floats, Integers, Problem
+from coe.optimizer.result import Found
+from coe.optimizer.rows import Rows, rows_of
+from coe.optimizer.value import value_of
+
+MOST_EXPERTS = 16
+"""65,536 options a category; aggregation ``best`` has as many as experts, and no limit."""
+
+MOST_LABELS = 1 << 14
+_FEW_LABELS = 64  # of the first search, for something to beat
+_SOME_LABELS = 512  # of the second, which seldom needs more
+_MOST_PAIRS = 1 << 22  # labels times options at once
+
+_NOISE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one category may take.
+
+    Parameters
+    ----------
+    index : (n_options,) of the set: bit n is expert n; with ``best``, of the expert.
+    values : (n_options,) weighed by share; `WORTHLESS` for ``-inf``.
+    usage : (n_ceilings, n_options) as shares of the ceilings.
+    """
+
+    index: Integers
+    values: Floats
+    usage: Floats
+
+    def keep(self, kept: Integers) -> Options:
+        """Only these options."""
+        return Options(self.index[kept], self.values[kept], self.usage[:, kept])
+
+
+def per_category(problem: Problem, expired: Callable[[], bool]) -> Found:
+    """The best sets, one a category, under ceilings on joules and dollars.
+
+    Exact, unless time runs out or more than `MOST_LABELS` labels are left; then ``upper`` is the
+    Lagrangian bound of what was not looked at. Of equal values sets that take less of what is
+    scarce are preferred. O(n_categories 2 ** n_experts) times the value, and a merge of labels
+    with the few options that the bound leaves for each category.
+
+    Raises
+    ------
+    ValueError
+        The set is shared, a ceiling on memory binds, or there are more than `MOST_EXPERTS`
+        experts and the aggregation is not ``best``.
+    """
+    rows = rows_of(problem)
+    if problem.sets != "per_category" or rows.room.size:
+        raise ValueError("labels by category are for sets per_category without binding memory")
+    if problem.aggregation != "best" and problem.n_experts > MOST_EXPERTS:
+        raise ValueError(
+            f"labels by category are for at most {MOST_EXPERTS} experts unless the best member "
+            f"answers, not {problem.n_experts}"
+        )
+    options = options_of(problem, rows)
+    if not all(o.index.size for o in options):
+        return Found(None, -np.inf, 0)
+    choice, upper, nodes = _choose(options, expired)
+    upper = upper if upper > WORTHLESS / 2 else -np.inf
+    if choice is None:
+        return Found(None, upper, nodes)
+    index = np.array([o.index[j] for o, j in zip(options, choice, strict=True)])
+    value = sum(float(o.values[j]) for o, j in zip(options, choice, strict=True))
+    value = value if value > WORTHLESS / 2 else -np.inf
+    return Found(members_of_options(problem, index), max(value, upper), nodes)
+
+
+def options_of(problem: Problem, rows: Rows) -> list[Options]:
+    """Per category, all sets that alone keep its ceilings; ``best``: all single experts.
+
+    With ``best`` a set is worth as much as one of its members, which alone takes no more of
+    anything, whatever ``k`` is: singles are enough.
+    """
+    made = []
+    scale = np.where(rows.limits > 0, rows.limits, 1.0)[:, None]
+    for c, share in enumerate(problem.shares.tolist()):
+        if problem.aggregation == "best":
+            assert problem.quality is not None
+            index = np.flatnonzero(rows.able[c])
+            values, usage = share * problem.quality[c], rows.taken[:, c]
+        else:
+            index = np.flatnonzero(sums_of_subsets((~rows.able[c]).astype(float)) == 0)[1:]
+            usage = np.array([_subsets(row[c], problem.k) for row in rows.taken])
+            usage = usage.reshape(len(rows.limits), 1 << problem.n_experts)
+            values = np.zeros(1 << problem.n_experts)
+            if share > 0:
+                values = share * value_of(problem).totals(np.eye(problem.n_categories)[c])
+        index = index[np.all(usage[:, index] <= rows.limits[:, None], axis=0)]
+        worth = np.maximum(values[index], WORTHLESS)
+        made.append(Options(index, worth, usage[:, index] / scale))
+    return made
+
+
+def members_of_options(problem: Problem, index: Integers) -> Bools:
+    """(n_options, n_experts) who is in the options of these indices."""
+    if problem.aggregation == "best":
+        single: Bools = index[:, None] == np.arange(problem.n_experts)
+        return single
+    return members_of(index, problem.n_experts)
+
+
+def _subsets(figures: Floats, k: int | None) -> Floats:
+    if k is None or k >= figures.size:
+        return sums_of_subsets(figures)
+    return largest_of_subsets(figures, k)
+
+
+def _choose(
+    options: list[Options], expired: Callable[[], bool]
+) -> tuple[Sequence[int] | None, float, int]:
+    """An option of each category, a bound on all choices, and labels looked at."""
+    short = [_shortlist(o) for o in options]
+    few = [o.keep(s) for o, s in zip(options, short, strict=True)]
+    prices = best_prices(*_padded(few))
+    first = _Search(few, prices, -np.inf).run(_FEW_LABELS, lambda: False)
+    net = [o.values - prices @ o.usage for o in options]
+    relaxed = float(prices.sum() + sum(n.max() for n in net))
+    noise = _NOISE * (1.0 + abs(relaxed))
+    choice = None
+    if first.choice is not None:
+        choice = [int(s[j]) for s, j in zip(short, first.choice, strict=True)]
+    if first.value >= relaxed - noise:
+        return choice, first.value, first.nodes
+    least, missed, nodes = first.value, relaxed, first.nodes
+    for most in (_SOME_LABELS, MOST_LABELS):
+        kept = [
+            _worth_a_look(o, n, relaxed - least - noise) for o, n in zip(options, net, strict=True)
+        ]
+        part = [o.keep(k) for o, k in zip(options, kept, strict=True)]
+        search = _Search(part, prices, least).run(most, expired)
+        least, missed, nodes = max(least, search.value), search.missed, nodes + search.nodes
+        if search.choice is not None:
+            choice = [int(k[j]) for k, j in zip(kept, search.choice, strict=True)]
+        if min(missed, relaxed) <= least + noise:
+            break
+    return choice, max(least, missed), nodes
+
+
+def _worth_a_look(option: Options, net: Floats, room: float) -> Integers:
+    """Options that lose less than this at the prices, and that none equals or betters."""
+    open_ = np.flatnonzero(net.max() - net < room)
+    return open_[undominated(option.usage[:, open_], option.values[open_])]
+
+
+def _shortlist(option: Options) -> Integers:
+    """Steps along each ceiling and along mixtures of two; with one ceiling nothing else counts."""
+    if len(option.usage) == 0:
+        return np.flatnonzero(option.values == option.values.max())[:1]
+    if len(option.usage) == 1:
+        return staircase(option.usage[0], option.values)
+    ways = [np.array([w, 1.0 - w]) @ option.usage for w in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return np.unique(np.concatenate([staircase(way, option.values) for way in ways]))
+
+
+def _padded(options: list[Options]) -> tuple[Floats, Floats]:
+    """(n_categories, n_options) values and their usages; ``-inf`` where there is no option."""
+    most = max(o.values.size for o in options)
+    values = np.full((len(options), most), -np.inf)
+    usage = np.zeros((len(options[0].usage), len(options), most))
+    for c, o in enumerate(options):
+        worthless = (o.values == WORTHLESS) & (o.values.max() > WORTHLESS)
+        values[c, : o.values.size] = np.where(worthless, -np.inf, o.values)
+        usage[:, c, : o.values.size] = o.usage
+    return values, usage
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """How a search ended: a better choice than known, and what passed unseen is worth at most."""
+
+    choice: tuple[int, ...] | None
+    value: float
+    missed: float
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Labels over categories, at prices; those that cannot exceed ``least`` are left out."""
+
+    options: list[Options]
+    prices: Floats
+    least: float
+
+    def run(self, most: int, expired: Callable[[], bool]) -> _Searched:
+        net = [float((o.values - self.prices @ o.usage).max()) for o in self.options]
+        dear = [o.usage.min(axis=1) for o in self.options]
+        floor = self.least + _NOISE * (1.0 + abs(self.least)) if self.least > -np.inf else -np.inf
+        usage, values = np.zeros((len(self.prices), 1)), np.zeros(1)
+        steps: list[Integers] = []
+        missed, nodes, later = -np.inf, 0, self.prices.sum() + sum(net)
+        bound = values + later
+        for c, o in enumerate(self.options):
+            if expired():
+                return _Searched(None, -np.inf, max(missed, float(bound.max())), nodes)
+            values = (values[:, None] + o.values).ravel()
+            usage = usage[:, :, None] + o.usage[:, None, :]
+            usage = usage.reshape(len(usage), values.size)
+            nodes += values.size
+            later -= net[c]
+            bound = values - self.prices @ usage + later
+            left = 1.0 - np.sum(dear[c + 1 :], axis=0) if dear[c + 1 :] else np.ones(len(usage))
+            open_ = np.flatnonzero(np.all(usage <= left[:, None], axis=0) & (bound > floor))
+            kept = open_[undominated(usage[:, open_], values[open_])]
+            size = self.options[c + 1].values.size if c + 1 < len(self.options) else 1
+            thin = thinned(bound[kept], max(2, min(most, _MOST_PAIRS // size)))
+            missed = max(missed, float(np.delete(bound[kept], thin).max(initial=-np.inf)))
+            kept = kept[thin]
+            steps.append(kept)
+            usage, values, bound = usage[:, kept], values[kept], bound[kept]
+        if values.size == 0:
+            return _Searched(None, -np.inf, missed, nodes)
+        at = int(values.argmax())
+        return _Searched(self._trace(steps, at), float(values[at]), missed, nodes)
+
+    def _trace(self, steps: list[Integers], at: int) -> tuple[int, ...]:
+        choice = []
+        for o, kept in zip(reversed(self.options), reversed(steps), strict=True):
+            at, option = divmod(int(kept[at]), o.values.size)
+            choice.append(option)
+        return tuple(reversed(choice))
