@@ -49,7 +49,8 @@ def gate_weights(logits: Floats, members: NDArray[np.bool_], k: int) -> Floats:
     members : (n_experts,).
     k : at least 1; more than there are members: all of them.
     """
-    return _gate_weights(np.ascontiguousarray(logits), relative_weights(logits), members, k)
+    rows = np.ascontiguousarray(logits)
+    return _gate_weights(rows, relative_weights(rows), members, k)
 
 
 def mixtures_of_subsets(logits: Floats, outcome: Floats, log: bool) -> Floats:

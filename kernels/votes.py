@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from coe.kernels.compiled import compiled
 
 
-@compiled("f8[:,::1](i8[:,::1], f8[:,::1])")
+@compiled("f8[:,::1](i8[:,:], f8[:,:])")
 def neighbour_means(indices: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n_queries, n_columns) mean of the neighbours' rows of ``values``.
 

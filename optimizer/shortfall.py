@@ -33,8 +33,8 @@ class Shortfall:
 def shortfall(problem: Problem) -> Shortfall | None:
     """What makes the problem infeasible; ``None`` where some sets fit, or that is not known.
 
-    The smallest sets are single experts: if none fits, nothing does. For one set each per
-    category that is a map, and exact unless memory is short as well.
+    The smallest sets are single experts: if none fits, nothing does. For a set per category that
+    is a map of single experts; where it is memory that is short, this is not known.
 
     Raises
     ------
@@ -45,8 +45,7 @@ def shortfall(problem: Problem) -> Shortfall | None:
         return _of_singles(problem)
     if problem.able is not None and not np.all(np.any(problem.able, axis=1)):
         return Shortfall(None)
-    # each category might do with an expert of its own: a map of single experts, memory aside
-    return None if problem.memory is not None else _of_maps(problem)
+    return _of_maps(problem)
 
 
 def _of_singles(problem: Problem) -> Shortfall | None:
@@ -70,7 +69,7 @@ def _of_singles(problem: Problem) -> Shortfall | None:
 
 
 def _of_maps(problem: Problem) -> Shortfall | None:
-    """As the problem of one expert per category, which a solver of such maps explains."""
+    """As the problem of one expert per category, memory aside; a solver of maps explains it."""
     from coe.optimizer.milp import solve_map
 
     ceilings = problem.ceilings()

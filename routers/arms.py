@@ -125,5 +125,5 @@ def _neighbour_means(X_train: Singles, scores: Floats, X: Singles, k: int) -> Fl
     parts = [np.zeros((0, scores.shape[1]))]
     for start in range(0, len(queries), _BATCH):
         indices, _ = nearest(queries[start : start + _BATCH], points, k)
-        parts.append(neighbour_means(indices, np.ascontiguousarray(scores)))
+        parts.append(neighbour_means(indices, scores))
     return np.vstack(parts)
