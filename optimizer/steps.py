@@ -41,7 +41,8 @@ class Step:
 def steps(menus: Sequence[Menu], shares: Floats, axis: Axis) -> tuple[Step, ...]:
     """The staircase of the value over the usage on one axis, ascending in both.
 
-    A budget buys the last step that it covers. None, where some menu is empty. A multiple-choice
+    A budget buys the last step that it covers. None, where some menu is empty. A category without
+    traffic has its best set in every step, and its time does not count. A multiple-choice
     knapsack for joules and dollars, solved by joining the categories' staircases: exact while
     there are no more than `MOST_LABELS` combinations that nothing dominates.
     """
@@ -62,10 +63,8 @@ def _by_total(menus: Sequence[Menu], shares: Floats, axis: Axis) -> Integers:
     used, worth = np.zeros(1), np.zeros(1)
     rows = np.zeros((1, 0), dtype=np.intp)
     for menu, share in zip(menus, shares, strict=True):
-        # without traffic a category takes its best set, which then costs nothing
-        weight = share if share > 0 else 1e-12
-        taken, value = weight * getattr(menu, axis), weight * menu.value
-        own = staircase(taken, value)
+        taken, value = share * getattr(menu, axis), share * menu.value
+        own = staircase(taken, value) if share > 0 else menu.value.argmax(keepdims=True)
         all_used = (used[:, None] + taken[own]).ravel()
         all_worth = (worth[:, None] + value[own]).ravel()
         kept = staircase(all_used, all_worth)
@@ -79,8 +78,9 @@ def _by_total(menus: Sequence[Menu], shares: Floats, axis: Axis) -> Integers:
 def _by_latency(menus: Sequence[Menu], shares: Floats) -> Integers:
     """As `_by_total`, for the time of the slowest category."""
     found = []
+    busy = shares > 0
     for limit in np.unique(np.concatenate([menu.latency_ms for menu in menus])):
-        able = [menu.latency_ms <= limit for menu in menus]
+        able = [~some | (menu.latency_ms <= limit) for some, menu in zip(busy, menus, strict=True)]
         if all(some.any() for some in able):
             best = [
                 np.where(some, menu.value, -np.inf).argmax()
@@ -88,17 +88,18 @@ def _by_latency(menus: Sequence[Menu], shares: Floats) -> Integers:
             ]
             found.append(best)
     rows = np.array(found, dtype=np.intp).reshape(len(found), len(menus))
-    worth = [shares @ [m.value[r] for m, r in zip(menus, row, strict=True)] for row in rows]
-    slowest = [max(m.latency_ms[r] for m, r in zip(menus, row, strict=True)) for row in rows]
+    stairs = [_step(menus, shares, row) for row in rows]
+    slowest, worth = [step.latency_ms for step in stairs], [step.value for step in stairs]
     return rows[staircase(np.array(slowest, dtype=float), np.array(worth, dtype=float))]
 
 
 def _step(menus: Sequence[Menu], shares: Floats, rows: Integers) -> Step:
     chosen = list(zip(menus, rows.tolist(), strict=True))
+    times = np.array([menu.latency_ms[row] for menu, row in chosen])
     return Step(
         value=float(shares @ [menu.value[row] for menu, row in chosen]),
         energy_j=float(shares @ [menu.energy_j[row] for menu, row in chosen]),
-        latency_ms=float(max(menu.latency_ms[row] for menu, row in chosen)),
+        latency_ms=float(times[shares > 0].max()),
         cost_usd=float(shares @ [menu.cost_usd[row] for menu, row in chosen]),
         rows=tuple(rows.tolist()),
     )

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 class Traffic:
     """Share of the prompts that each category has, and the mean length of those.
 
+    Shares are those after one more prompt of every category, so that none is taken to be
+    impossible.
+
     Parameters
     ----------
     categories : (n_categories,) names, the last one for prompts that the router is unsure of.
@@ -42,10 +45,11 @@ class Traffic:
         tokens = np.array([estimated_tokens(prompt) for prompt in prompts], dtype=float)
         categories = (*head.classes_.tolist(), GENERAL)
         rows = [names == name for name in categories]
+        counts = np.array([row.sum() + 1.0 for row in rows])
         lengths = [tokens[row].mean() if row.any() else tokens.mean() for row in rows]
         return cls(
             categories=categories,
-            shares=np.array([row.mean() for row in rows]),
+            shares=counts / counts.sum(),
             prompt_tokens=np.array(lengths),
         )
 

@@ -136,12 +136,20 @@ def train(
             "n_train": len(rows.prompt_ids),
             "n_dev": len(dev.prompt_ids),
             "held_out": _report(chosen, learned, rows, single) | operating,
-            "traffic": Traffic.of(head, X, rows.prompts).document(),
+            "traffic": _traffic(head, (X_dev, dev), (X, rows)).document(),
             "versions": _versions(),
         },
         metrics=_metrics(head, expectation, gate, dev, X_dev, index),
         gate=gate,
     )
+
+
+def _traffic(
+    head: CategoryHead, dev: tuple[Singles, Outcomes], train: tuple[Singles, Outcomes]
+) -> Traffic:
+    """That of ``dev`` prompts, if any: the router is surer of those that it learned from."""
+    X, rows = dev if dev[1].prompts else train
+    return Traffic.of(head, X, rows.prompts)
 
 
 def _metrics(

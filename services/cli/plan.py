@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import typer
-from coe.optimizer.optimize import Method
 from rich.table import Table
 
 from coe.budgets import load_policies
@@ -15,6 +14,7 @@ from coe.config import Config
 from coe.core import Policy
 from coe.errors import PlanError, UnknownExpertError
 from coe.foresight import Foresight, Limits
+from coe.optimizer.optimize import Method
 from coe.optimizer.problem import Aggregation
 from coe.plan import Plan, PlannedSet
 from coe.planning import plan
@@ -150,8 +150,8 @@ def _print(found: Plan) -> None:
     for planned in found.categories:
         categories.add_row(planned.name, f"{planned.share:.0%}", _weighted(planned))
     results.print(categories)
-    tell("")
-    steps = _table("best sets for a budget of", "", "", "quality", "experts")
+    tell("\nwhat a mean of so many joules per request buys:")
+    steps = _table("joules", "slowest", "dollars", "quality", "experts")
     shown = found.staircases["energy_j"]
     for step in shown[:_SHOWN]:
         steps.add_row(*_figures(step))
@@ -169,9 +169,9 @@ def _weighted(planned: Any) -> str:
 
 def _figures(step: PlannedSet) -> tuple[str, ...]:
     return (
-        f"{step.energy_j:.3g} J",
+        f"{step.energy_j:.3g}",
         f"{step.latency_ms:,.0f} ms",
-        f"${step.cost_usd:.2g}",
+        f"{step.cost_usd:.2g}",
         f"{step.quality:.3f}",
         ", ".join(step.experts),
     )
