@@ -211,35 +211,51 @@ class _Search:
         dear = [o.usage.min(axis=1) for o in self.options]
         floor = self.least + _NOISE * (1.0 + abs(self.least)) if self.least > -np.inf else -np.inf
         usage, values = np.zeros((len(self.prices), 1)), np.zeros(1)
-        steps: list[Integers] = []
+        steps: list[tuple[Integers, Integers]] = []
         missed, nodes, later = -np.inf, 0, self.prices.sum() + sum(net)
         bound = values + later
         for c, o in enumerate(self.options):
             if expired():
                 return _Searched(None, -np.inf, max(missed, float(bound.max())), nodes)
-            values = (values[:, None] + o.values).ravel()
-            usage = usage[:, :, None] + o.usage[:, None, :]
-            usage = usage.reshape(len(usage), values.size)
+            label, option, cut = self._pairs(o, bound, floor)
+            missed = max(missed, cut)
+            values = values[label] + o.values[option]
+            usage = usage[:, label] + o.usage[:, option]
             nodes += values.size
             later -= net[c]
             bound = values - self.prices @ usage + later
             left = 1.0 - np.sum(dear[c + 1 :], axis=0) if dear[c + 1 :] else np.ones(len(usage))
             open_ = np.flatnonzero(np.all(usage <= left[:, None], axis=0) & (bound > floor))
             kept = open_[undominated(usage[:, open_], values[open_])]
-            size = self.options[c + 1].values.size if c + 1 < len(self.options) else 1
-            thin = thinned(bound[kept], max(2, min(most, _MOST_PAIRS // size)))
+            thin = thinned(bound[kept], most)
             missed = max(missed, float(np.delete(bound[kept], thin).max(initial=-np.inf)))
             kept = kept[thin]
-            steps.append(kept)
+            steps.append((label[kept], option[kept]))
             usage, values, bound = usage[:, kept], values[kept], bound[kept]
         if values.size == 0:
             return _Searched(None, -np.inf, missed, nodes)
         at = int(values.argmax())
         return _Searched(self._trace(steps, at), float(values[at]), missed, nodes)
 
-    def _trace(self, steps: list[Integers], at: int) -> tuple[int, ...]:
+    def _pairs(
+        self, option: Options, bound: Floats, floor: float
+    ) -> tuple[Integers, Integers, float]:
+        """Labels and the options that each can afford to lose on, and the best bound left out."""
+        net = option.values - self.prices @ option.usage
+        order = np.argsort(-net, kind="stable")
+        loss = net[order[0]] - net[order]
+        n_able = np.searchsorted(loss, bound - floor)
+        most = bound.size * _MOST_PAIRS // max(1, int(n_able.sum()))
+        thin = thinned(bound, max(2, most))
+        label = np.repeat(thin, n_able[thin])
+        ends = np.cumsum(n_able[thin])
+        at = np.arange(label.size) - np.repeat(ends - n_able[thin], n_able[thin])
+        return label, order[at], float(np.delete(bound, thin).max(initial=-np.inf))
+
+    @staticmethod
+    def _trace(steps: list[tuple[Integers, Integers]], at: int) -> tuple[int, ...]:
         choice = []
-        for o, kept in zip(reversed(self.options), reversed(steps), strict=True):
-            at, option = divmod(int(kept[at]), o.values.size)
-            choice.append(option)
+        for label, option in reversed(steps):
+            choice.append(int(option[at]))
+            at = int(label[at])
         return tuple(reversed(choice))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from coe.optimizer.footprint import exceeded, total_usage
+from coe.optimizer.footprint import allowed, exceeded, total_usage
 from coe.optimizer.problem import Memory, Problem, Prompts
 from coe.optimizer.value import over_traffic, value_of
 
@@ -54,6 +54,7 @@ def draw_problem(
         "max_cost_usd": float(figures(0.5, 3.0) * fields["cost_usd"].mean()),
         "max_latency_ms": float(figures(150.0, 550.0)),
         "k": int(rng.integers(1, 4)),
+        "able": rng.random(pairs) < 0.9,
         "memory": Memory(
             figures(1.0, 9.0, n_experts), rng.integers(0, 2, n_experts), figures(4.0, 20.0, 2)
         ),
@@ -74,7 +75,8 @@ class Judge:
     def feasible(problem: Problem, members: NDArray[np.bool_]) -> bool:
         alike = problem.sets == "per_category" or (members == members[0]).all()
         used = total_usage(problem, members)
-        return bool(members.any(axis=1).all() and alike) and not exceeded(used, problem.ceilings())
+        able = members.any(axis=1).all() and not np.any(members & ~allowed(problem))
+        return bool(able and alike) and not exceeded(used, problem.ceilings())
 
 
 @pytest.fixture(scope="session", name="draw_problem")

@@ -134,7 +134,9 @@ def test_k_above_the_number_of_experts_is_no_k(draw_problem, judge):
 
 def test_what_takes_nothing_fits_into_nothing(draw_problem, judge):
     rng = np.random.default_rng(5)
-    problem = draw_problem(rng, 6, 3, "best", max_energy_j=0.0, max_cost_usd=0.0, memory=None)
+    problem = draw_problem(
+        rng, 6, 3, "best", max_energy_j=0.0, max_cost_usd=0.0, memory=None, able=None
+    )
     assert greedy(problem, never).members is None
     free = replace(
         problem, energy_j=np.zeros((3, 6)), cost_usd=np.zeros((3, 6)), max_latency_ms=None

@@ -91,7 +91,7 @@ def test_a_thousand_experts_are_filled_up_to_the_bound(kind, judge):
 
 def test_what_does_not_add_up_is_refused(draw_problem):
     rng = np.random.default_rng(3)
-    absent = dict.fromkeys(("k", "memory", "max_latency_ms", "max_cost_usd"))
+    absent = dict.fromkeys(("k", "able", "memory", "max_latency_ms", "max_cost_usd"))
     problem = draw_problem(rng, 6, 2, "sum", max_energy_j=12.0, **absent)
     for change in ({"sets": "per_category"}, {"aggregation": "best"}, {"k": 2}):
         with pytest.raises(ValueError, match="one shared set"):
@@ -131,7 +131,7 @@ def test_single_experts_by_category_make_the_map_of_the_program(draw_problem, ju
     rng = np.random.default_rng(5)
     for _ in range(20):
         problem = draw_problem(
-            rng, 6, 5, "best", sets="per_category", memory=None, overhead_ms=0.0, k=1
+            rng, 6, 5, "best", sets="per_category", memory=None, able=None, overhead_ms=0.0, k=1
         )
         mapped = solve_map(
             MapProblem(
@@ -176,7 +176,7 @@ def test_more_of_any_ceiling_never_makes_sets_worse(draw_problem, seed):
 
 def test_nothing_fits_into_nothing(draw_problem):
     rng = np.random.default_rng(6)
-    by_category = draw_problem(rng, 4, 3, "best", sets="per_category", memory=None)
+    by_category = draw_problem(rng, 4, 3, "best", sets="per_category", memory=None, able=None)
     for problem in (by_category, replace(by_category, aggregation="sum", k=9)):
         assert per_category(replace(problem, max_energy_j=0.0), never).members is None
         free = replace(
@@ -214,7 +214,10 @@ def test_what_labels_by_category_cannot_do_is_refused(draw_problem):
     tight = Memory(np.ones(3), np.zeros(3, dtype=int), np.array([2.0]))
     with pytest.raises(ValueError, match="memory"):
         per_category(
-            draw_problem(rng, 3, 2, sets="per_category", memory=tight, max_latency_ms=None), never
+            draw_problem(
+                rng, 3, 2, sets="per_category", memory=tight, max_latency_ms=None, able=None
+            ),
+            never,
         )
     with pytest.raises(ValueError, match="at most 16"):
         per_category(draw_problem(rng, 17, 2, "sum", sets="per_category", memory=None), never)

@@ -73,7 +73,15 @@ def test_both_solvers_agree_where_nothing_else_is_exact(draw_problem, judge):
     for sets in ("shared", "per_category"):
         memory = Memory(rng.uniform(1, 9, 25), rng.integers(0, 2, 25), np.array([12.0, 12.0]))
         problem = draw_problem(
-            rng, 25, 4, "best", sets=sets, memory=memory, max_energy_j=12.0, max_latency_ms=None
+            rng,
+            25,
+            4,
+            "best",
+            sets=sets,
+            memory=memory,
+            max_energy_j=12.0,
+            max_latency_ms=None,
+            able=None,
         )
         one, other = (program(problem, never, solver) for solver in ("cbc", "highs"))
         assert agrees(one, other.upper, judge, problem)
@@ -84,7 +92,7 @@ def test_both_solvers_agree_where_nothing_else_is_exact(draw_problem, judge):
 @pytest.mark.parametrize("solver", ["cbc", "highs"])
 def test_out_of_time_there_is_still_a_bound(solver, draw_problem, judge):
     rng = np.random.default_rng(5)
-    problem = draw_problem(rng, 60, 20, "best", memory=None, k=None, max_energy_j=12.0)
+    problem = draw_problem(rng, 60, 20, "best", memory=None, k=None, able=None, max_energy_j=12.0)
     problem = replace(problem, quality=rng.random((20, 60)), max_latency_ms=None)
     found = program(problem, never, solver, time_limit_s=0.05)
     assert np.isfinite(found.upper)
