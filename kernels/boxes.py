@@ -99,6 +99,23 @@ def rule_out(box: Box, ceilings: Table) -> bool:
     return True
 
 
+@compiled("b1(i1[::1], i8[:,::1])")
+def swap(box: Box, swaps: Integers) -> bool:
+    """Whether the box may have sets with the first of every pair whose second they have.
+
+    ``swaps``: (n_swaps, 2). Free experts that all such sets have, or none has, become that.
+    """
+    for pair in range(swaps.shape[0]):
+        first, second = swaps[pair]
+        if box[first] == OUT and box[second] == FREE:
+            box[second] = OUT
+        elif box[first] == FREE and box[second] == IN:
+            box[first] = IN
+        elif box[first] == OUT and box[second] == IN:
+            return False
+    return True
+
+
 @compiled("void(i1[::1], i8[::1], i8, i1[::1])")
 def _foresee(box: Box, by_logit: Integers, k: int, seen: Box) -> None:
     """Who is among the k largest logits in all sets of the box, in some, in none."""

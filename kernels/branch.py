@@ -31,6 +31,7 @@ from coe.kernels.boxes import (
     raise_levels,
     require,
     rule_out,
+    swap,
 )
 from coe.kernels.compiled import compiled
 
@@ -130,11 +131,12 @@ def _relax(
     return top
 
 
-@compiled(f"f8(i1[::1], {WORTH}, {CEILINGS}, f8[::1], i8, f8, i8[:,::1])")
+@compiled(f"f8(i1[::1], {WORTH}, {CEILINGS}, i8[:,::1], f8[::1], i8, f8, i8[:,::1])")
 def _bound(
     box: Box,
     worth: Table,
     ceilings: Table,
+    swaps: Integers,
     levels: Floats,
     n_steps: int,
     low: float,
@@ -142,16 +144,17 @@ def _bound(
 ) -> float:
     """Reduce the box; no set of it is worth more than this, or none more than ``low``.
 
-    A box without sets becomes all ``OUT``, of bound ``-inf``. What is left of a box whose bound
-    does not exceed ``low`` means nothing.
+    Sets that a swap makes no worse do not count. A box without sets becomes all ``OUT``, of
+    bound ``-inf``. What is left of a box whose bound does not exceed ``low`` means nothing.
     """
     top = np.inf
     while True:
-        if not rule_out(box, ceilings) or count(box, OUT) == box.size:
+        n_free = count(box, FREE)
+        able = swap(box, swaps) and rule_out(box, ceilings)
+        if not able or count(box, OUT) == box.size:
             for n in range(box.size):
                 box[n] = OUT
             return -np.inf
-        n_free = count(box, FREE)
         top = min(top, require(box, worth[0], low))
         if top > low and worth[1].size:
             top = min(top, most_in(box, worth))
@@ -230,12 +233,16 @@ def _pop(queue: Table, n_open: int) -> int:
     return top
 
 
-@compiled(f"Tuple((i8, i8, f8))({QUEUE}, i8, {WORTH}, {CEILINGS}, f8[::1], b1[::1], f8, f8, i8)")
+@compiled(
+    f"Tuple((i8, i8, f8))({QUEUE}, i8, {WORTH}, {CEILINGS}, i8[:,::1], f8[::1], b1[::1],"
+    " f8, f8, i8)"
+)
 def search(
     queue: Table,
     n_open: int,
     worth: Table,
     ceilings: Table,
+    swaps: Integers,
     levels: Floats,
     best: NDArray[np.bool_],
     low: float,
@@ -252,6 +259,7 @@ def search(
     queue : ``(boxes, bounds, splits, heap)``, written to. ``heap`` is a permutation of slots, of
         which the first ``n_open`` are open; ``splits`` says which expert to branch on, -1 for
         a box that has not been looked at.
+    swaps : (n_swaps, 2) pairs of experts: some best set has the first if it has the second.
     levels : (n_rows,) written to; ``-inf`` before the first call.
     best : (n_experts,) the best set known, written to; nobody if there is none.
     low : what that is worth; ``-inf`` if there is none.
@@ -276,11 +284,11 @@ def search(
                 n_steps = min(n_steps, _N_STEPS)
             elif side == OUT:
                 break
-            elif _bound(box, worth, ceilings, levels, 0, low + tolerance, orders) > low:
+            elif _bound(box, worth, ceilings, swaps, levels, 0, low + tolerance, orders) > low:
                 low = _improve(box, worth, ceilings, orders[-1], best, low)
             n_seen += 1
             edge = low + tolerance
-            bound = min(top, _bound(box, worth, ceilings, levels, n_steps, edge, orders))
+            bound = min(top, _bound(box, worth, ceilings, swaps, levels, n_steps, edge, orders))
             if count(box, OUT) < box.size and (bound > edge or not best.any()):
                 low = _improve(box, worth, ceilings, orders[-1], best, low)
                 following = _first_free(box, orders[-1])

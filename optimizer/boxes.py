@@ -26,12 +26,13 @@ def worth_table(problem: Problem) -> Table:
     scores = _finite(bound)[busy] * weight[busy, None]
     if not isinstance(own, Mixture):
         return _without_prompts(scores)
-    logits, outcome = own.prompts.logits[busy], own.prompts.outcome[busy]
+    logits = np.ascontiguousarray(own.prompts.logits[busy])
+    outcome = np.ascontiguousarray(own.prompts.outcome[busy])
     return (
-        scores,
+        np.ascontiguousarray(scores),
         weight[busy],
         relative_weights(logits),
-        np.ascontiguousarray(outcome),
+        outcome,
         np.argsort(-outcome, axis=1, kind="stable"),
         np.argsort(-logits, axis=1, kind="stable"),
         problem.n_experts if own.k is None else own.k,
@@ -66,6 +67,32 @@ def ceilings_table(problem: Problem) -> Table:
     most = np.array([most for _, most, _ in rows])
     limits = np.array([limit for _, _, limit in rows]) * (1 + ROUNDING)
     return figures, figures.sum(axis=1), most, limits
+
+
+def swaps(problem: Problem, ceilings: Table) -> Integers:
+    """(n_swaps, 2) pairs of experts: put the first for the second in any set, and no set is worse.
+
+    It is worth no less and uses no more. Of equal experts the first comes first. Some best set
+    has the first of every pair whose second it has. Mixtures swap equal experts only, and those
+    of the largest logits none: who of equal logits counts depends on the order of experts.
+    O(n_experts ** 2 n_rows), without prompts.
+    """
+    own = value_of(problem)
+    if isinstance(own, Mixture) and own.k is not None and own.k < problem.n_experts:
+        return np.empty((0, 2), dtype=np.int64)
+    if isinstance(own, Mixture):
+        answers = np.concatenate([own.prompts.logits, own.prompts.outcome])
+        alike = np.unique(answers, axis=1, return_inverse=True)[1].reshape(1, -1)
+        gain = np.concatenate([alike, -alike])
+    elif isinstance(own, Sum):
+        gain = (problem.shares @ own.quality)[None]
+    else:
+        gain = own.scores[problem.shares > 0]  # type: ignore[attr-defined]  # Best
+    use = ceilings[0].reshape(-1, problem.n_experts)
+    no_worse = np.all(gain[:, :, None] >= gain[:, None, :], axis=0)
+    no_worse &= np.all(use[:, :, None] <= use[:, None, :], axis=0)
+    earlier = np.triu(np.ones_like(no_worse), 1)
+    return np.ascontiguousarray(np.argwhere(no_worse & (earlier | ~no_worse.T)))
 
 
 def shared(problem: Problem, experts: Integers, upper: float, nodes: int) -> Found:

@@ -14,7 +14,7 @@ import numpy as np
 
 from coe.kernels.boxes import FREE, IN, OUT, Table, most_in
 from coe.kernels.branch import search
-from coe.optimizer.boxes import ceilings_table, shared, worth_table
+from coe.optimizer.boxes import ceilings_table, shared, swaps, worth_table
 from coe.optimizer.footprint import allowed, fits
 from coe.optimizer.problem import Bools, Problem
 from coe.optimizer.result import EXACT, Found
@@ -52,6 +52,7 @@ def branch(problem: Problem, expired: Callable[[], bool], start: Bools | None = 
         return Found(None, -np.inf)
     small = problem.keep(kept)
     worth, ceilings = worth_table(small), ceilings_table(small)
+    pairs = swaps(small, ceilings)
     best, low = np.zeros(kept.size, dtype=bool), -np.inf
     if start is not None and fits(problem, start[:1])[0]:
         best[:] = start[0, kept]
@@ -61,7 +62,7 @@ def branch(problem: Problem, expired: Callable[[], bool], start: Bools | None = 
     queue, n_open, nodes = _room(kept.size, _N_OPEN), 1, 0
     while True:
         n_open, n_seen, low = search(
-            queue, n_open, worth, ceilings, levels, best, low, _CLOSE, n_boxes
+            queue, n_open, worth, ceilings, pairs, levels, best, low, _CLOSE, n_boxes
         )
         nodes += n_seen
         if n_open == 0 or expired():
