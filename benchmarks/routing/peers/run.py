@@ -4,7 +4,8 @@
 
 FOLDER is written by `exchange.write_split`; PEERS is made by `environment.sh`. The document maps
 each router to its picks (columns of the table, one per dev prompt) and how they came about, or to
-the reason why it did not run. One core, no network.
+the reason why it did not run. A router that is in the document already keeps what stands there.
+One core, no network, at most `LIMIT_S` a router.
 """
 
 from __future__ import annotations
@@ -24,16 +25,23 @@ os.environ |= {
 import argparse
 import contextlib
 import json
+import multiprocessing
+import resource
+import signal
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from exchange import Split, read_split
 
 Peer = Callable[[Split, Path], dict[str, object]]
+
+LIMIT_S = 240
+"""Seconds of processor time to fit and to route all dev prompts."""
 
 HUB = "needs {}: on a hub, in no package"
 LLM = "asks a language model while routing ({})"
@@ -81,6 +89,29 @@ def attempt(peer: Peer, split: Split) -> dict[str, object]:
             return {"not_run": f"{type(error).__name__}: {error}"}
 
 
+def within_limit(peer: Peer, split: Split) -> dict[str, object]:
+    """`attempt` in a process of its own, which the system ends at the limit."""
+    forking = multiprocessing.get_context("fork")
+    answers, sender = forking.Pipe(duplex=False)
+
+    def answer(connection: Connection) -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S + 5))
+        connection.send(attempt(peer, split))
+
+    process = forking.Process(target=answer, args=(sender,))
+    process.start()
+    sender.close()
+    try:
+        return dict(answers.recv())
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGXCPU:
+            return {"not_run": f"did not finish in {LIMIT_S} s"}
+        return {"not_run": f"its process ended with code {process.exitcode} and no answer"}
+    finally:
+        process.join()
+
+
 def main() -> None:
     """Read, run, write after each router."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,11 +126,14 @@ def main() -> None:
         if unknown := set(names) - set(available) - set(NOT_RUN):
             parser.error(f"unknown: {sorted(unknown)}; known: {[*available, *NOT_RUN]}")
         split = read_split(arguments.folder)
-        results: dict[str, dict[str, object]] = {}
+        found = arguments.out.read_text(encoding="utf-8") if arguments.out.exists() else "{}"
+        results: dict[str, dict[str, object]] = json.loads(found)
         for name in names:
+            if name in results:
+                continue
             started = time.perf_counter()
             reason = NOT_RUN.get(name)
-            results[name] = {"not_run": reason} if reason else attempt(available[name], split)
+            results[name] = {"not_run": reason} if reason else within_limit(available[name], split)
             arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             print(f"{name}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
 
