@@ -1,24 +1,30 @@
 """The router against every plainer one, on public tables of real outcomes.
 
-    python benchmarks/routing/bench.py [--tables FOLDER] [--only POOL ...] [--peers PYTHON]
+    python benchmarks/routing/bench.py [--tables FOLDER] [--only POOL ...]
+        [--peers PYTHON [--installed ROUTER ...] [--picks FOLDER]]
 
 Train on `train`, tune on held-out training prompts, report on `dev`. Prints one JSON document;
 a pool's part goes to stderr as it comes. Without the tables, which are not part of this project,
 only the experts that ship are reported. `--peers` names the Python of the environment that
 `peers/environment.sh` makes: the routers of llmrouter-lib and RouteLLM (all, or those `--installed`
 names) then run on the same splits and vectors; the peers of `peers/baselines.py` run always.
+What the installed ones pick is kept in the folder `--picks`, so that it need not be computed again
+for the same split: they take most of the time.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +46,7 @@ from coe.routers.train import embed_all, train
 from coe.services.cli.evaluate import document
 
 DEFAULT_TABLES = Path(__file__).parents[3] / "shared" / "data" / "outcomes"
-SHUFFLED = ("llmrouter_9",)  # pools of the null test
+SHUFFLED = ("routerdc", "llmrouter_9", "openllm <=10B", "mmlupro chat")  # pools of the null test
 POINTS_GIVEN_UP = 0.01
 SLOW = ("routerbench_mlp",)  # a neural network per expert: minutes for the smallest table
 SEED = 0
@@ -73,8 +79,45 @@ def compared(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """The routers of other packages.
+
+    Parameters
+    ----------
+    python : the interpreter of their environment.
+    routers : which of them; empty: all.
+    kept : the folder that keeps splits and picks; ``None``: they are forgotten.
+    """
+
+    python: Path
+    routers: tuple[str, ...] = ()
+    kept: Path | None = None
+
+    def answers(self, pool: str, split: exchange.Split) -> dict[str, Any]:
+        """What `peers/run.py` says of each router."""
+        with self._folder(pool) as folder:
+            out = folder / "picks.json"
+            if not exchange.holds(folder, split):
+                out.unlink(missing_ok=True)
+                exchange.write_split(folder, split)
+            script = Path(__file__).parent / "peers" / "run.py"
+            chosen = ["--routers", *self.routers] if self.routers else []
+            command = [self.python, script, folder, "--out", out, *chosen]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+            return dict(json.loads(out.read_text()))
+
+    @contextlib.contextmanager
+    def _folder(self, pool: str) -> Iterator[Path]:
+        if self.kept is not None:
+            yield self.kept / re.sub(r"\W+", "-", pool)
+            return
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+
+
 def peer_picks(
-    split: exchange.Split, python: Path | None, installed: list[str]
+    pool: str, split: exchange.Split, installed: Installed | None
 ) -> tuple[dict[str, Picks], dict[str, Any]]:
     """What published routers pick, and what is to be said of those that are installed."""
     picks = {
@@ -82,18 +125,10 @@ def peer_picks(
         for name, router in baselines.BASELINES.items()
         if name not in SLOW
     }
-    if python is None:
-        return picks, {}
-    with tempfile.TemporaryDirectory() as name:
-        folder, out = Path(name), Path(name) / "picks.json"
-        exchange.write_split(folder, split)
-        script = Path(__file__).parent / "peers" / "run.py"
-        chosen = ["--routers", *installed] if installed else []
-        command = [python, script, folder, "--out", out, *chosen]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        answers = dict(json.loads(out.read_text()))
+    answers = installed.answers(pool, split) if installed else {}
     ran = {name: np.array(answer["picks"]) for name, answer in answers.items() if "picks" in answer}
-    said = {name: {k: v for k, v in a.items() if k != "picks"} for name, a in answers.items()}
+    hidden = ("picks", "strong_win_rate")  # a figure for each prompt
+    said = {name: {k: v for k, v in a.items() if k not in hidden} for name, a in answers.items()}
     return picks | ran, said
 
 
@@ -166,8 +201,7 @@ def measured(
     pool: public.Pool,
     outcomes: Outcomes,
     specs: dict[str, ExpertSpec],
-    python: Path | None,
-    installed: list[str],
+    installed: Installed | None,
 ) -> dict[str, Any]:
     """Everything about one pool."""
     embedder = CachedEmbedder(load_default(), n_entries=50_000)
@@ -185,7 +219,7 @@ def measured(
     X = embed_all(embedder, asked.prompts)
     quality = artefact.expectation.of(X, artefact.category.assess(X)).quality
     ours = asked.scores[np.arange(len(X)), quality.argmax(axis=1)]
-    picks, said = peer_picks(split_of(learnt, asked, embedder), python, installed)
+    picks, said = peer_picks(pool.name, split_of(learnt, asked, embedder), installed)
     held_out = {k: v for k, v in artefact.training["held_out"].items() if k != "curves"}
     report = document(found)
     del report["curves"]
@@ -209,11 +243,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="POOL")
     parser.add_argument("--peers", type=Path, metavar="PYTHON")
     parser.add_argument("--installed", nargs="+", default=[], metavar="ROUTER")
+    parser.add_argument("--picks", type=Path, metavar="FOLDER")
     options = parser.parse_args()
+    installed = options.peers and Installed(options.peers, tuple(options.installed), options.picks)
     pools: dict[str, Any] = {}
     if options.tables.is_dir():
         for pool, outcomes, specs in public.tables(options.tables, options.only):
-            pools[pool.name] = measured(pool, outcomes, specs, options.peers, options.installed)
+            pools[pool.name] = measured(pool, outcomes, specs, installed)
             print(pool.name, json.dumps(pools[pool.name]), file=sys.stderr, flush=True)
     found = {
         "seed": SEED,

@@ -65,6 +65,18 @@ def write_split(folder: Path, split: Split) -> None:
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
+def holds(folder: Path, split: Split) -> bool:
+    """Whether the folder holds this very split."""
+    if not (folder / "split.npz").exists():
+        return False
+    kept = read_split(folder)
+    arrays = ("X_train", "scores_train", "X_dev")
+    others = ("prompts_train", "prompts_dev", "experts", "seed", "sizes_b")
+    return all(
+        np.array_equal(getattr(kept, name), getattr(split, name), equal_nan=True) for name in arrays
+    ) and all(getattr(kept, name) == getattr(split, name) for name in others)
+
+
 def read_split(folder: Path) -> Split:
     """The split in this folder; ``sizes_b.json`` may be absent.
 
