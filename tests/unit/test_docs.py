@@ -1,6 +1,8 @@
 """The documents name everything that the code has, and nothing that is not there."""
 
+import importlib.util
 import inspect
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -154,3 +156,17 @@ def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
     local = [t.partition("#")[0] for t in targets if "://" not in t and not t.startswith("#")]
     assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+def test_the_tables_of_the_routing_benchmark_are_those_of_its_results() -> None:
+    folder = ROOT / "benchmarks" / "routing"
+    found = importlib.util.spec_from_file_location("summary", folder / "summary.py")
+    assert found is not None
+    assert found.loader is not None
+    summary = importlib.util.module_from_spec(found)
+    found.loader.exec_module(summary)
+    pools = json.loads((folder / "results.json").read_text())["pools"]
+    for file, tables in summary.TABLES.items():
+        text = (folder / file).read_text(encoding="utf-8")
+        for name, table in tables.items():
+            assert summary.written(text, name, table(pools)) == text
