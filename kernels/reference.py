@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coe.kernels.mixture import FLOOR
+
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Twin of `coe.kernels.gating.softmax`."""
@@ -44,6 +46,98 @@ def nearest(
         np.array(indices, dtype=np.int64).reshape(shape),
         np.array(distances, dtype=np.float64).reshape(shape),
     )
+
+
+def relative_weights(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.mixture.relative_weights`."""
+    rows = []
+    for row in logits.tolist():
+        top = max(row)
+        rows.append([0.0 if x == -math.inf else math.exp(max(x - top, -FLOOR)) for x in row])
+    return np.array(rows, dtype=np.float64).reshape(logits.shape)
+
+
+def gate_weights(
+    logits: NDArray[np.float64], members: NDArray[np.bool_], k: int
+) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.mixture.gate_weights`."""
+    gates = np.zeros_like(logits)
+    for row, weight, gate in zip(logits, relative_weights(logits), gates, strict=True):
+        able = [n for n in np.flatnonzero(members) if weight[n] > 0]
+        top = sorted(able, key=lambda n: -row[n])[:k]
+        gate[top] = weight[top] / weight[top].sum()
+    return gates
+
+
+def mixtures_of_subsets(
+    logits: NDArray[np.float64], outcome: NDArray[np.float64], log: bool, k: int | None = None
+) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.mixture.mixtures_of_subsets`, and with ``k`` of `top_of_subsets`."""
+    n_prompts, n_experts = logits.shape
+    weight = relative_weights(logits)
+    worth = np.full(1 << n_experts, np.nan)
+    worth[0] = -np.inf
+    for mask in range(1, worth.size if n_prompts else 0):
+        members = np.array([mask >> n & 1 == 1 for n in range(n_experts)])
+        gate = weight * members
+        if k is not None:
+            gate = gate_weights(logits, members, k)
+        mixed = np.sum(gate * outcome, axis=1)
+        mixed = np.divide(mixed, gate.sum(axis=1), where=mixed > 0, out=np.zeros(n_prompts))
+        with np.errstate(divide="ignore"):
+            worth[mask] = np.mean(np.log(mixed) if log else mixed)
+    return worth
+
+
+def sums_of_subsets(figures: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.staircase.sums_of_subsets`."""
+    return np.array([figures[_bits(m)].sum() for m in range(1 << figures.size)])
+
+
+def largest_of_subsets(figures: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.staircase.largest_of_subsets`."""
+    return np.array([np.sort(figures[_bits(m)])[::-1][:k].sum() for m in range(1 << figures.size)])
+
+
+def best_of_subsets(
+    scores: NDArray[np.float64], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.staircase.best_of_subsets`."""
+    n_sets = 1 << scores.shape[1]
+    best = [weight @ scores[:, _bits(m)].max(axis=1) for m in range(1, n_sets)]
+    return np.array([-np.inf, *best])
+
+
+def closure(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Twin of `coe.kernels.staircase.closure`; of equal subsets the smallest."""
+    found = []
+    for mask in range(values.size):
+        inside = [m for m in range(mask + 1) if m & mask == m]
+        found.append(min(inside, key=lambda m: (-values[m], m.bit_count(), m)))
+    subset = np.array(found, dtype=np.int64)
+    return values[subset], subset
+
+
+def staircase(usage: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Twin of `coe.kernels.staircase.staircase`."""
+    steps: list[int] = []
+    able = [i for i in range(usage.size) if math.isfinite(usage[i]) and values[i] > -math.inf]
+    for i in sorted(able, key=lambda i: (usage[i], -values[i], i)):
+        if not steps or values[i] > values[steps[-1]]:
+            steps.append(i)
+    return np.array(steps, dtype=np.int64)
+
+
+def neighbour_means(indices: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twin of `coe.kernels.votes.neighbour_means`."""
+    means: NDArray[np.float64] = values[indices].mean(axis=1)
+    return means
+
+
+def _bits(mask: int) -> list[int]:
+    return [n for n in range(mask.bit_length()) if mask >> n & 1]
 
 
 def best_in_box(

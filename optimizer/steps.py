@@ -64,7 +64,7 @@ def _by_total(menus: Sequence[Menu], shares: Floats, axis: Axis) -> Integers:
     rows = np.zeros((1, 0), dtype=np.intp)
     for menu, share in zip(menus, shares, strict=True):
         taken, value = share * getattr(menu, axis), share * menu.value
-        own = staircase(taken, value) if share > 0 else menu.value.argmax(keepdims=True)
+        own = staircase(taken, value) if share > 0 else np.array([menu.value.argmax()])
         all_used = (used[:, None] + taken[own]).ravel()
         all_worth = (worth[:, None] + value[own]).ravel()
         kept = staircase(all_used, all_worth)
