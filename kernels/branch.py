@@ -193,12 +193,17 @@ def _improve(
     return low
 
 
-@compiled("i8(i1[::1], i8[::1])")
-def _first_free(box: Box, order: Integers) -> int:
-    for n in order:
-        if box[n] == FREE:
-            return int(n)
-    return -1
+@compiled(f"i8(i1[::1], {CEILINGS})")
+def _largest_free(box: Box, ceilings: Table) -> int:
+    """The free expert that takes most of a ceiling: with or without it, most is decided."""
+    _, linear, _, limits = ceilings
+    chosen, most = -1, -1.0
+    for n in range(box.size):
+        for j in range(limits.size if box[n] == FREE else 0):
+            share = linear[j, n] / limits[j] if linear[j, n] > 0.0 else 0.0
+            if share > most:
+                chosen, most = n, share
+    return chosen
 
 
 @compiled(f"void({QUEUE}, i8, i1[::1], f8, i8)")
@@ -291,7 +296,7 @@ def search(
             bound = min(top, _bound(box, worth, ceilings, swaps, levels, n_steps, edge, orders))
             if count(box, OUT) < box.size and (bound > edge or not best.any()):
                 low = _improve(box, worth, ceilings, orders[-1], best, low)
-                following = _first_free(box, orders[-1])
+                following = _largest_free(box, ceilings)
                 if bound > low + tolerance and following >= 0:
                     _push(queue, n_open, box, bound, following)
                     n_open += 1
