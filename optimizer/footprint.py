@@ -58,6 +58,31 @@ def usage(problem: Problem, members: Bools) -> dict[str, Floats]:
     return used
 
 
+def usage_alone(problem: Problem) -> dict[str, Floats]:
+    """As `usage`, of every expert alone: (n_experts,) each. O(n_categories n_experts)."""
+    used = {}
+    for name in problem.ceilings():
+        axis, _, index = name.rstrip("]").partition("[")
+        if axis == "max_latency_ms":
+            times = problem.latency_ms + problem.overhead_ms
+            used[name] = times[int(index)] if index else times.max(axis=0)
+        elif axis == "node_gb" and problem.memory is not None:
+            here = problem.memory.node == int(index)
+            used[name] = np.where(here, problem.memory.expert_gb, 0.0)
+        else:
+            figures = problem.energy_j if axis == "max_energy_j" else problem.costs_usd
+            used[name] = problem.shares @ figures
+    return used
+
+
+def fits_alone(problem: Problem) -> Bools:
+    """As `fits`, of every expert alone: (n_experts,)."""
+    inside: Bools = np.all(allowed(problem), axis=0)
+    for name, used in usage_alone(problem).items():
+        inside = inside & (used <= _loose(problem.ceilings()[name]))
+    return inside
+
+
 def fits(problem: Problem, members: Bools) -> Bools:
     """(n_sets,) whether each set may serve every category and exceeds no ceiling.
 
@@ -96,15 +121,47 @@ def tightest(problem: Problem, sets: Bools) -> str | None:
 
     ``None`` where nobody is kept out: every expert is in every set, or would fit.
     """
-    ceilings = problem.ceilings()
-    blocking = set()
-    for c, n in np.argwhere(~sets[:1] if problem.sets == "shared" else ~sets):
-        more = sets.copy()
-        more[slice(None) if problem.sets == "shared" else c, n] = True
-        blocking |= {*exceeded(total_usage(problem, more), ceilings)}
-    used = total_usage(problem, sets)
-    left = {name: 1 - used[name] / ceilings[name] for name in blocking if ceilings[name] > 0}
-    return min(left, key=lambda name: left[name]) if left else next(iter(blocking), None)
+    ceilings, used = problem.ceilings(), total_usage(problem, sets)
+    blocking = []
+    for name, more in _with_one_more(problem, sets, used).items():
+        if np.any((more > _loose(ceilings[name])) & ~sets):
+            left = 1 - used[name] / ceilings[name] if ceilings[name] > 0 else 0.0
+            blocking.append((left, name))
+    return min(blocking)[1] if blocking else None
+
+
+def _with_one_more(problem: Problem, sets: Bools, used: dict[str, float]) -> dict[str, Floats]:
+    """Per present ceiling, (n_categories, n_experts) what is taken once an expert joins a set.
+
+    A shared set is joined in all categories, so that its rows are alike but for latencies.
+    """
+    found = {}
+    shared = problem.sets == "shared"
+    for name in used:
+        axis, _, index = name.rstrip("]").partition("[")
+        if axis == "max_latency_ms":
+            times = problem.latency_ms + problem.overhead_ms
+            here = np.arange(problem.n_categories)[:, None] == int(index) if index else True
+            found[name] = np.where(here, times, 0.0)
+        elif axis == "node_gb" and problem.memory is not None:
+            here = (problem.memory.node == int(index)) & ~np.any(sets, axis=0)
+            joined = used[name] + np.where(here, problem.memory.expert_gb, 0.0)
+            found[name] = np.broadcast_to(joined, sets.shape)
+        else:
+            figures = problem.energy_j if axis == "max_energy_j" else problem.costs_usd
+            added = problem.shares[:, None] * _increments(figures, sets, problem.k)
+            joined = used[name] + (added.sum(axis=0) if shared else added)
+            found[name] = np.broadcast_to(joined, sets.shape)
+    return found
+
+
+def _increments(figures: Floats, sets: Bools, k: int | None) -> Floats:
+    """(n_categories, n_experts) by how much the k dearest answers grow when an expert joins."""
+    if k is None or k >= sets.shape[1]:
+        return figures
+    least = np.sort(np.where(sets, figures, 0.0), axis=1)[:, -k][:, None]  # 0 while fewer than k
+    grown: Floats = np.maximum(figures - least, 0.0)
+    return grown
 
 
 def mean_over_traffic(problem: Problem, sets: Bools, axis: str) -> float:

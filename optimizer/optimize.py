@@ -14,7 +14,7 @@ from coe.optimizer.branch import branch
 from coe.optimizer.enumeration import MOST_EXPERTS, enumerate_sets
 from coe.optimizer.footprint import (
     allowed,
-    fits,
+    fits_alone,
     latency_ms,
     mean_over_traffic,
     tightest,
@@ -93,7 +93,7 @@ def optimize(
 def _able(problem: Problem) -> Bools:
     """(n_experts,) who could be in a set at all."""
     if problem.sets == "shared":
-        return fits(problem, np.eye(problem.n_experts, dtype=bool))
+        return fits_alone(problem)
     some: Bools = np.any(allowed(problem), axis=0)
     return some
 
@@ -147,9 +147,12 @@ def _result(problem: Problem, found: Found) -> Result:
         return Result(status, upper=found.upper, nodes=found.nodes)
     value, ceilings = value_of(problem), problem.ceilings()
     rows = range(problem.n_categories)
-    worth = np.array([[value.of(found.members[c : c + 1])[c, 0]] for c in rows])
+    if problem.sets == "shared":
+        worth, share = value.of(found.members[:1]), [*value.weights(found.members[0])]
+    else:
+        worth = np.array([[value.of(found.members[c : c + 1])[c, 0]] for c in rows])
+        share = [value.weights(found.members[c])[c] for c in rows]
     total = float(over_traffic(problem.shares, worth)[0])
-    share = [value.weights(found.members[c])[c] for c in rows]
     used = total_usage(problem, found.members)
     close = EXACT * max(1.0, abs(total)) if np.isfinite(total) else 0.0
     proved = found.upper <= total + close

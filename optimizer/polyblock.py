@@ -15,7 +15,7 @@ import numpy as np
 
 from coe.kernels.boxes import FREE, IN, OUT, Table, complete, most_in, rule_out
 from coe.optimizer.boxes import ceilings_table, shared, worth_table
-from coe.optimizer.footprint import fits
+from coe.optimizer.footprint import fits_alone
 from coe.optimizer.problem import Floats, Integers, Problem
 from coe.optimizer.result import EXACT, Found
 
@@ -45,7 +45,7 @@ def polyblock(problem: Problem, expired: Callable[[], bool]) -> Found:
     """
     if problem.sets != "shared":
         raise ValueError(f"polyblock is for one shared set, sets are {problem.sets}")
-    kept = np.flatnonzero(fits(problem, np.eye(problem.n_experts, dtype=bool)))
+    kept = np.flatnonzero(fits_alone(problem))
     if kept.size == 0:
         return Found(None, -np.inf, problem.n_experts)
     small = problem.keep(kept)

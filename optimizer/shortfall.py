@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from coe.optimizer.footprint import allowed, usage
+from coe.optimizer.footprint import allowed, usage_alone
 from coe.optimizer.map import ROUNDING, MapProblem
 from coe.optimizer.problem import Floats, Problem
 
@@ -55,7 +55,7 @@ def _of_singles(problem: Problem) -> Shortfall | None:
         may = np.all(problem.able, axis=0)
     if not ceilings or not may.any():
         return None if may.any() else Shortfall(None)
-    used = usage(problem, np.eye(problem.n_experts, dtype=bool))
+    used = usage_alone(problem)
     over = np.stack([_proportion(used[name], limit) for name, limit in ceilings.items()])
     fit = (over <= 1 + ROUNDING) & may
     if fit.all(axis=0).any():

@@ -5,7 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coe.optimizer.footprint import allowed, fits, tightest, total_usage
+from coe.optimizer.footprint import (
+    allowed,
+    exceeded,
+    fits,
+    fits_alone,
+    tightest,
+    total_usage,
+    usage,
+    usage_alone,
+)
 from coe.optimizer.problem import Memory, Problem, Prompts
 
 GOOD = Problem(
@@ -118,3 +127,36 @@ def test_the_tightest_ceiling_is_one_that_keeps_somebody_out():
     one = np.array([[True, False], [True, False]])
     assert tightest(replace(GOOD, max_energy_j=50.0, max_latency_ms=9999.0), one) == "max_energy_j"
     assert tightest(replace(GOOD, max_energy_j=99.0), one) is None
+
+
+def test_alone_is_as_a_set_of_one(draw_problem):
+    rng = np.random.default_rng(30)
+    for _ in range(40):
+        problem = draw_problem(rng, 4, 3)
+        singles = np.eye(4, dtype=bool)
+        assert usage_alone(problem).keys() == problem.ceilings().keys()
+        for name, used in usage(problem, singles).items():
+            np.testing.assert_allclose(usage_alone(problem)[name], used)
+        np.testing.assert_array_equal(fits_alone(problem), fits(problem, singles))
+
+
+@pytest.mark.parametrize("sets", ["shared", "per_category"])
+def test_the_tightest_ceiling_is_that_of_trying_everyone(draw_problem, sets):
+    rng = np.random.default_rng(31)
+    for _ in range(150):
+        problem = draw_problem(rng, 4, 3, sets=sets)
+        chosen = rng.random((3, 4)) < 0.4
+        chosen[:, 0] |= ~chosen.any(axis=1)
+        if sets == "shared":
+            chosen[:] = chosen[0]
+        ceilings = problem.ceilings()
+        if exceeded(total_usage(problem, chosen), ceilings):
+            continue
+        blocking = set()
+        for c, n in np.argwhere(~chosen):
+            more = chosen.copy()
+            more[slice(None) if sets == "shared" else c, n] = True
+            blocking |= {*exceeded(total_usage(problem, more), ceilings)}
+        found = tightest(problem, chosen)
+        assert (found is None) == (not blocking)
+        assert found is None or found in blocking
