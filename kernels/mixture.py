@@ -73,8 +73,8 @@ def mixtures_of_subsets(logits: Floats, outcome: Floats, log: bool) -> Floats:
     whole = product.sum(axis=1) if log else np.ones(n_prompts)
     whole[whole == 0] = 1.0
     sums = _ROOM * np.stack([(product / whole[:, None]).T, weight.T], axis=1)
-    if n_experts == 1:  # the leaves of the tree are pairs
-        sums = np.concatenate([sums, np.zeros_like(sums)])
+    while len(sums) < 3:  # the leaves of the tree are triples
+        sums = np.concatenate([sums, np.zeros_like(sums[:1])])
     table = np.full(1 << len(sums), np.log(whole).sum())
     for start in range(0, n_prompts, _STRIP):
         _add_strip(np.ascontiguousarray(sums[:, :, start : start + _STRIP]), log, table)
@@ -121,56 +121,58 @@ def _gate_weights(logits: Floats, weight: Floats, members: NDArray[np.bool_], k:
     return gates
 
 
-@compiled("void(f8[:,::1], f8[:,::1], f8[:,::1], f8[::1])", loose=True)
-def _multiply_four(base: Floats, one: Floats, two: Floats, ratios: Floats) -> None:
-    """Products over prompts of four mixtures: of a set, it and one, it and two, it and both.
-
-    -1 stands for a product that has become too small.
-    """
-    p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = 1.0
-    for i in range(base.shape[1]):
-        s, t = base[0, i], base[1, i]
-        u, v = one[0, i], one[1, i]
-        w, z = two[0, i], two[1, i]
+@compiled("void(f8[::1], f8[::1], f8[::1], f8[::1], f8[::1])", loose=True)
+def _multiply(base: Floats, one: Floats, two: Floats, three: Floats, products: Floats) -> None:
+    """Products over prompts of eight sums: base alone, and with each set of the three others."""
+    p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = 1.0
+    for i in range(base.size):
+        s, w, x = base[i], two[i], three[i]
+        t = s + one[i]
+        u, v = s + w, t + w
         p0 *= s
-        q0 *= t
-        p1 *= s + u
-        q1 *= t + v
-        p2 *= s + w
-        q2 *= t + z
-        p3 *= s + (u + w)
-        q3 *= t + (v + z)
-    ratios[0] = p0 / q0 if p0 > _TINY and q0 > _TINY else -1.0
-    ratios[1] = p1 / q1 if p1 > _TINY and q1 > _TINY else -1.0
-    ratios[2] = p2 / q2 if p2 > _TINY and q2 > _TINY else -1.0
-    ratios[3] = p3 / q3 if p3 > _TINY and q3 > _TINY else -1.0
+        p1 *= t
+        p2 *= u
+        p3 *= v
+        p4 *= s + x
+        p5 *= t + x
+        p6 *= u + x
+        p7 *= v + x
+    products[0], products[1], products[2], products[3] = p0, p1, p2, p3
+    products[4], products[5], products[6], products[7] = p4, p5, p6, p7
 
 
-@compiled("void(f8[:,::1], f8[:,::1], f8[:,::1], f8[::1])", loose=True)
-def _add_four(base: Floats, one: Floats, two: Floats, totals: Floats) -> None:
-    """Sums over prompts of the same four mixtures; 0 where there is no weight."""
-    r0 = r1 = r2 = r3 = 0.0
+@compiled("void(f8[:,::1], f8[:,:,::1], f8[::1])", loose=True)
+def _add_means(base: Floats, leaves: Floats, totals: Floats) -> None:
+    """Sums over prompts of the same eight mixtures; 0 where there is no weight."""
+    one, two, three = leaves[0], leaves[1], leaves[2]
+    r0 = r1 = r2 = r3 = r4 = r5 = r6 = r7 = 0.0
     for i in range(base.shape[1]):
-        s, t = base[0, i], base[1, i] + _NOTHING
-        u, v = one[0, i], one[1, i]
-        w, z = two[0, i], two[1, i]
-        r0 += s / t
-        r1 += (s + u) / (t + v)
-        r2 += (s + w) / (t + z)
-        r3 += (s + (u + w)) / (t + (v + z))
+        p, q = base[0, i], base[1, i] + _NOTHING
+        p1, q1 = p + one[0, i], q + one[1, i]
+        p2, q2 = p + two[0, i], q + two[1, i]
+        p3, q3 = p1 + two[0, i], q1 + two[1, i]
+        x, y = three[0, i], three[1, i]
+        r0 += p / q
+        r1 += p1 / q1
+        r2 += p2 / q2
+        r3 += p3 / q3
+        r4 += (p + x) / (q + y)
+        r5 += (p1 + x) / (q1 + y)
+        r6 += (p2 + x) / (q2 + y)
+        r7 += (p3 + x) / (q3 + y)
     totals[0], totals[1], totals[2], totals[3] = r0, r1, r2, r3
+    totals[4], totals[5], totals[6], totals[7] = r4, r5, r6, r7
 
 
-@compiled("f8(f8[:,::1], f8[:,::1], f8[:,::1], i8)")
-def _add_logs(base: Floats, one: Floats, two: Floats, leaf: int) -> float:
-    """Sum over prompts of the logarithm of one of the four mixtures, prompt by prompt."""
+@compiled("f8(f8[:,::1], f8[:,:,::1], i8)")
+def _add_logs(base: Floats, leaves: Floats, leaf: int) -> float:
+    """Sum over prompts of the logarithm of one of the eight mixtures, prompt by prompt."""
     total = 0.0
     for i in range(base.shape[1]):
         p, q = base[0, i], base[1, i]
-        if leaf & 1:
-            p, q = p + one[0, i], q + one[1, i]
-        if leaf & 2:
-            p, q = p + two[0, i], q + two[1, i]
+        for n in range(3):
+            if leaf >> n & 1:
+                p, q = p + leaves[n, 0, i], q + leaves[n, 1, i]
         total += np.log(p / (q + _NOTHING))
     return total
 
@@ -193,22 +195,23 @@ def _add_strip(sums: Floats, log: bool, table: Floats) -> None:
     mask = np.zeros(n_experts + 1, dtype=np.int64)
     following = np.zeros(n_experts + 1, dtype=np.int64)
     following[0] = n_experts - 1
-    four = np.zeros(4)
-    one, two = sums[0], sums[1]
+    products, weights = np.zeros(8), np.zeros(8)
+    leaves = sums[:3]
     depth = 0
     while depth >= 0:
         if log:
-            _multiply_four(base[depth], one, two, four)
+            _multiply(base[depth, 0], sums[0, 0], sums[1, 0], sums[2, 0], products)
+            _multiply(base[depth, 1], sums[0, 1], sums[1, 1], sums[2, 1], weights)
         else:
-            _add_four(base[depth], one, two, four)
-        for leaf in range(4):
+            _add_means(base[depth], leaves, products)
+        for leaf in range(8):
             if not log:
-                table[mask[depth] + leaf] += four[leaf]
-            elif four[leaf] > 0.0:
-                table[mask[depth] + leaf] += np.log(four[leaf])
+                table[mask[depth] + leaf] += products[leaf]
+            elif products[leaf] > _TINY and weights[leaf] > _TINY:
+                table[mask[depth] + leaf] += np.log(products[leaf] / weights[leaf])
             else:
-                table[mask[depth] + leaf] += _add_logs(base[depth], one, two, leaf)
-        while depth >= 0 and following[depth] < 2:
+                table[mask[depth] + leaf] += _add_logs(base[depth], leaves, leaf)
+        while depth >= 0 and following[depth] < 3:
             depth -= 1
         if depth >= 0:
             n = following[depth]
