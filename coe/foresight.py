@@ -150,7 +150,7 @@ class Foresight:
         )
         traffic = Traffic(
             tuple(traffic.categories[c] for c in seen),
-            traffic.shares[seen],
+            np.array([row.mean() for row in of]),
             traffic.prompt_tokens[seen],
         )
         return cls._of(router, traffic, means, policy, limits, aggregation, k, prompts)

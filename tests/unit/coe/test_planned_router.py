@@ -1,0 +1,150 @@
+"""Decisions under a plan: who is resident, who may answer together, who of a set answers."""
+
+from dataclasses import replace
+
+import pytest
+
+from coe.core import Budget, Message, Policy, Prices, Request
+from coe.errors import InfeasibleError
+from coe.plan import Plan, PlannedCategory, PlannedSet
+
+# rows: code, maths, anything else; columns: small, large
+QUALITY = [[0.25, 0.75], [0.625, 0.5], [0.375, 0.5]]
+
+
+STRICT = Policy("strict")
+
+
+def ask(text="some code", policy=STRICT, **fields):
+    return Request((Message("user", text),), policy, **fields)
+
+
+def one(*experts, quality):
+    return PlannedSet(experts, quality, 1.0, 1.0, 0.0)
+
+
+def planned(menus, resident=("large", "small"), aggregation="mixture"):
+    """A plan of these menus by category."""
+    return Plan(
+        policy="default",
+        aggregation=aggregation,
+        k=2,
+        status="optimal",
+        method="knapsack",
+        why="",
+        certificate=None,
+        quality=0.0,
+        energy_j=0.0,
+        latency_ms=0.0,
+        cost_usd=0.0,
+        resident={"": tuple(resident)},
+        categories=tuple(
+            PlannedCategory(name, 0.5, (), (), tuple(menu)) for name, menu in menus.items()
+        ),
+        staircases={},
+        singles=(),
+        binding=None,
+        slack={},
+        needed={},
+        premise={},
+    )
+
+
+MENU = [one("small", quality=0.3), one("large", quality=0.7), one("small", "large", quality=0.9)]
+
+
+@pytest.fixture
+def router(make_spec, make_router):
+    specs = [
+        make_spec("small"),
+        make_spec("large", ttft_ms=200.0, tokens_per_s=25.0, watts=20.0, usd_per_mtok_out=400.0),
+    ]
+    return make_router(specs, QUALITY)
+
+
+def test_only_residents_are_chosen(router):
+    small = replace(router, plan=planned({}, resident=["small"]))
+    decision = small.decide(ask())
+    assert (decision.expert_id, decision.alternatives) == ("small", ())
+
+
+def test_without_any_resident_nobody_is_chosen(router):
+    empty = replace(router, plan=planned({}, resident=["other"]))
+    with pytest.raises(InfeasibleError):
+        empty.decide(ask())
+
+
+def test_a_request_for_an_expert_gets_it_whatever_is_planned(router):
+    small = replace(router, plan=planned({}, resident=["small"]))
+    assert small.decide(ask(pinned="large")).expert_id == "large"
+
+
+def test_one_expert_answers_unless_more_are_allowed(router):
+    decision = replace(router, plan=planned({"code": MENU})).decide(ask())
+    assert decision.selection.expert_ids == ("large",)
+    assert decision.selection.weights == (1.0,)
+
+
+def test_a_set_is_worth_its_best_member_and_what_the_others_add(router):
+    alone = router.decide(ask())
+    both = replace(router, plan=planned({"code": MENU}), most_experts=2).decide(ask())
+    assert both.selection.expert_ids == ("large", "small")
+    assert sum(both.selection.weights) == pytest.approx(1)
+    assert both.selection.weights[0] > both.selection.weights[1]
+    assert both.predicted.quality == pytest.approx(alone.predicted.quality + 0.2)
+    singles = {o.expert_id: o.estimate for o in both.alternatives}
+    assert both.predicted.energy_j == pytest.approx(sum(e.energy_j for e in singles.values()))
+    assert both.predicted.cost_usd == pytest.approx(sum(e.cost_usd for e in singles.values()))
+    assert both.predicted.latency_ms == max(e.latency_ms for e in singles.values())
+    assert "small + large" in both.why
+
+
+def test_a_budget_decides_among_sets_and_says_what_would_do(router):
+    both = replace(router, plan=planned({"code": MENU}), most_experts=2)
+    free = both.decide(ask())
+    tight = both.decide(ask(), Budget(energy_j=free.cautious.energy_j * 0.99))
+    assert tight.selection.expert_ids == ("large",)
+    assert tight.binding == "energy_j"
+    lost = next(o for o in tight.alternatives if o.expert_id == "small + large")
+    assert "would win with energy_j >=" in lost.why_not
+
+
+def test_prices_decide_among_sets(router):
+    both = replace(router, plan=planned({"code": MENU}), most_experts=2)
+    dear = Policy("dear", prices=Prices(per_joule=0.05))
+    assert len(both.decide(ask(policy=dear)).selection.expert_ids) == 1
+
+
+def test_a_dead_expert_leaves_the_sets_without_it(router):
+    both = replace(router, plan=planned({"code": MENU}), most_experts=2)
+    decision = both.decide(ask(), excluded=frozenset({"large"}))
+    assert decision.selection.expert_ids == ("small",)
+    assert decision.alternatives == ()
+
+
+def test_of_a_set_the_fewest_answer_that_make_up_enough_of_the_gate(router):
+    menu = [*MENU[:2], one("small", "large", quality=0.9)]
+    most = replace(router, plan=planned({"code": menu}), most_experts=2, top_p=0.6)
+    # large has 0.9 of the gate's weight: odds of 3 against 1/3
+    assert most.decide(ask()).selection.expert_ids == ("large",)
+    all_of_it = replace(most, top_p=0.95)
+    assert len(all_of_it.decide(ask()).selection.expert_ids) == 2
+
+
+def test_a_category_that_was_not_planned_for_has_everyone_alone(router):
+    both = replace(router, plan=planned({"code": MENU}), most_experts=2)
+    decision = both.decide(ask("some maths"))
+    assert decision.selection.expert_ids == ("small",)
+    assert [o.expert_id for o in decision.alternatives] == ["large"]
+
+
+def test_quality_added_to_a_likelihood_is_in_points(router):
+    menu = [
+        one("small", quality=-1.0),
+        one("large", quality=-0.5),
+        one("small", "large", quality=0),
+    ]
+    plan = planned({"code": menu}, aggregation="likelihood")
+    both = replace(router, plan=plan, most_experts=2).decide(ask())
+    alone = router.decide(ask())
+    assert both.predicted.quality == pytest.approx(min(alone.predicted.quality + 1 - 0.60653, 1.0))
