@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from coe.config import DATA, Config, find_config, load_config
-from coe.errors import CoeError, ConfigError, MeasurementsError, OutcomesError, RequestError
+from coe.errors import CoeError, ConfigError, MeasurementsError, OutcomesError, PlanError, RequestError
 
 ConfigOption = Annotated[
     Path | None,
@@ -35,7 +35,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
 
-_WRONG_INPUT = (ConfigError, MeasurementsError, OutcomesError, RequestError)
+_WRONG_INPUT = (ConfigError, MeasurementsError, OutcomesError, PlanError, RequestError)
 
 results = Console(highlight=False, soft_wrap=True)
 """What a verb was asked for, for people."""

@@ -139,10 +139,14 @@ def _print(found: Plan) -> None:
         tell(f"nothing fits {found.binding}" + (f": {remedy} would do" if remedy else ""))
         return
     certificate = found.certificate
-    tell(
-        f"the optimum lies between {certificate.lower:.4f} and {certificate.upper:.4f} "
-        f"({certificate.nodes} looked at in {certificate.solve_ms:.1f} ms)"
-    )
+    found_in = f"({certificate.nodes} looked at in {certificate.solve_ms:.1f} ms)"
+    if found.status == "optimal":
+        tell(f"value {certificate.lower:.4f}, proved to be the optimum {found_in}")
+    else:
+        tell(
+            f"value {certificate.lower:.4f}; the optimum is at most {certificate.upper:.4f} "
+            f"{found_in}"
+        )
     if found.binding is not None:
         left = found.slack.get(found.binding, 0.0)
         tell(f"binding: {found.binding}, {left:.3g} left of it")
