@@ -21,7 +21,14 @@ from rich.progress import (
 )
 
 from coe.config import DATA, Config, find_config, load_config
-from coe.errors import CoeError, ConfigError, MeasurementsError, OutcomesError, PlanError, RequestError
+from coe.errors import (
+    CoeError,
+    ConfigError,
+    MeasurementsError,
+    OutcomesError,
+    PlanError,
+    RequestError,
+)
 
 ConfigOption = Annotated[
     Path | None,

@@ -88,7 +88,9 @@ def _draw(plan: Plan, axis: str, ax: Axes) -> None:
 
 def _name(plan: Plan, axis: str, ax: Axes) -> None:
     names, singles = names_in(ax), on_paper(ax, _singles(plan, axis))
+    stairs = on_paper(ax, _corners(plan, axis, ax.get_xlim()[1]))
     names.keep_dots(singles)
+    names.keep_line(stairs)
     if plan.certificate is not None:
         point = on_paper(ax, [(getattr(plan, axis), plan.quality)])[0]
         names.keep_dots([point])
@@ -97,9 +99,17 @@ def _name(plan: Plan, axis: str, ax: Axes) -> None:
     for single, point in zip(plan.singles, singles, strict=True):
         name = single.experts[0]
         write_name(ax, names.of_dot(point, size_of(ax, name)), name, SOFT, point)
-    stairs = on_paper(ax, [(getattr(s, axis), s.quality) for s in plan.staircases[axis]])
     label = "best sets"
     write_name(ax, names.of_line(stairs, size_of(ax, label)), label, DARK)
+
+
+def _corners(plan: Plan, axis: str, end: float) -> list[tuple[float, float]]:
+    """The line of the staircase, from its first step to the end of the axis."""
+    steps = [(getattr(step, axis), step.quality) for step in plan.staircases[axis]]
+    found = steps[:1]
+    for x, y in steps[1:]:
+        found += [(x, found[-1][1]), (x, y)]
+    return [*found, (end, found[-1][1])]
 
 
 def _singles(plan: Plan, axis: str) -> list[tuple[float, float]]:
