@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coe.kernels.labels import thinned, undominated
-from coe.optimizer.problem import Bools, Floats, Integers, Problem
+from coe.optimizer.figures import Bools, Floats, Integers
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.rows import rows_of
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from coe.kernels.boxes import Table
 from coe.kernels.mixture import relative_weights
-from coe.optimizer.map import ROUNDING
-from coe.optimizer.problem import Bools, Floats, Integers, Problem
+from coe.optimizer.figures import ROUNDING, Bools, Floats, Integers
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.value import Best, Mixture, Sum, majorant, over_traffic, value_of
 

@@ -15,8 +15,9 @@ import numpy as np
 from coe.kernels.boxes import FREE, IN, OUT, Table, most_in
 from coe.kernels.branch import search
 from coe.optimizer.boxes import ceilings_table, shared, swaps, worth_table
+from coe.optimizer.figures import Bools
 from coe.optimizer.footprint import allowed, fits
-from coe.optimizer.problem import Bools, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import EXACT, Found
 
 _CLOSE = EXACT / 10

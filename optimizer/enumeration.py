@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from coe.kernels.staircase import largest_of_subsets, sums_of_subsets
+from coe.optimizer.figures import ROUNDING, Bools, Floats, Integers
 from coe.optimizer.footprint import allowed
-from coe.optimizer.map import ROUNDING
-from coe.optimizer.problem import Bools, Floats, Integers, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.value import value_of
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from coe.optimizer.map import ROUNDING
-from coe.optimizer.problem import Bools, Floats, Problem
+from coe.optimizer.figures import ROUNDING, Bools, Floats
+from coe.optimizer.problem import Problem
 
 
 def allowed(problem: Problem) -> Bools:

@@ -13,8 +13,9 @@ from itertools import combinations
 
 import numpy as np
 
+from coe.optimizer.figures import Bools, Floats
 from coe.optimizer.landscape import WORTHLESS, Landscape, Set
-from coe.optimizer.problem import Bools, Floats, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.relaxation import relaxed_bound
 from coe.optimizer.result import Found
 from coe.optimizer.rows import Rows, rows_of

@@ -16,9 +16,10 @@ import numpy as np
 from coe.kernels.labels import thinned, undominated
 from coe.kernels.staircase import largest_of_subsets, staircase, sums_of_subsets
 from coe.optimizer.enumeration import members_of
+from coe.optimizer.figures import Bools, Floats, Integers
 from coe.optimizer.landscape import WORTHLESS
 from coe.optimizer.prices import best_prices
-from coe.optimizer.problem import Bools, Floats, Integers, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.rows import Rows, rows_of
 from coe.optimizer.value import value_of

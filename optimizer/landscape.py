@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coe.kernels.mixture import relative_weights
-from coe.optimizer.problem import Floats, Integers, Problem
+from coe.optimizer.figures import Floats, Integers
+from coe.optimizer.problem import Problem
 from coe.optimizer.rows import Rows
 
 WORTHLESS = -1e9

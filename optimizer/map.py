@@ -14,10 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-
-ROUNDING = 1e-9
-"""The share of a ceiling by which a total may lie above it: what adding floats can cost."""
+from coe.optimizer.figures import ROUNDING, Floats, check, check_pairs, check_shares
 
 MapStatus = Literal["optimal", "feasible", "infeasible", "unknown"]
 
@@ -65,28 +62,22 @@ class MapProblem:
     max_cost_usd: float | None = None
 
     def __post_init__(self) -> None:
-        if self.value.ndim != 2 or self.value.size == 0:
-            raise ValueError(
-                "value must have shape (n_categories, n_experts), neither of them 0, "
-                f"not {self.value.shape}"
-            )
+        check_pairs("value", self.value)
         pairs = n_categories, n_experts = self.value.shape
-        _check("value", self.value, pairs, 1.0)
-        _check("shares", self.shares, (n_categories,))
-        if abs(float(self.shares.sum()) - 1.0) > 1e-6:
-            raise ValueError(f"shares must sum to 1, not {float(self.shares.sum())!r}")
-        _check("params_b", self.params_b, (n_experts,))
+        check("value", self.value, pairs, 1.0)
+        check_shares(self.shares, len(self.value))
+        check("params_b", self.params_b, (n_experts,))
         for name in ("latency_ms", "energy_j", "cost_usd"):
             figures, ceiling = getattr(self, name), getattr(self, f"max_{name}")
             if figures is not None:
-                _check(name, figures, pairs)
+                check(name, figures, pairs)
             elif ceiling is not None:
                 raise ValueError(f"max_{name} is a ceiling on {name}, which is absent")
         for name in _CEILINGS:
-            _check(name, np.asarray(getattr(self, name) or 0.0), (), np.inf)
+            check(name, np.asarray(getattr(self, name) or 0.0), (), np.inf)
         limits = np.asarray(0.0 if self.max_latency_ms is None else self.max_latency_ms)
         by_category = isinstance(self.max_latency_ms, np.ndarray)
-        _check("max_latency_ms", limits, (n_categories,) if by_category else (), np.inf)
+        check("max_latency_ms", limits, (n_categories,) if by_category else (), np.inf)
         if self.max_experts is not None and not self.max_experts >= 1:
             raise ValueError(f"max_experts must be at least 1, not {self.max_experts!r}")
 
@@ -172,14 +163,3 @@ class MapResult:
     def gap(self) -> float:
         """How much better than ``value`` a map might be; 0 when infeasible."""
         return 0.0 if self.status == "infeasible" else self.bound - self.value
-
-
-def _check(
-    name: str, figures: Floats, shape: tuple[int, ...], most: float = np.finfo(float).max
-) -> None:
-    if figures.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, not {figures.shape}")
-    # written so that NaN fails too
-    wrong = figures[~((figures >= 0) & (figures <= most))]
-    if wrong.size:
-        raise ValueError(f"{name} must lie in [0, {most:.6g}], {wrong.flat[0]} does not")

@@ -13,8 +13,9 @@ import numpy as np
 
 from coe.kernels.staircase import closure
 from coe.optimizer.enumeration import members_of
+from coe.optimizer.figures import Bools, Floats
 from coe.optimizer.footprint import allowed, answering, slowest_ms
-from coe.optimizer.problem import Bools, Floats, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.value import over_traffic, value_of
 
 MOST_SETS = 256

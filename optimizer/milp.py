@@ -23,7 +23,8 @@ import pulp  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from coe.optimizer.branch_and_cut import SCALE, run
-from coe.optimizer.map import ROUNDING, Floats, MapProblem, MapResult, MapStatus
+from coe.optimizer.figures import ROUNDING, Floats
+from coe.optimizer.map import MapProblem, MapResult, MapStatus
 
 Integers = NDArray[np.intp]
 

@@ -12,6 +12,7 @@ import numpy as np
 from coe.optimizer.additive import additive
 from coe.optimizer.branch import branch
 from coe.optimizer.enumeration import MOST_EXPERTS, enumerate_sets
+from coe.optimizer.figures import Bools
 from coe.optimizer.footprint import (
     allowed,
     fits_alone,
@@ -24,7 +25,7 @@ from coe.optimizer.greedy import greedy
 from coe.optimizer.knapsack import MOST_EXPERTS as MOST_LISTED
 from coe.optimizer.knapsack import per_category
 from coe.optimizer.polyblock import polyblock
-from coe.optimizer.problem import Bools, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.program import MOST_EXPERTS as MOST_PROGRAMMED
 from coe.optimizer.program import program
 from coe.optimizer.result import EXACT, Found, Result, Status

@@ -15,8 +15,9 @@ import numpy as np
 
 from coe.kernels.boxes import FREE, IN, OUT, Table, complete, most_in, rule_out
 from coe.optimizer.boxes import ceilings_table, shared, worth_table
+from coe.optimizer.figures import Floats, Integers
 from coe.optimizer.footprint import fits_alone
-from coe.optimizer.problem import Floats, Integers, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import EXACT, Found
 
 _CLOSE = EXACT / 10

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coe.kernels.staircase import closure
-from coe.optimizer.problem import Floats
+from coe.optimizer.figures import Floats
 from coe.optimizer.result import EXACT
 
 

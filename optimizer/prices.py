@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from coe.optimizer.problem import Floats
+from coe.optimizer.figures import Floats
 
 _STEPS = 50
 _STEPS_OF_TWO = 26  # each of them takes as many steps of the other price

@@ -10,11 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Integers = NDArray[np.intp]
+from coe.optimizer.figures import Bools, Floats, Integers, check, check_pairs, check_shares
 
 Aggregation = Literal["best", "sum", "mixture", "choose", "likelihood"]
 """What several answers are worth together; see `coe.optimizer.value`."""
@@ -123,11 +120,7 @@ class Problem:
             raise ValueError(f"aggregation must be one of {get_args(Aggregation)}")
         if self.sets not in get_args(Sets):
             raise ValueError(f"sets must be one of {get_args(Sets)}, not {self.sets!r}")
-        if self.energy_j.ndim != 2 or self.energy_j.size == 0:
-            raise ValueError(
-                "energy_j must have shape (n_categories, n_experts), neither of them 0, "
-                f"not {self.energy_j.shape}"
-            )
+        check_pairs("energy_j", self.energy_j)
         self._check_figures()
         self._check_value()
         self._check_ceilings()
@@ -180,15 +173,13 @@ class Problem:
 
     def _check_figures(self) -> None:
         pairs = self.energy_j.shape
-        _check("shares", self.shares, pairs[:1])
-        if abs(float(self.shares.sum()) - 1.0) > 1e-6:
-            raise ValueError(f"shares must sum to 1, not {float(self.shares.sum())!r}")
-        _check("energy_j", self.energy_j, pairs)
-        _check("latency_ms", self.latency_ms, pairs)
+        check_shares(self.shares, len(self.energy_j))
+        check("energy_j", self.energy_j, pairs)
+        check("latency_ms", self.latency_ms, pairs)
         if not np.all(self.latency_ms > 0):
             raise ValueError("latency_ms must be positive: no answer takes no time")
         if self.cost_usd is not None:
-            _check("cost_usd", self.cost_usd, pairs)
+            check("cost_usd", self.cost_usd, pairs)
         drawn = self.energy_j > 0
         watts = 1000.0 * self.energy_j[drawn] / self.latency_ms[drawn]
         if watts.size and watts.max() < PLAUSIBLE_W[0]:
@@ -208,12 +199,12 @@ class Problem:
         if self.aggregation in ("best", "sum"):
             if self.quality is None:
                 raise ValueError(f"quality is needed for the aggregation {self.aggregation!r}")
-            _check("quality", self.quality, self.energy_j.shape, 1.0)
+            check("quality", self.quality, self.energy_j.shape, 1.0)
             return
         if self.prompts is None:
             raise ValueError(f"prompts are needed for the aggregation {self.aggregation!r}")
         of_experts = (len(self.prompts.category), self.n_experts)
-        _check("prompts.outcome", self.prompts.outcome, of_experts, 1.0)
+        check("prompts.outcome", self.prompts.outcome, of_experts, 1.0)
         logits = self.prompts.logits
         if logits.shape != of_experts or not np.all(np.isfinite(logits)):
             raise ValueError(f"prompts.logits must be finite and have shape {of_experts}")
@@ -230,24 +221,10 @@ class Problem:
         limits |= {"max_latency_ms": self.max_latency_ms, "overhead_ms": self.overhead_ms}
         for name, limit in limits.items():
             shape = self.shares.shape if by_category and name == "max_latency_ms" else ()
-            _check(name, np.asarray(0.0 if limit is None else limit), shape, np.inf)
+            check(name, np.asarray(0.0 if limit is None else limit), shape, np.inf)
         if self.able is not None and self.able.shape != self.energy_j.shape:
             raise ValueError(f"able must have shape {self.energy_j.shape}, not {self.able.shape}")
         if self.memory is not None:
-            _check("memory.expert_gb", self.memory.expert_gb, (self.n_experts,))
-            _check("memory.node_gb", self.memory.node_gb, self.memory.node_gb.shape[:1], np.inf)
-            _check("memory.node", self.memory.node, (self.n_experts,), len(self.memory.node_gb) - 1)
-
-
-def _check(
-    name: str,
-    figures: NDArray[Any],
-    shape: tuple[int, ...],
-    most: float = np.finfo(float).max,
-) -> None:
-    if figures.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, not {figures.shape}")
-    # written so that NaN fails too
-    wrong = figures[~((figures >= 0) & (figures <= most))]
-    if wrong.size:
-        raise ValueError(f"{name} must lie in [0, {most:.6g}], {wrong.flat[0]} does not")
+            check("memory.expert_gb", self.memory.expert_gb, (self.n_experts,))
+            check("memory.node_gb", self.memory.node_gb, self.memory.node_gb.shape[:1], np.inf)
+            check("memory.node", self.memory.node, (self.n_experts,), len(self.memory.node_gb) - 1)

@@ -23,10 +23,11 @@ import pulp  # type: ignore[import-untyped]
 
 from coe.kernels.staircase import closure
 from coe.optimizer.branch_and_cut import SCALE, Solver, check_solver, run
+from coe.optimizer.figures import Bools, Floats
 from coe.optimizer.footprint import exceeded, total_usage
 from coe.optimizer.knapsack import Options, members_of_options, options_of
 from coe.optimizer.landscape import WORTHLESS
-from coe.optimizer.problem import Bools, Floats, Problem
+from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.rows import Rows, rows_of
 from coe.optimizer.value import over_traffic, value_of

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from coe.optimizer.map import ROUNDING
-from coe.optimizer.problem import Floats, Problem
+from coe.optimizer.figures import ROUNDING, Floats
+from coe.optimizer.problem import Problem
 
 Set = tuple[int, ...]
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coe.optimizer.problem import Bools, Floats, Integers, Problem
+from coe.optimizer.figures import Bools, Floats, Integers
+from coe.optimizer.problem import Problem
 from coe.optimizer.rows import Rows
 from coe.optimizer.value import Sum, majorant
 

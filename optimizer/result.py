@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from coe.optimizer.problem import Bools
+from coe.optimizer.figures import Bools
 
 Status = Literal["optimal", "feasible", "infeasible", "unknown"]
 

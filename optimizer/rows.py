@@ -1,6 +1,6 @@
 """The ceilings on sums as rows of numbers: what each expert takes, and how much there is.
 
-Limits are loosened by half of `coe.optimizer.map.ROUNDING`: what fits here, added in another
+Limits are loosened by half of `coe.optimizer.figures.ROUNDING`: what fits here, added in another
 order, still fits where ceilings are checked.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from coe.optimizer.figures import ROUNDING, Bools, Floats
 from coe.optimizer.footprint import allowed
-from coe.optimizer.map import ROUNDING
-from coe.optimizer.problem import Bools, Floats, Problem
+from coe.optimizer.problem import Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from coe.optimizer.figures import ROUNDING, Floats
 from coe.optimizer.footprint import allowed, usage_alone
-from coe.optimizer.map import ROUNDING, MapProblem
-from coe.optimizer.problem import Floats, Problem
+from coe.optimizer.map import MapProblem
+from coe.optimizer.problem import Problem
 
 _NEVER_MS = 1e15
 

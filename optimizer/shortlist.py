@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coe.optimizer.problem import Floats, Integers
+from coe.optimizer.figures import Floats, Integers
 
 
 def top_k(weights: Floats, k: int) -> Integers:

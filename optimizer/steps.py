@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from coe.kernels.staircase import staircase
+from coe.optimizer.figures import Floats, Integers
 from coe.optimizer.menu import Menu
-from coe.optimizer.problem import Floats, Integers
 
 Axis = Literal["energy_j", "latency_ms", "cost_usd"]
 AXES: tuple[Axis, ...] = ("energy_j", "latency_ms", "cost_usd")

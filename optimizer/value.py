@@ -27,7 +27,8 @@ from coe.kernels.mixture import (
     top_of_subsets,
 )
 from coe.kernels.staircase import best_of_subsets, sums_of_subsets
-from coe.optimizer.problem import Bools, Floats, Integers, Problem, Prompts
+from coe.optimizer.figures import Bools, Floats, Integers
+from coe.optimizer.problem import Problem, Prompts
 
 
 class Value(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from coe.services.report.picture import Picture
 from coe.services.report.placing import APART, Box, Names, Point, Size
@@ -117,3 +118,12 @@ def write_name(
             textcoords="figure points", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0},
         )  # fmt: skip
+
+
+def scale_usage(ax: Axes, used: Sequence[float]) -> None:
+    """Plain numbers on the axis of usage; a logarithmic one where usages differ widely."""
+    if min(used) > 0 and max(used) > 8 * min(used):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

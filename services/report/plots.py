@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from coe.evaluation import Evaluation
@@ -29,6 +29,7 @@ from coe.services.report.canvas import (
     names_in,
     on_paper,
     picture_of,
+    scale_usage,
     settle,
     size_of,
     write_name,
@@ -99,11 +100,7 @@ def _panel(ax: Axes, panel: Panel) -> None:
     steps = sorted((mark.x, mark.y) for mark in panel.marks if mark.undominated)
     ax.step(*zip(*steps, strict=True), where="post", color=PALE, linewidth=1.8, zorder=1.4)
     spent = [mark.x for mark in panel.marks] + [point[0] for point in panel.curve]
-    if min(spent) > 0 and max(spent) > 8 * min(spent):
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale_usage(ax, spent)
     ax.margins(x=0.12, y=0.1)
     ax.set_xlabel(panel.axis.unit)
     ax.set_ylabel("mean score")

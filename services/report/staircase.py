@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from coe.plan import Plan
 from coe.services.report.canvas import (
@@ -19,6 +18,7 @@ from coe.services.report.canvas import (
     names_in,
     on_paper,
     picture_of,
+    scale_usage,
     settle,
     size_of,
     write_name,
@@ -76,11 +76,7 @@ def _draw(plan: Plan, axis: str, ax: Axes) -> None:
     ax.scatter([x for x, _ in singles], [y for _, y in singles], s=20, color=GREY, zorder=4)
     if plan.certificate is not None:
         ax.scatter([getattr(plan, axis)], [plan.quality], s=48, color=BLUE, zorder=5)
-    if min(used) > 0 and max(used) > 8 * min(used):
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale_usage(ax, used)
     ax.margins(x=0.1, y=0.15)
     ax.set_xlabel(_AXES[axis])
     ax.set_ylabel(_VALUE.get(plan.aggregation, "expected score"))
