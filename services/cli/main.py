@@ -9,7 +9,7 @@ import typer
 
 import coe
 from coe.device import Scope
-from coe.services.cli.console import ConfigOption, JsonOption, errors_explained
+from coe.services.cli.console import ConfigOption, JsonOption, errors_explained, notes
 
 app = typer.Typer(
     help="Route every prompt to the expert that answers it best within its budget.",
@@ -209,7 +209,8 @@ def plan_(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best sets of experts within budgets, with a certificate."""
-    from coe.services.cli.plan import Wish, run
+    with notes.status("loading the optimiser: the first time it is compiled, some 20 s"):
+        from coe.services.cli.plan import Wish, run
 
     wish = Wish(
         budget, outcomes, split, aggregation, k, mean_energy_j, mean_cost_usd, method, time_limit_s
