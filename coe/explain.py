@@ -64,7 +64,7 @@ def why_not(options: Options, k: int, index: int) -> str:
     if exceeded:
         column = [AXES.index(axis) for axis in exceeded]
         needs = ", ".join(
-            f"{axis} >= {_round_up(float(options.usage[k, c])):g}"
+            f"{axis} >= {round_up(float(options.usage[k, c])):g}"
             for axis, c in zip(exceeded, column, strict=True)
         )
         better = options.utility[k] > options.utility[index]
@@ -72,15 +72,19 @@ def why_not(options: Options, k: int, index: int) -> str:
     lost_by = options.utility[index] - options.utility[k]
     quality_gap = options.quality[k] - options.quality[index]
     if quality_gap > 0:
-        return f"quality {quality_gap:+.2f} is not worth its price at this policy"
-    return f"utility is lower by {lost_by:.3f}"
+        paid_more = lost_by + quality_gap
+        share = quality_gap / paid_more if paid_more > 0 else 1.0
+        return f"quality {quality_gap:+.2f} is not worth its price: would win at {share:.0%} of it"
+    if lost_by <= 0:
+        return "as good, and takes more"
+    return f"utility is lower by {lost_by:.2g}"
 
 
 def refusal(choice: Choice, ceilings: Mapping[str, float]) -> InfeasibleError:
     """The error of an infeasible choice; it says which budget would do."""
     enough = {axis: value for axis, value in choice.needed.items() if value is not None}
     if enough:
-        remedy = " or ".join(f"{axis}={_round_up(value):g}" for axis, value in enough.items())
+        remedy = " or ".join(f"{axis}={round_up(value):g}" for axis, value in enough.items())
         remedy = f"{remedy} would do"
     else:
         remedy = "more than one ceiling is too low"
@@ -88,12 +92,12 @@ def refusal(choice: Choice, ceilings: Mapping[str, float]) -> InfeasibleError:
     return InfeasibleError(
         f"no expert fits {limits}: {remedy}",
         f"coe.budget.{choice.binding}",
-        needed={a: None if v is None else _round_up(v) for a, v in choice.needed.items()},
+        needed={a: None if v is None else round_up(v) for a, v in choice.needed.items()},
     )
 
 
-def _round_up(value: float) -> float:
-    """Three significant digits, never less than ``value``."""
+def round_up(value: float) -> float:
+    """``value`` with three significant digits, never less than it is."""
     if value <= 0:
         return 0.0
     exponent = math.floor(math.log10(value)) - 2

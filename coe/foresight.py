@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from coe.core import Estimate, ExpertSpec, Policy
 from coe.errors import PlanError
+from coe.optimizer.footprint import allowed
 from coe.optimizer.problem import Aggregation, Memory, Problem, Prompts
 from coe.router import Router
 from coe.routers.head import Assessment
@@ -20,6 +21,9 @@ from coe.routers.traffic import Traffic
 from coe.routers.train import embed_all
 
 Floats = NDArray[np.float64]
+
+LIKELY = 0.05
+"""How far scores that are taken as probabilities of the right answer are kept from 0 and 1."""
 
 _DOUBT = 1e-3  # a gate is never surer of an answer than 1 less this
 
@@ -51,17 +55,22 @@ class Foresight:
     ----------
     categories, expert_ids : names of rows and columns.
     nodes : (n_experts,) the node of each expert, "" for none.
+    node_names : names of the nodes of ``problem.memory``, in its order.
     policy : its ceilings are in the problem, its prices are not.
     paid : (n_categories, n_experts) points of quality that an answer of mean length costs at the
         policy's prices.
+    cautious : by each ceiling of the policy, (n_categories, n_experts) what a cautious answer
+        takes.
     """
 
     problem: Problem
     categories: tuple[str, ...]
     expert_ids: tuple[str, ...]
     nodes: tuple[str, ...]
+    node_names: tuple[str, ...]
     policy: Policy
     paid: Floats
+    cautious: Mapping[str, Floats]
 
     @classmethod
     def of_table(cls, router: Router, policy: Policy, limits: Limits) -> Foresight:
@@ -132,9 +141,12 @@ class Foresight:
         seen = [c for c, name in enumerate(traffic.categories) if np.any(names == name)]
         of = [names == traffic.categories[c] for c in seen]
         sure = np.clip(expected.quality, _DOUBT, 1 - _DOUBT)
+        scores = rows.scores
+        if aggregation == "likelihood":  # a score of 0 does not make an answer impossible
+            scores = np.clip(scores, LIKELY, 1 - LIKELY)
         prompts = Prompts(
             logits=np.log(sure / (1 - sure)),
-            outcome=rows.scores,
+            outcome=scores,
             category=np.argmax(of, axis=0),
         )
         means = Expected(
@@ -171,9 +183,12 @@ class Foresight:
         specs = [router.specs[known[column]] for column in _columns(router)]
         mean = _estimates(specs, traffic, expected.mean_tokens)
         cautious = _estimates(specs, traffic, expected.cautious_tokens)
+        ceilings = policy.budget.ceilings()
+        taken = {axis: _figures(cautious, axis) for axis in ceilings}
         able = np.ones(expected.quality.shape, dtype=bool)
-        for axis, ceiling in policy.budget.ceilings().items():
-            able &= _figures(cautious, axis) <= ceiling
+        for axis, ceiling in ceilings.items():
+            if axis != "latency_ms":  # which the problem has a ceiling for
+                able &= taken[axis] <= ceiling
         problem = Problem(
             aggregation=aggregation,
             shares=traffic.shares,
@@ -198,7 +213,25 @@ class Foresight:
             + prices.per_joule * problem.energy_j
             + prices.per_usd * problem.costs_usd
         )
-        return cls(problem, traffic.categories, ids, nodes, policy, paid)
+        node_names = ("", *limits.node_gb)
+        return cls(problem, traffic.categories, ids, nodes, node_names, policy, paid, taken)
+
+    @property
+    def needed(self) -> dict[str, float | None]:
+        """What the policy would have to allow so that every category has an expert; empty if so.
+
+        Per ceiling the smallest value that would do with the others kept, ``None`` if none would.
+        """
+        if np.all(np.any(allowed(self.problem), axis=1)):
+            return {}
+        ceilings, least = self.policy.budget.ceilings(), dict[str, float | None]()
+        for axis, taken in self.cautious.items():
+            others = np.ones(taken.shape, dtype=bool)
+            for other, ceiling in ceilings.items():
+                others &= (other == axis) | (self.cautious[other] <= ceiling)
+            most = np.where(others, taken, np.inf).min(axis=1).max()
+            least[axis] = float(most) if np.isfinite(most) else None
+        return least
 
     @property
     def priced(self) -> Problem:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from coe.errors import PlanError
 
 SCHEMA = 1
@@ -22,6 +24,21 @@ class PlannedSet:
     """
 
     experts: tuple[str, ...]
+    quality: float
+    energy_j: float
+    latency_ms: float
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """What a budget buys: the set of every category, together ``experts``, and their means.
+
+    ``latency_ms`` is that of the slowest category.
+    """
+
+    experts: tuple[str, ...]
+    sets: tuple[tuple[str, ...], ...]
     quality: float
     energy_j: float
     latency_ms: float
@@ -56,11 +73,14 @@ class Plan:
 
     Parameters
     ----------
-    policy, aggregation, k : what was planned for.
+    policy, aggregation, k, means : what was planned for; ``means`` are ceilings on means over
+        the traffic.
     status, method, why, certificate : how, and how good it is.
     quality, energy_j, cost_usd, latency_ms : of the plan over the traffic; the time of its
         slowest category. All 0 when infeasible.
-    resident : experts by node; of those without a node, under "".
+    resident : experts by node; of those without a node, under "". None when infeasible.
+    binding, slack, needed : by what was asked: ``mean_energy_j``, ``mean_cost_usd``,
+        ``node_gb[name]``, and the policy's ``latency_ms``, ``ttft_ms``, ``energy_j``, ``cost_usd``.
     categories : in the order of the artefact's table.
     staircases : by axis, for every budget the best sets that it buys, cheapest first.
     singles : every expert alone, serving all categories.
@@ -70,6 +90,7 @@ class Plan:
     policy: str
     aggregation: str
     k: int | None
+    means: Mapping[str, float]
     status: str
     method: str
     why: str
@@ -80,7 +101,7 @@ class Plan:
     cost_usd: float
     resident: Mapping[str, tuple[str, ...]]
     categories: tuple[PlannedCategory, ...]
-    staircases: Mapping[str, tuple[PlannedSet, ...]]
+    staircases: Mapping[str, tuple[PlannedStep, ...]]
     singles: tuple[PlannedSet, ...]
     binding: str | None
     slack: Mapping[str, float]
@@ -99,7 +120,7 @@ class Plan:
                 return planned.menu
         return None
 
-    def affordable(self, axis: str, budget: float) -> PlannedSet | None:
+    def affordable(self, axis: str, budget: float) -> PlannedStep | None:
         """The best sets that a mean of ``budget`` per request buys; ``None``: none at all.
 
         Parameters
@@ -126,7 +147,9 @@ class Plan:
         """
         staging = path.with_name(path.name + ".new")
         try:
-            staging.write_text(json.dumps(self.document(), indent=1) + "\n", encoding="utf-8")
+            staging.write_text(
+                json.dumps(self.document(), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )
             staging.replace(path)
         except OSError as error:
             raise PlanError(f"{path}: cannot be written: {error}") from error
@@ -146,36 +169,14 @@ class Plan:
             raise PlanError(f"{path}: not a readable plan: {error}") from error
         if not isinstance(said, dict) or said.get("schema") != SCHEMA:
             raise PlanError(f"{path}: not a plan of schema {SCHEMA}: make it again with `coe plan`")
+        fields = {
+            name: value for name, value in said.items() if name not in ("schema", "staircase")
+        }
         try:
-            return cls._of(said)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise PlanError(f"{path}: malformed plan: {error!r}") from error
-
-    @classmethod
-    def _of(cls, said: Mapping[str, Any]) -> Plan:
-        fields = {name: said[name] for name in cls.__slots__}
-        certificate = said["certificate"]
-        return cls(
-            **fields
-            | {
-                "certificate": None if certificate is None else Certificate(**certificate),
-                "resident": {node: tuple(names) for node, names in said["resident"].items()},
-                "categories": tuple(
-                    PlannedCategory(
-                        **category
-                        | {
-                            "experts": tuple(category["experts"]),
-                            "weights": tuple(category["weights"]),
-                            "menu": _sets(category["menu"]),
-                        }
-                    )
-                    for category in said["categories"]
-                ),
-                "staircases": {axis: _sets(found) for axis, found in said["staircases"].items()},
-                "singles": _sets(said["singles"]),
-            }
-        )
-
-
-def _sets(said: list[dict[str, Any]]) -> tuple[PlannedSet, ...]:
-    return tuple(PlannedSet(**one | {"experts": tuple(one["experts"])}) for one in said)
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            at = ".".join(map(str, first["loc"]))
+            raise PlanError(
+                f"{path}: {at}: {first['msg']}: make it again with `coe plan`"
+            ) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,14 @@ from coe.optimizer.problem import Problem
 from coe.optimizer.result import Result
 from coe.optimizer.steps import AXES, Step, steps
 from coe.optimizer.value import over_traffic, value_of
-from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet
+from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet, PlannedStep
 
 Bools = NDArray[np.bool_]
+Figure = TypeVar("Figure")
+
+_NODE = re.compile(r"node_gb\[(\d+)\]")
+_MEANS = {"max_energy_j": "mean_energy_j", "max_cost_usd": "mean_cost_usd"}
+_ASKED = {**_MEANS, "max_latency_ms": "latency_ms"}
 
 
 def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | None = None) -> Plan:
@@ -29,8 +36,9 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
     aggregation is ``best``; of other aggregations the value alone is planned for, and prices are
     left to each request.
 
-    Without ceilings on memory every expert stays resident; with them, those of the sets do, and
-    menus and staircases hold no others.
+    Everyone stays resident whom memory has room for: those of the sets first, then others by
+    what they are worth alone. Menus are about residents and keep no ceiling, since a request has
+    its own; staircases keep those of the policy. When nothing fits, there is none of it.
 
     Parameters
     ----------
@@ -41,17 +49,21 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
     ValueError, CoeError
         As `coe.optimizer.optimize.optimize`.
     """
+    needed = foresight.needed
+    if needed:
+        found = Result("infeasible", binding=_nearest(needed, foresight), needed=needed)
+        found = replace(found, method="filter", why="some category has no expert that fits")
+    else:
+        found = optimize(foresight.priced, method, time_limit_s)
     problem = foresight.problem
-    found = optimize(foresight.priced, method, time_limit_s)
-    resident = np.ones(problem.n_experts, dtype=bool)
-    if problem.memory is not None and found.sets:
-        resident = np.isin(np.arange(problem.n_experts), found.experts)
-    offered = [menu.among(resident) for menu in menus(problem)]
-    stairs = {axis: steps(offered, problem.shares, axis) for axis in AXES}
+    resident = _resident(problem, found)
+    offered, fitting = _menus(problem, resident), menus(problem) if found.sets else ()
+    stairs = [menu.among(resident) for menu in fitting]
     return Plan(
         policy=foresight.policy.name,
         aggregation=problem.aggregation,
         k=problem.k,
+        means=_renamed({n: c for n, c in problem.ceilings().items() if n in _MEANS}, foresight),
         status=found.status,
         method=found.method,
         why=found.why,
@@ -67,20 +79,48 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
                 share=float(problem.shares[c]),
                 experts=_named(foresight, found.sets[c]) if found.sets else (),
                 weights=found.weights[c] if found.weights else (),
-                menu=_menu(foresight, offered[c]),
+                menu=_menu(foresight, offered[c]) if found.sets else (),
             )
             for c, name in enumerate(foresight.categories)
         ),
         staircases={
-            axis: tuple(_step(foresight, offered, step) for step in found_steps)
-            for axis, found_steps in stairs.items()
+            axis: tuple(
+                _step(foresight, stairs, step) for step in steps(stairs, problem.shares, axis)
+            )
+            if stairs
+            else ()
+            for axis in AXES
         },
         singles=_singles(foresight),
-        binding=found.binding,
-        slack=dict(found.slack),
-        needed=dict(found.needed),
+        binding=None if found.binding is None else _asked(found.binding, foresight),
+        slack=_renamed(found.slack, foresight),
+        needed=_renamed(found.needed, foresight),
         premise=_premise(problem),
     )
+
+
+def _resident(problem: Problem, found: Result) -> Bools:
+    """(n_experts,) who stays in memory; nobody when nothing fits."""
+    resident = np.isin(np.arange(problem.n_experts), found.experts)
+    if problem.memory is None or not found.sets:
+        return resident if not found.sets else np.ones_like(resident)
+    memory = problem.memory
+    left = memory.node_gb.copy()
+    np.subtract.at(left, memory.node[resident], memory.expert_gb[resident])
+    worth = over_traffic(
+        problem.shares, value_of(problem).of(np.eye(problem.n_experts, dtype=bool))
+    )
+    for n in np.argsort(-worth, kind="stable"):
+        if not resident[n] and memory.expert_gb[n] <= left[memory.node[n]]:
+            resident[n] = True
+            left[memory.node[n]] -= memory.expert_gb[n]
+    return resident
+
+
+def _menus(problem: Problem, resident: Bools) -> list[Menu]:
+    """What any request may choose from, whatever its ceilings."""
+    free = replace(problem, able=None, max_latency_ms=None)
+    return [menu.among(resident) for menu in menus(free)]
 
 
 def _certificate(foresight: Foresight, found: Result) -> Certificate | None:
@@ -88,7 +128,7 @@ def _certificate(foresight: Foresight, found: Result) -> Certificate | None:
     if not found.sets:
         return None
     lower, upper = foresight.unscaled(found.lower), foresight.unscaled(found.upper)
-    return Certificate(lower, upper, upper - lower, found.nodes, found.solve_ms)
+    return Certificate(lower, upper, found.gap and upper - lower, found.nodes, found.solve_ms)
 
 
 def _quality(problem: Problem, found: Result) -> float:
@@ -116,10 +156,16 @@ def _menu(foresight: Foresight, menu: Menu) -> tuple[PlannedSet, ...]:
     )
 
 
-def _step(foresight: Foresight, offered: Sequence[Menu], step: Step) -> PlannedSet:
-    used = np.any([menu.members[row] for menu, row in zip(offered, step.rows, strict=True)], axis=0)
-    names = _named(foresight, np.flatnonzero(used).tolist())
-    return PlannedSet(names, step.value, step.energy_j, step.latency_ms, step.cost_usd)
+def _step(foresight: Foresight, stairs: Sequence[Menu], step: Step) -> PlannedStep:
+    sets = [menu.members[row] for menu, row in zip(stairs, step.rows, strict=True)]
+    return PlannedStep(
+        experts=_named(foresight, np.flatnonzero(np.any(sets, axis=0)).tolist()),
+        sets=tuple(_named(foresight, np.flatnonzero(one).tolist()) for one in sets),
+        quality=step.value,
+        energy_j=step.energy_j,
+        latency_ms=step.latency_ms,
+        cost_usd=step.cost_usd,
+    )
 
 
 def _singles(foresight: Foresight) -> tuple[PlannedSet, ...]:
@@ -140,6 +186,25 @@ def _premise(problem: Problem) -> dict[str, float]:
     if problem.n_experts > MOST_EXPERTS:
         return {}
     return asdict(examine(value_of(problem).totals(problem.shares)))
+
+
+def _nearest(needed: Mapping[str, float | None], foresight: Foresight) -> str:
+    """The policy's ceiling that has to be raised least in proportion."""
+    ceilings = foresight.policy.budget.ceilings()
+    factor = {axis: (needed[axis] or np.inf) / ceilings[axis] for axis in needed}
+    return min(factor, key=lambda axis: factor[axis])
+
+
+def _asked(name: str, foresight: Foresight) -> str:
+    """A ceiling by what the user calls it."""
+    node = _NODE.fullmatch(name)
+    if node is not None:
+        return f"node_gb[{foresight.node_names[int(node[1])]}]"
+    return _ASKED.get(name, name)
+
+
+def _renamed(figures: Mapping[str, Figure], foresight: Foresight) -> dict[str, Figure]:
+    return {_asked(name, foresight): figure for name, figure in figures.items()}
 
 
 def _named(foresight: Foresight, experts: Sequence[int]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.candidates import candidates, cap, offers, selection
+from coe.candidates import candidates, cap
 from coe.core import (
     Alternative,
     Budget,
@@ -30,10 +30,10 @@ from coe.core import (
 )
 from coe.errors import InfeasibleError, UnknownExpertError
 from coe.explain import refusal, why, why_not
+from coe.offers import Offers, selection, together
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
 from coe.optimizer.select import select, slack, violated
-from coe.plan import Plan
 from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
 from coe.routers.embed import Embedder, load_for
@@ -42,6 +42,8 @@ from coe.routers.quality import Expected
 from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
 from coe.routers.turns import SWITCH_MARGIN, is_clear, margin_at, turn_that_holds, turns_read
+
+_MOST_SHOWN = 64  # alternatives of one decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,7 @@ class Router:
     now : monotonic seconds.
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
-    plan : which experts are resident, and which sets may answer together; ``None``: every expert
-        alone.
+    offers : what a plan leaves to choose from; ``None``: every expert alone.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
         weights make up more than this share.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
@@ -72,7 +73,7 @@ class Router:
     new_id: Callable[[], str] = field(default=lambda: f"dec-{secrets.token_hex(12)}")
     turns: TurnRule = "sticky"
     switch_margin: float = SWITCH_MARGIN
-    plan: Plan | None = None
+    offers: Offers | None = None
     most_experts: int = 1
     top_p: float = 1.0
 
@@ -160,17 +161,27 @@ class Router:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
         alone = self._candidates(ids, reading.expected, request, loads)
-        offered = alone
-        if self.plan is not None and not request.pinned:
-            offered = offers(self.plan, reading.guess.name, alone, self.most_experts, self.top_p)
         options = Options.of(
-            [c.predicted for c in offered],
-            [c.cautious for c in offered],
+            [c.predicted for c in alone],
+            [c.cautious for c in alone],
             ceilings,
             request.policy.prices,
         )
+        sets = np.eye(len(alone), dtype=bool)
+        if self.offers is not None and not request.pinned:
+            sets, quality = self.offers.sets(
+                reading.guess.name, alone, self.most_experts, self.top_p
+            )
+            options = options.together(sets, quality)
         choice = select(options)
         index = _index(choice, request, ceilings)
+        if options.quality.size > _MOST_SHOWN:
+            shown = _shown(options.utility, index)
+            sets, options, index = sets[shown], options.rows(shown), shown.index(index)
+        offered = [
+            together([alone[n] for n in np.flatnonzero(row)], float(quality))
+            for row, quality in zip(sets, options.quality, strict=True)
+        ]
         chosen = offered[index]
         picked = selection(chosen, alone)
         return Decision(
@@ -265,8 +276,8 @@ class Router:
                 "model",
                 "no_expert",
             )
-        if self.plan is not None:
-            trained = [name for name in trained if name in self.plan.experts]
+        if self.offers is not None:
+            trained = [name for name in trained if name in self.offers.experts]
         allowed = self.specs.keys() if request.allow is None else request.allow
         return [name for name in trained if name in allowed and name not in request.deny]
 
@@ -309,6 +320,12 @@ class Router:
 def _utility(estimates: Sequence[Estimate], prices: Prices) -> NDArray[np.float64]:
     """(n_estimates,) what each is worth where there are no ceilings."""
     return Options.of(estimates, estimates, Budget(), prices).utility
+
+
+def _shown(utility: NDArray[np.float64], index: int) -> list[int]:
+    """The rows that a decision speaks of: the best ones, the chosen one among them."""
+    best = np.argsort(-utility, kind="stable")[:_MOST_SHOWN].tolist()
+    return best if index in best else [*best, index]
 
 
 def _index(choice: Choice, request: Request, ceilings: Budget) -> int:

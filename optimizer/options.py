@@ -80,6 +80,29 @@ class Options:
             prices=np.array([prices.per_second / 1000.0, 0.0, prices.per_joule, prices.per_usd]),
         )
 
+    def rows(self, kept: Sequence[int]) -> Options:
+        """These options only, in this order."""
+        rows = list(kept)
+        expected = None if self.expected_usage is None else self.expected_usage[rows]
+        return Options(self.quality[rows], self.usage[rows], self.ceilings, self.prices, expected)
+
+    def together(self, members: NDArray[np.bool_], quality: Floats) -> Options:
+        """The options of sets that answer together: as slow as the slowest, as dear as all.
+
+        Parameters
+        ----------
+        members : (n_sets, n_experts) who of these options is in each set.
+        quality : (n_sets,) expected score of the sets, in [0, 1].
+        """
+        paid = self.usage if self.expected_usage is None else self.expected_usage
+        return Options(
+            quality=quality,
+            usage=_of_sets(self.usage, members),
+            ceilings=self.ceilings,
+            prices=self.prices,
+            expected_usage=_of_sets(paid, members),
+        )
+
     @property
     def utility(self) -> Floats:
         """(n_experts,) quality less what the expected usage is worth at the prices."""
@@ -92,6 +115,15 @@ class Options:
         """(n_experts, 4) usage over ceiling, less one: positive where the ceiling is exceeded."""
         over: Floats = self.usage / self.ceilings - 1.0
         return over
+
+
+def _of_sets(usage: Floats, members: NDArray[np.bool_]) -> Floats:
+    """(n_sets, 4) sums over members, of times the largest."""
+    total: Floats = members @ usage
+    for k, axis in enumerate(AXES):
+        if axis.endswith("_ms"):
+            total[:, k] = np.max(np.where(members, usage[:, k], 0.0), axis=1)
+    return total
 
 
 def _usage(estimates: Sequence[Estimate]) -> Floats:

@@ -51,8 +51,14 @@ def gate(quality: Floats) -> Floats:
     ----------
     quality : (n_experts,) in [0, 1], n_experts >= 1.
     """
-    sure = quality >= 1
-    odds = sure.astype(float) if sure.any() else quality / np.where(sure, 1.0, 1.0 - quality)
+    odds = odds_of(quality)
     total = float(odds.sum())
     weights: Floats = odds / total if total > 0 else np.full(quality.size, 1 / quality.size)
     return weights
+
+
+def odds_of(quality: Floats) -> Floats:
+    """(n_experts,) gate weights up to a factor; of those who are sure 1, of others then 0."""
+    sure = quality >= 1
+    odds: Floats = quality / np.where(sure, 1.0, 1.0 - quality)
+    return sure.astype(float) if sure.any() else odds

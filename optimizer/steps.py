@@ -52,12 +52,6 @@ def steps(menus: Sequence[Menu], shares: Floats, axis: Axis) -> tuple[Step, ...]
     return tuple(_step(menus, shares, found) for found in rows)
 
 
-def affordable(stairs: Sequence[Step], axis: Axis, budget: float) -> Step | None:
-    """The last step within the budget; ``None`` if the first is already beyond it."""
-    within = [step for step in stairs if getattr(step, axis) <= budget]
-    return within[-1] if within else None
-
-
 def _by_total(menus: Sequence[Menu], shares: Floats, axis: Axis) -> Integers:
     """(n_steps, n_categories) rows of the menus."""
     used, worth = np.zeros(1), np.zeros(1)

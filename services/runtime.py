@@ -12,6 +12,7 @@ from coe.config import Config, RetrievalSection
 from coe.core import Policy
 from coe.engine import Engine
 from coe.errors import ConfigError, PlanError
+from coe.offers import Offers
 from coe.optimizer.pacing import Pacer
 from coe.plan import Plan
 from coe.retrieval import Retriever
@@ -44,7 +45,7 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
     ArtefactError
         The artefact is absent, altered, or fails a canary prompt; or as `retriever_of`.
     PlanError
-        As `plan_of`.
+        As `offers_of`.
     EmbeddingError
         The configured endpoint does not embed the canary prompts. Once it has, the gateway
         does without it when it is down.
@@ -58,9 +59,11 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
         retriever = await asyncio.to_thread(retriever_of, config.retrieval, router.embedder)
         for name in fleet.specs.keys() - set(router.artefact.expectation.expert_ids):
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
-        found = plan_of(config, fleet.specs)
+        offers = offers_of(config, fleet.specs)
         routing = config.routing.model_dump()
-        engine = Engine(replace(router, retriever=retriever, plan=found, **routing), fleet.experts)
+        engine = Engine(
+            replace(router, retriever=retriever, offers=offers, **routing), fleet.experts
+        )
         if isinstance(embedder, HttpEmbedder):
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
@@ -70,24 +73,30 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
         yield Runtime(config, budgets.as_policies(), engine, fleet)
 
 
-def plan_of(config: Config, experts: Collection[str]) -> Plan | None:
-    """The configured plan; ``None`` where there is none.
+def offers_of(config: Config, experts: Collection[str]) -> Offers | None:
+    """What the configured plan offers; ``None`` where there is none.
 
     Raises
     ------
     PlanError
-        It is absent or malformed, or none of its experts is among ``experts``.
+        It is absent or malformed, it found nothing that fits, or none of its experts is among
+        ``experts``.
     """
     if config.plan is None:
         return None
     found = Plan.load(config.plan)
+    if found.certificate is None:
+        raise PlanError(
+            f"{config.plan}: nothing fitted when it was made ({found.status}): "
+            "make it again with other budgets"
+        )
     if not set(found.experts) & set(experts):
         planned, running_now = ", ".join(found.experts) or "none", ", ".join(experts)
         raise PlanError(
             f"{config.plan}: planned for {planned}, but what runs is {running_now}: "
             "make it again with `coe plan`"
         )
-    return found
+    return Offers.of(found)
 
 
 def retriever_of(section: RetrievalSection | None, embedder: Embedder) -> Retriever | None:

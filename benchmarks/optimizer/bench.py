@@ -8,20 +8,25 @@ import os
 import statistics
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from coe.core import Budget, Candidate, Estimate, Prices
 from coe.kernels import mixture, reference, staircase, votes
+from coe.offers import Menu as PlannedMenu
+from coe.offers import Offers
 from coe.optimizer.menu import menus
 from coe.optimizer.optimize import optimize
 from coe.optimizer.options import Options
 from coe.optimizer.problem import Problem, Prompts
 from coe.optimizer.program import program
 from coe.optimizer.select import select
-from coe.optimizer.steps import affordable, steps
+from coe.optimizer.steps import steps
 from coe.optimizer.value import over_traffic, value_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -215,34 +220,36 @@ def kernels() -> dict[str, Any]:
 
 
 def online() -> dict[str, Any]:
-    """What a request costs: filters and choice among options, and a budget on a staircase."""
+    """What a request costs: filters and choice among 16 experts, alone or in the sets of a plan."""
     rng = np.random.default_rng(0)
-    problem = recorded(1, 16, 300, "mixture")
-    per_category = Problem(
-        aggregation="mixture",
-        shares=problem.shares,
-        energy_j=problem.energy_j,
-        latency_ms=problem.latency_ms,
-        prompts=problem.prompts,
-        k=2,
-        sets="per_category",
-    )
-    offered = menus(per_category)
-    stairs = steps(offered, problem.shares, "energy_j")
+    problem = replace(recorded(1, 16, 300, "mixture"), k=None, sets="per_category")
+    (menu,) = menus(problem)
+    names = [f"expert-{n}" for n in range(16)]
+    offers = Offers(tuple(names), {"maths": PlannedMenu.of(menu.members, menu.value)})
+    estimates = [
+        Estimate(q, 100.0, 1000.0, j, 0.001, 100.0)
+        for q, j in rng.uniform((0.2, 5.0), (0.9, 50.0), (16, 2)).tolist()
+    ]
+    alone = [Candidate(n, e, e) for n, e in zip(names, estimates, strict=True)]
+    budget, prices = Budget(latency_ms=2000, energy_j=60), Prices(per_joule=0.001)
+
+    def choice(most_experts: int) -> Any:
+        options = Options.of(estimates, estimates, budget, prices)
+        sets, quality = offers.sets("maths", alone, most_experts, 1.0)
+        return select(options.together(sets, quality))
+
     rows = {}
-    for n_options in (16, offered[0].value.size):
-        options = {
-            "quality": rng.uniform(size=n_options),
-            "usage": rng.uniform(1, 100, (n_options, 4)),
-            "ceilings": np.array([90.0, 80.0, 70.0, np.inf]),
-            "prices": np.array([0.0, 0.0, 0.001, 0.0]),
-        }
-        ms, _ = best_of(lambda o=options: select(Options(**o)), 2000)
-        rows[f"filters and choice, {n_options} options"] = {"us": round(1000 * ms, 1)}
-    ms, _ = best_of(lambda: affordable(stairs, "energy_j", 70.0), 2000)
-    rows[f"budget on a staircase of {len(stairs)} steps"] = {"us": round(1000 * ms, 1)}
-    ms, _ = best_of(lambda: [menu.among(np.arange(16) != 3) for menu in offered], 2000)
-    rows[f"a dead expert on a menu of {offered[0].value.size} sets"] = {"us": round(1000 * ms, 1)}
+    options = Options.of(estimates, estimates, budget, prices)
+    ms, _ = best_of(lambda: select(options), 2000)
+    rows["filters and choice, 16 experts"] = {"us": round(1000 * ms, 1)}
+    for most_experts in (1, 2, 16):
+        ms, _ = best_of(lambda n=most_experts: choice(n), 1000)
+        name = f"sets of a menu of {menu.value.size}, at most {most_experts} answering, and choice"
+        rows[name] = {"us": round(1000 * ms, 1)}
+    stairs = steps([menu], problem.shares, "energy_j")
+    used = [step.energy_j for step in stairs]
+    ms, _ = best_of(lambda: stairs[bisect_right(used, 70.0) - 1], 2000)
+    rows[f"budget on a staircase of {len(stairs)} steps"] = {"us": round(1000 * ms, 2)}
     return rows
 
 

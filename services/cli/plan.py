@@ -13,10 +13,11 @@ from coe.budgets import load_policies
 from coe.config import Config
 from coe.core import Policy
 from coe.errors import PlanError, UnknownExpertError
+from coe.explain import round_up
 from coe.foresight import Foresight, Limits
 from coe.optimizer.optimize import Method
 from coe.optimizer.problem import Aggregation
-from coe.plan import Plan, PlannedSet
+from coe.plan import Certificate, Plan, PlannedStep
 from coe.planning import plan
 from coe.router import Router
 from coe.routers.outcomes import Outcomes
@@ -77,16 +78,17 @@ def run(
             found = plan(foresight, _one_of(Method, "method", wish.method), wish.time_limit_s)
         except ValueError as error:
             raise PlanError(f"{wish.method}: {error}") from error
-    if out is not None:
+    fits = found.certificate is not None
+    if out is not None and fits:
         found.save(out)
         say(f"wrote {out}")
-    if plot is not None:
+    if plot is not None and fits:
         _draw(found, plot)
     if as_json:
         print_json(found.document())
     else:
         _print(found)
-    if found.status in ("infeasible", "unknown"):
+    if not fits:
         raise typer.Exit(1)
 
 
@@ -109,7 +111,10 @@ def _foresight(wish: Wish, config: Config, router: Router, policy: Policy) -> Fo
     outcomes = Outcomes.read(wish.outcomes)
     rows = outcomes.rows(outcomes.splits == wish.split)
     if aggregation in ("best", "sum"):
-        raise PlanError(f"{aggregation} is planned on the artefact's table: leave out --outcomes")
+        raise PlanError(
+            f"{aggregation} is planned on the artefact's table: leave out --outcomes, or choose "
+            "--aggregation mixture, choose or likelihood"
+        )
     return Foresight.of_outcomes(router, rows, policy, limits, aggregation, wish.k)
 
 
@@ -120,6 +125,8 @@ def _one_of(allowed: Any, option: str, value: str) -> Any:
 
 
 def _draw(found: Plan, path: Path) -> None:
+    if path.suffix not in (".png", ".svg"):
+        raise PlanError(f"{path}: a picture ends in .png or .svg")
     from coe.services.report import ReportError
 
     try:
@@ -134,22 +141,9 @@ def _draw(found: Plan, path: Path) -> None:
 def _print(found: Plan) -> None:
     tell(f"{found.status}: policy {found.policy}, {found.aggregation}; {found.method}, {found.why}")
     if found.certificate is None:
-        needed = {axis: value for axis, value in found.needed.items() if value is not None}
-        remedy = " or ".join(f"{axis} {value:.4g}" for axis, value in needed.items())
-        tell(f"nothing fits {found.binding}" + (f": {remedy} would do" if remedy else ""))
+        _print_shortfall(found)
         return
-    certificate = found.certificate
-    found_in = f"({certificate.nodes} looked at in {certificate.solve_ms:.1f} ms)"
-    if found.status == "optimal":
-        tell(f"value {certificate.lower:.4f}, proved to be the optimum {found_in}")
-    else:
-        tell(
-            f"value {certificate.lower:.4f}; the optimum is at most {certificate.upper:.4f} "
-            f"{found_in}"
-        )
-    if found.binding is not None:
-        left = found.slack.get(found.binding, 0.0)
-        tell(f"binding: {found.binding}, {left:.3g} left of it")
+    _print_point(found, found.certificate)
     categories = _table("category", "share", "experts")
     for planned in found.categories:
         categories.add_row(planned.name, f"{planned.share:.0%}", _weighted(planned))
@@ -164,6 +158,35 @@ def _print(found: Plan) -> None:
         tell(f"... and {len(shown) - _SHOWN} more steps (--json has all)")
 
 
+def _print_shortfall(found: Plan) -> None:
+    if found.status == "unknown":
+        tell("found nothing that fits, and no proof that nothing does")
+        return
+    enough = {name: value for name, value in found.needed.items() if value is not None}
+    remedy = " or ".join(f"{name} {round_up(value):g}" for name, value in enough.items())
+    tell(
+        f"nothing fits {found.binding or 'all of it'}" + (f": {remedy} would do" if remedy else "")
+    )
+
+
+def _print_point(found: Plan, certificate: Certificate) -> None:
+    tell(
+        f"quality {found.quality:.4f} for {found.energy_j:.3g} J and {found.cost_usd:.2g} USD per "
+        f"request, {found.latency_ms:,.0f} ms in the slowest category"
+    )
+    paid = abs(certificate.lower - found.quality) > 1e-6
+    value = f"{certificate.lower:.4f} once that is paid for" if paid else "that"
+    bound = "proved to be the most"
+    if found.status != "optimal":
+        bound = f"where no more than {certificate.upper:.4f} is possible"
+    tell(f"{value}, {bound} ({certificate.nodes} looked at in {certificate.solve_ms:.1f} ms)")
+    if found.binding is not None:
+        tell(f"binding: {found.binding}, {found.slack.get(found.binding, 0.0):.3g} left of it")
+    for node, names in found.resident.items():
+        if node or len(found.resident) > 1:
+            tell(f"resident on {node or 'no node'}: {', '.join(names)}")
+
+
 def _weighted(planned: Any) -> str:
     if len(planned.experts) == 1:
         return str(planned.experts[0])
@@ -171,7 +194,7 @@ def _weighted(planned: Any) -> str:
     return ", ".join(f"{name} {weight:.0%}" for name, weight in pairs)
 
 
-def _figures(step: PlannedSet) -> tuple[str, ...]:
+def _figures(step: PlannedStep) -> tuple[str, ...]:
     return (
         f"{step.energy_j:.3g}",
         f"{step.latency_ms:,.0f} ms",

@@ -16,7 +16,7 @@ from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import configured
 from coe.services.fleet import runnable
-from coe.services.runtime import plan_of, retriever_of
+from coe.services.runtime import offers_of, retriever_of
 from coe.services.wire import decision_document
 
 
@@ -45,8 +45,8 @@ def run(
     specs = [config.spec(section) for section in runnable(config, say)]
     router = Router.load(config.artefact, specs, configured(config.embedder))
     retriever = retriever_of(config.retrieval, router.embedder)
-    planned = plan_of(config, router.specs)
-    decision = replace(router, retriever=retriever, plan=planned).decide(
+    offers = offers_of(config, router.specs)
+    decision = replace(router, retriever=retriever, offers=offers).decide(
         Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
     )
     if as_json:

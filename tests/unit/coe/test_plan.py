@@ -6,14 +6,17 @@ from dataclasses import replace
 import pytest
 
 from coe.errors import PlanError
-from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet
+from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet, PlannedStep
 
 SMALL = PlannedSet(("a",), 0.4, 10.0, 500.0, 0.0)
 BOTH = PlannedSet(("a", "b"), 0.7, 60.0, 2000.0, 0.01)
+LOW = PlannedStep(("a",), (("a",),), 0.4, 10.0, 500.0, 0.0)
+HIGH = PlannedStep(("a", "b"), (("a", "b"),), 0.7, 60.0, 2000.0, 0.01)
 PLAN = Plan(
     policy="default",
     aggregation="mixture",
     k=2,
+    means={"mean_energy_j": 41.0},
     status="optimal",
     method="knapsack",
     why="sets per category share nothing but budgets",
@@ -24,7 +27,7 @@ PLAN = Plan(
     cost_usd=0.01,
     resident={"": ("b",), "edge": ("a",)},
     categories=(PlannedCategory("maths", 1.0, ("a", "b"), (0.25, 0.75), (SMALL, BOTH)),),
-    staircases={"energy_j": (SMALL, BOTH), "latency_ms": (SMALL,), "cost_usd": (SMALL,)},
+    staircases={"energy_j": (LOW, HIGH), "latency_ms": (LOW,), "cost_usd": (LOW,)},
     singles=(SMALL,),
     binding="max_energy_j",
     slack={"max_energy_j": 1.0},
@@ -52,7 +55,7 @@ def test_the_document_has_the_staircase_over_joules():
 
 
 @pytest.mark.parametrize(
-    ("budget", "bought"), [(9.9, None), (10.0, SMALL), (59.0, SMALL), (60.0, BOTH), (1e9, BOTH)]
+    ("budget", "bought"), [(9.9, None), (10.0, LOW), (59.0, LOW), (60.0, HIGH), (1e9, HIGH)]
 )
 def test_a_budget_buys_the_last_step_that_it_covers(budget, bought):
     assert PLAN.affordable("energy_j", budget) == bought
@@ -70,7 +73,7 @@ def test_residents_and_menus():
         ("{", "not a readable plan"),
         ("[]", "not a plan of schema"),
         ('{"schema": 99}', "not a plan of schema"),
-        ('{"schema": 1}', "malformed"),
+        ('{"schema": 1}', "policy: "),
     ],
 )
 def test_another_file_is_refused(tmp_path, text, message):
@@ -88,3 +91,20 @@ def test_an_absent_file_is_refused(tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(PlanError, match="cannot be written"):
         PLAN.save(tmp_path / "absent" / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("k", "two"),
+        ("status", 5),
+        ("quality", "x"),
+        ("resident", {"": "a"}),
+        ("categories", [{"name": "maths"}]),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path, field, wrong):
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**PLAN.document(), field: wrong}))
+    with pytest.raises(PlanError, match=rf"plan.json: {field}"):
+        Plan.load(path)

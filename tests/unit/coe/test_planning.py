@@ -55,8 +55,8 @@ def test_a_mean_of_joules_goes_where_it_buys_most(router):
     # per joule, code gains most from the large expert
     assert chosen(found) == {"code": ("large",), "maths": ("small",), "general": ("small",)}
     assert found.energy_j <= 50.0
-    assert found.binding == "max_energy_j"
-    assert found.slack["max_energy_j"] == pytest.approx(50 - found.energy_j)
+    assert found.binding == "mean_energy_j"
+    assert found.slack["mean_energy_j"] == pytest.approx(50 - found.energy_j)
 
 
 def test_the_staircase_holds_every_budget(router):
@@ -70,8 +70,8 @@ def test_the_staircase_holds_every_budget(router):
 
 def test_too_small_a_budget_names_the_one_that_would_do(router):
     found = plan(Foresight.of_table(router, FREE, Limits(energy_j=10.0)))
-    assert (found.status, found.binding) == ("infeasible", "max_energy_j")
-    assert found.needed["max_energy_j"] == pytest.approx(11.0)
+    assert (found.status, found.binding) == ("infeasible", "mean_energy_j")
+    assert found.needed["mean_energy_j"] == pytest.approx(11.0)
     assert found.certificate is None
     assert set(chosen(found).values()) == {()}
 
@@ -82,7 +82,31 @@ def test_too_small_a_budget_names_the_one_that_would_do(router):
 def test_ceilings_of_the_policy_hold_for_every_expert(router, ceiling):
     found = plan(Foresight.of_table(router, Policy("tight", Budget(**ceiling)), NONE))
     assert set(chosen(found).values()) == {("small",)}
-    assert all(one.experts == ("small",) for c in found.categories for one in c.menu)
+    assert {step.experts for step in found.staircases["energy_j"]} == {("small",)}
+    # another request may have other ceilings
+    assert all(len(c.menu) == 2 for c in found.categories)
+
+
+@pytest.mark.parametrize(
+    ("ceilings", "needed"),
+    [
+        ({"latency_ms": 10.0}, {"latency_ms": 1100.0}),
+        ({"energy_j": 0.5}, {"energy_j": 11.0}),
+        ({"latency_ms": 10.0, "energy_j": 0.5}, {"latency_ms": None, "energy_j": None}),
+        ({"latency_ms": 10.0, "energy_j": 20.0}, {"latency_ms": 1100.0, "energy_j": None}),
+    ],
+)
+def test_a_policy_that_nobody_fits_says_what_would_do(router, ceilings, needed):
+    found = plan(Foresight.of_table(router, Policy("tight", Budget(**ceilings)), NONE))
+    assert found.status == "infeasible"
+    assert found.needed == pytest.approx(needed)
+    assert found.binding in ceilings
+    assert (found.resident, found.staircases["energy_j"]) == ({}, ())
+    assert all(c.menu == () for c in found.categories)
+    for axis, value in needed.items():
+        if value is not None:
+            enough = Policy("enough", Budget(**{**ceilings, axis: value}))
+            assert plan(Foresight.of_table(router, enough, NONE)).status == "optimal"
 
 
 def test_prices_of_the_policy_are_paid_in_quality(router):
@@ -113,6 +137,21 @@ def test_an_expert_without_a_node_takes_no_room(router):
     limits = Limits(memory_gb={"large": 99.0}, nodes={"small": "edge"}, node_gb={"edge": 1.0})
     found = plan(Foresight.of_table(router, FREE, limits))
     assert found.resident == {"": ("large",), "edge": ("small",)}
+
+
+def test_a_step_says_who_serves_what(router):
+    found = plan(Foresight.of_table(router, FREE, Limits(energy_j=50.0)))
+    bought = found.affordable("energy_j", 50.0)
+    assert bought.sets == tuple(c.experts for c in found.categories)
+    assert bought.experts == ("small", "large")
+    assert found.means == {"mean_energy_j": 50.0}
+
+
+def test_likelihood_does_not_take_a_score_of_0_for_impossible(router):
+    found = plan(Foresight.of_outcomes(router, table(), FREE, NONE, "likelihood", 2))
+    assert np.log(0.05) < found.quality < 0
+    assert found.certificate.gap == 0
+    assert found.staircases["energy_j"]
 
 
 def test_an_artefact_without_traffic_is_refused(router):
