@@ -29,6 +29,7 @@ from coe.services.cli.console import print_json, results
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import configured
 from coe.services.fleet import embedded_weights, missing
+from coe.services.runtime import offers_of
 from coe.services.weights import verified
 
 _GIB = 1024**3
@@ -88,6 +89,8 @@ def _examine(path: Path) -> Iterator[Finding]:
             "correct section `embedder` of coe.yaml, or start its endpoint",
         )
     yield _attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
+    if config.plan is not None:
+        yield _attempt("plan", lambda: _plan(config), "make it again with `coe plan`")
     experts = [_expert(section) for section in config.experts]
     yield from experts
     if not any(finding.status == "ok" for finding in experts):
@@ -99,6 +102,12 @@ def _budgets(config: Config) -> str:
     budgets = load_budgets(config.budgets)
     said = "policies " + ", ".join(budgets.policies)
     return f"{said}; periods {', '.join(budgets.periods)}" if budgets.periods else said
+
+
+def _plan(config: Config) -> str:
+    offers = offers_of(config, config.specs)
+    assert offers is not None
+    return f"for {', '.join(offers.experts)}"
 
 
 def _memory() -> Finding:

@@ -1,6 +1,7 @@
 """A plan from the command line, and a real gateway that keeps to it."""
 
 import json
+import re
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_the_shipped_artefact_is_planned_with_a_certificate(coe, tmp_path):
         used, quality = [s[axis] for s in stairs], [s["quality"] for s in stairs]
         assert used == sorted(set(used))
         assert quality == sorted(set(quality))
-        assert all({*AXES, "quality", "experts"} == s.keys() for s in stairs)
+        assert all({*AXES, "quality", "experts", "sets"} == s.keys() for s in stairs)
     dearest = {one["experts"][0]: one for one in found["singles"]}
     assert set(dearest) == {SMALL, LARGE}
     # no single expert lies above the staircase
@@ -57,8 +58,9 @@ def test_a_tighter_mean_is_never_worth_more_and_is_kept(coe):
 def test_too_little_is_exit_code_1_and_says_what_would_do(coe):
     done = coe("plan", "--mean-energy-j", "1")
     assert done.returncode == 1
-    assert "nothing fits max_energy_j" in done.stdout
-    assert "would do" in done.stdout
+    assert "nothing fits mean_energy_j" in done.stdout
+    needed = re.search(r"mean_energy_j (\S+) would do", done.stdout)[1]
+    assert coe("plan", "--mean-energy-j", needed).returncode == 0
 
 
 def test_sets_of_two_on_recorded_answers(coe):
@@ -88,13 +90,35 @@ def test_what_cannot_be_planned_is_refused_with_exit_code_2(coe, options, messag
     assert message in done.stderr
 
 
+def test_a_plan_with_a_mean_leaves_its_own_experts_to_a_request(coe, tmp_path):
+    """Without the plan the large expert would answer."""
+    kept, config = tmp_path / "plan.json", tmp_path / "coe.yaml"
+    config.write_text(shipped_config() + f"\nplan: {kept}\n")
+    document(coe("plan", "--mean-energy-j", 17, "--out", kept, "--json"))
+    asked = ("route", "Solve 3x + 4 = 10 for x.", "-c", config, "-b", "best", "--json")
+    assert [e["id"] for e in document(coe(*asked))["experts"]] == [SMALL]
+    assert coe("doctor", "-c", config).stdout.count("plan: for") == 1
+    kept.write_text("{}")
+    assert coe(*asked).returncode == 2
+    assert "not a plan" in coe("doctor", "-c", config).stdout
+
+
+def test_nothing_that_fits_is_not_kept(coe, tmp_path):
+    kept = tmp_path / "plan.json"
+    done = coe("plan", "--mean-energy-j", "1", "--out", kept, "--plot", tmp_path / "plan.png")
+    assert (done.returncode, [*tmp_path.iterdir()]) == (1, [])
+
+
+def shipped_config():
+    """The text of the embedded default, its paths made absolute."""
+    text = (DATA / "coe.yaml").read_text().replace("budgets: b", f"budgets: {DATA}/b")
+    return text.replace("artefact: a", f"artefact: {DATA}/a")
+
+
 @pytest.mark.engine
 def test_a_gateway_keeps_to_its_plan(coe, serve, embedded_config, tmp_path):
     """Only the small expert fits the node, so it answers what the large one would."""
-    text = (
-        (DATA / "coe.yaml").read_text().replace("artefact: artefact", f"artefact: {DATA}/artefact")
-    )
-    text = text.replace("budgets: budgets.yaml", f"budgets: {DATA}/budgets.yaml")
+    text = shipped_config()
     for name, size in ((SMALL, 0.2), (LARGE, 0.6)):
         text = text.replace(
             f"- id: {name}\n", f"- id: {name}\n    node: edge\n    memory_gb: {size}\n"
