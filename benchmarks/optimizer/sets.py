@@ -35,7 +35,7 @@ from coe.kernels.staircase import largest_of_subsets, staircase
 from coe.optimizer.enumeration import members_of
 from coe.optimizer.menu import menus
 from coe.optimizer.problem import Problem
-from coe.optimizer.steps import affordable, steps
+from coe.optimizer.steps import steps
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.embed import MEANING_DIM, CachedEmbedder, load_default
 from coe.routers.folds import content_folds
@@ -150,8 +150,7 @@ def two_step(trial: Trial, worst: bool) -> Arm:
         if worst:
             experts = np.where(fits, quality, -np.inf).argmax(axis=1)
         else:
-            step = affordable(stairs, "energy_j", budget * SLACK)
-            assert step is not None
+            step = [step for step in stairs if step.energy_j <= budget * SLACK][-1]
             rows = zip(listed, step.rows, strict=True)
             experts = np.array([menu.members[row].argmax() for menu, row in rows])
         # a category that the chosen-on third lacks
