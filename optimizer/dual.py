@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,10 +15,14 @@ _TOP, _OCTAVES, _STEPS = 1e3, 24.0, 14
 _SWEEPS = 2
 
 
-def least_price(value: Floats, use: Floats, per_request: float) -> float:
-    """The least price of a unit of use at which the best options take ``per_request`` on average.
+def least_price(value: Floats, use: Floats, per_request: float) -> tuple[float, float, float]:
+    """The least price at which the best options take ``per_request`` on average, and a mixture.
 
-    0 when they take no more at no price, or when no option would save anything; the top price,
+    First the price of a unit of use, second one just below it, at which more is taken, third the
+    share of requests, 0 to below 1, that may pay the second so that all take ``per_request``. Where
+    many requests have one and the same worth, use falls by a step, and neither price alone fits.
+
+    All 0 when they take no more at no price, or when no option would save anything; the top price,
     which is finite and depends on the options alone, when no price saves enough. A smaller
     ``per_request`` never gives a lower price: the mean use of the options that maximise
     ``value - price * use`` falls as the price rises, and the search is a bisection of one fixed
@@ -38,20 +44,22 @@ def least_price(value: Floats, use: Floats, per_request: float) -> float:
     def mean_use(price: float) -> float:
         return float(use[rows, np.argmax(value - price * use, axis=1)].mean())
 
-    freely = mean_use(0.0)
+    freely = above = mean_use(0.0)
     cheapest = float(np.where(value > -np.inf, use, np.inf).min(axis=1).mean())
     # a difference that is nothing but rounding would make a price out of nothing
     if freely <= per_request or freely - cheapest <= 1e-9 * freely:
-        return 0.0
+        return 0.0, 0.0, 0.0
     top = _TOP / (freely - cheapest)
-    low, high = -_OCTAVES, 0.0
+    low, high, under = -_OCTAVES, 0.0, per_request
     for _ in range(_STEPS):
         middle = (low + high) / 2.0
-        if mean_use(top * 2.0**middle) <= per_request:
-            high = middle
+        taken = mean_use(top * 2.0**middle)
+        if taken <= per_request:
+            high, under = middle, taken
         else:
-            low = middle
-    return float(top * 2.0**high)
+            low, above = middle, taken
+    share = (per_request - under) / (above - under)
+    return float(top * 2.0**high), float(top * 2.0**low), share
 
 
 def shadow_prices(
@@ -61,13 +69,16 @@ def shadow_prices(
     resource: NDArray[np.intp],
     per_request: Floats,
     start: Floats,
+    renewed: Sequence[int] | None = None,
 ) -> Floats:
-    """(n_budgets,) price of the resource of each budget, finite and not negative.
+    """(n_budgets, 3) price of the resource of each budget, finite, not negative, and its mixture.
+
+    Columns as `least_price`.
 
     All 0 when the options of the highest quality fit every budget. One budget: exact, as
-    `least_price`. Several: two rounds in which each takes its least price given the others',
-    begun at ``start``; that settles over repeated calls. The price of a budget that counts no
-    request stays as it was.
+    `least_price`. Several: those of ``renewed`` take their least price given the others', one
+    after another, begun at ``start``; that settles over repeated calls. What a budget that counts
+    no request has stays as it was.
 
     Parameters
     ----------
@@ -76,24 +87,25 @@ def shadow_prices(
     counted : (n_budgets, n_requests) whether a request counts against a budget.
     resource : (n_budgets,) column of ``usage`` that a budget is of.
     per_request : (n_budgets,) what may be used, per request that counts.
-    start : (n_budgets,) prices to begin with.
+    start : (n_budgets, 3) what to begin with, as returned.
+    renewed : budgets, in the order in which their prices are to be worked out; by default all of
+        several twice.
     """
     n_budgets = per_request.size
     if n_budgets > 1 and _fits(quality, usage, counted, resource, per_request):
-        return np.zeros(n_budgets)
+        return np.zeros((n_budgets, 3))
     prices = np.array(start, dtype=float)
-    for _ in range(_SWEEPS if n_budgets > 1 else 1):
-        for k in range(n_budgets):
-            rows = counted[k]
-            if not rows.any():
-                continue
-            others = prices.copy()
-            others[k] = 0.0
-            paid = np.zeros((int(rows.sum()), usage.shape[2]))
-            for j in np.flatnonzero(others):
-                paid[:, resource[j]] += others[j] * counted[j, rows]
-            value = quality[rows] - np.einsum("tor,tr->to", usage[rows], paid)
-            prices[k] = least_price(value, usage[rows][:, :, resource[k]], float(per_request[k]))
+    if renewed is None:
+        renewed = list(range(n_budgets)) * (_SWEEPS if n_budgets > 1 else 1)
+    for k in renewed:
+        rows = np.flatnonzero(counted[k])
+        if rows.size == 0:
+            continue
+        value = quality[rows]
+        for j in np.flatnonzero(prices[:, 0]):
+            if j != k:
+                value -= (prices[j, 0] * counted[j, rows])[:, None] * usage[rows, :, resource[j]]
+        prices[k] = least_price(value, usage[rows, :, resource[k]], float(per_request[k]))
     return prices
 
 

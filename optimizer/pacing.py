@@ -3,7 +3,7 @@
 Online linear programming with re-solving (Li and Ye 2022, arXiv 1909.05499; Agrawal, Wang and
 Ye 2014, arXiv 0911.2974; reconstruction, equations ours): a price is the minimiser of the dual
 over the latest requests, with what is left of the budget over the requests still expected as the
-right-hand side. Pacing steers, by prices that a selection subtracts from quality. It stops nothing.
+right-hand side. Pacing steers, by prices that a selection subtracts from quality. No hard stop.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ KEPT = 256
 _EVERY, _REST = 16, 1.0 / 64.0
 # fewer requests than this say too little to make a price of
 _ENOUGH = 8
+# steps of the golden section spread requests evenly over the two prices of a mixture
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 # memory of the arrival rate, as a share of the window
 _MEMORY = 0.25
 
@@ -35,6 +37,11 @@ _MEMORY = 0.25
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """So much of one resource per window: of one tenant's requests, or (``None``) of all.
+
+    Parameters
+    ----------
+    name : of the period that it belongs to, for messages.
+    may_decline : whether a request that is worth less than its prices is to be refused.
 
     Raises
     ------
@@ -46,6 +53,8 @@ class Allowance:
     amount: float
     window_s: float
     tenant: str | None = None
+    name: str = ""
+    may_decline: bool = False
 
     def __post_init__(self) -> None:
         for name in ("amount", "window_s"):
@@ -87,9 +96,10 @@ class Pacer:
         self._window = [0] * len(allowances)
         self._spent = [0.0] * len(allowances)
         self._arrivals = [Arrivals(a.window_s * _MEMORY, started_s) for a in allowances]
-        self._prices = np.zeros(len(allowances))
+        self._prices = np.zeros((len(allowances), 3))
         self._solved_s = -math.inf
-        self._n_new = 0
+        self._n_new = self._n_seen = 0
+        self._turn = 0
         self._sample = _Sample(len(self.resources))
 
     def prices(self, now_s: float, tenant: str | None = None) -> dict[str, float]:
@@ -97,15 +107,20 @@ class Pacer:
 
         0 until there are eight requests to go by, and where the rest of a budget suffices for
         the best options of all requests still expected. Never negative, always finite. Worked
-        out anew, in O(kept requests * options) per allowance, once 16 requests were observed,
-        a window ended, or a 64th of the shortest window has passed; a lookup otherwise.
+        out anew, one allowance after another and each in O(kept requests * options), once 16
+        requests were observed or a 64th of the shortest window has passed per allowance; all at
+        once when a window begins; a lookup otherwise. Where many requests have one worth, a
+        request pays either of two prices, so that as many of them as the budget allows get more.
         """
-        if self._roll(now_s) or self._is_due(now_s):
-            self._solve(now_s)
+        if self._roll(now_s) or self._solved_s == -math.inf:
+            self._solve(now_s, None)
+        elif self._is_due(now_s):
+            self._turn = (self._turn + 1) % len(self.allowances)
+            self._solve(now_s, self._turn)
         totals = dict.fromkeys(self.resources, 0.0)
-        for allowance, price in zip(self.allowances, self._prices, strict=True):
+        for allowance, price in zip(self.allowances, self._asked(), strict=True):
             if _counts(allowance, tenant):
-                totals[allowance.resource] += float(price)
+                totals[allowance.resource] += price
         return totals
 
     def observe(
@@ -130,6 +145,7 @@ class Pacer:
             if _counts(allowance, tenant):
                 arrivals.add(now_s)
         self._n_new += 1
+        self._n_seen += 1
 
     def settle(self, began_s: float, spent: Mapping[str, float], tenant: str | None = None) -> None:
         """Book what a request took on the windows that it began in; one that is over is left.
@@ -153,6 +169,18 @@ class Pacer:
         pairs = zip(self.allowances, self._spent, strict=True)
         return tuple(allowance.amount - spent for allowance, spent in pairs)
 
+    def decliner(self, usage: Mapping[str, float], tenant: str | None = None) -> Allowance | None:
+        """The allowance that asks most for ``usage``, per resource, of those that may decline.
+
+        At the prices last worked out; the first one on ties, ``None`` where none asks anything.
+        """
+        asked = [
+            price * usage.get(a.resource, 0.0) * (a.may_decline and _counts(a, tenant))
+            for a, price in zip(self.allowances, self._asked(), strict=True)
+        ]
+        most = int(np.argmax(asked))
+        return self.allowances[most] if asked[most] > 0 else None
+
     def state(self) -> dict[str, Any]:
         """All that it has learned and booked, as plain lists and numbers; JSON can hold it."""
         return {
@@ -163,6 +191,8 @@ class Pacer:
             "prices": self._prices.tolist(),
             "solved_s": self._solved_s if math.isfinite(self._solved_s) else None,
             "n_new": self._n_new,
+            "n_seen": self._n_seen,
+            "turn": self._turn,
             "sample": self._sample.rows(),
         }
 
@@ -181,7 +211,8 @@ class Pacer:
             arrivals.count, arrivals.at_s = count, at_s
         pacer._prices = np.array(state["prices"], dtype=float)
         pacer._solved_s = -math.inf if state["solved_s"] is None else state["solved_s"]
-        pacer._n_new = state["n_new"]
+        pacer._n_new, pacer._n_seen = state["n_new"], state["n_seen"]
+        pacer._turn = state["turn"]
         for quality, usage, tenant in state["sample"]:
             pacer._sample.add(np.array(quality), np.array(usage), tenant)
         return pacer
@@ -200,11 +231,18 @@ class Pacer:
         self._solved_s = -math.inf if rolled else self._solved_s
         return rolled
 
-    def _is_due(self, now_s: float) -> bool:
-        rest_s = min(allowance.window_s for allowance in self.allowances) * _REST
-        return self._n_new >= _EVERY or now_s - self._solved_s >= rest_s
+    def _asked(self) -> list[float]:
+        """The price of each allowance for the request at hand: one of the two of its mixture."""
+        place = (self._n_seen * _GOLDEN) % 1.0
+        return [below if place < share else price for price, below, share in self._prices.tolist()]
 
-    def _solve(self, now_s: float) -> None:
+    def _is_due(self, now_s: float) -> bool:
+        n_turns = len(self.allowances)
+        rest_s = min(allowance.window_s for allowance in self.allowances) * _REST
+        return n_turns * self._n_new >= _EVERY or n_turns * (now_s - self._solved_s) >= rest_s
+
+    def _solve(self, now_s: float, turn: int | None) -> None:
+        """Work out the price of the allowance whose turn it is, or (``None``) all prices."""
         self._n_new, self._solved_s = 0, now_s
         counted = np.array([self._sample.counted(a) for a in self.allowances])
         counted &= counted.sum(axis=1, keepdims=True) >= _ENOUGH
@@ -225,6 +263,7 @@ class Pacer:
             np.array([self.resources.index(a.resource) for a in self.allowances]),
             np.array(per_request),
             self._prices,
+            None if turn is None else (turn,),
         )
 
 

@@ -53,11 +53,12 @@ def optimum(world: World, allowances: Sequence[Allowance], usage: Floats) -> Hin
     for w in np.unique(window):
         rows = window == w
         limits = amounts / np.maximum(counts[:, rows].sum(axis=1), 1)
-        prices = np.zeros(amounts.size)
+        found = np.zeros((amounts.size, 3))
         for _ in range(ROUNDS if amounts.size > 1 else 1):
-            prices = shadow_prices(
-                quality[rows], usage[rows], counts[:, rows], resource, limits, prices
+            found = shadow_prices(
+                quality[rows], usage[rows], counts[:, rows], resource, limits, found
             )
+        prices = found[:, 0]
         here = np.arange(int(rows.sum()))
         dear, cheap = (
             _worth(quality[rows], usage[rows], counts[:, rows], resource, prices * factor)

@@ -40,27 +40,34 @@ def mean_use(quality, use, price):
 @given(samples(), amounts)
 def test_a_price_is_finite_and_keeps_the_budget_where_any_price_does(sample, per_request):
     quality, use = sample[0], sample[1][:, :, 0]
-    price = least_price(quality, use, per_request)
+    price, below, share = least_price(quality, use, per_request)
     assert 0 <= price < math.inf
     thrifty = np.where(quality > -np.inf, use, np.inf).min(axis=1).mean()
-    top = least_price(quality, use, -1.0)
+    top, _, _ = least_price(quality, use, -1.0)
     assert price <= top
     if price < top and mean_use(quality, use, 0.0) - thrifty > 1e-6:
         assert mean_use(quality, use, price) <= per_request
+    assert 0 <= below <= price
+    assert 0 <= share < 1
+    if share > 0:
+        taken = [mean_use(quality, use, p) for p in (price, below)]
+        # the mixture takes the budget, but for the end of the scale, where the price is all but 0
+        slack = 1e-9 * per_request if below > 2e-7 * top else taken[1] + per_request
+        assert abs(taken[0] + share * (taken[1] - taken[0]) - per_request) <= slack
 
 
 @given(samples(), amounts)
 def test_no_price_without_need(sample, per_request):
     quality, use = sample[0], sample[1][:, :, 0]
     if mean_use(quality, use, 0.0) <= per_request:
-        assert least_price(quality, use, per_request) == 0.0
+        assert least_price(quality, use, per_request) == (0.0, 0.0, 0.0)
 
 
 @given(samples(), amounts, amounts)
 def test_less_budget_never_lowers_the_price(sample, one, other):
     quality, use = sample[0], sample[1][:, :, 0]
     less, more = sorted((one, other))
-    assert least_price(quality, use, less) >= least_price(quality, use, more)
+    assert least_price(quality, use, less)[0] >= least_price(quality, use, more)[0]
 
 
 @given(samples(n_resources=1), st.floats(0.05, 1.0))
@@ -81,9 +88,9 @@ def test_the_price_is_that_of_the_linear_program(sample, share):
         b_eq=np.ones(n_requests),
         bounds=[(0, float(there)) for there in present.ravel()],
     )
-    price = least_price(quality, use, per_request)
+    price, _, _ = least_price(quality, use, per_request)
     bound = price * per_request * n_requests + (quality - price * use).max(axis=1).sum()
-    top = least_price(quality, use, -1.0)
+    top, _, _ = least_price(quality, use, -1.0)
     # the search starts 24 octaves below the top: what is below costs nothing that shows
     assert bound >= -found.fun - 1e-6
     if price < top:
@@ -98,10 +105,11 @@ def test_prices_of_several_budgets_are_finite_and_absent_without_need(sample, li
     counted = np.array([[True] * len(quality), data.draw(flags), data.draw(flags)])
     resource = np.array([0, 1, 0])
     per_request = np.array(limits)
-    prices = np.zeros(3)
+    found = np.zeros((3, 3))
     for _ in range(3):
-        prices = shadow_prices(quality, usage, counted, resource, per_request, prices)
-        assert np.all(prices >= 0)
+        found = shadow_prices(quality, usage, counted, resource, per_request, found)
+        prices = found[:, 0]
+        assert np.all(found >= 0)
         assert np.all(np.isfinite(prices))
     free = usage[np.arange(len(usage)), quality.argmax(axis=1)]
     fits = all(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,6 +152,57 @@ def test_requests_are_a_resource_where_they_may_be_declined():
             answered += 1
             pacer.settle(float(k), {"requests": 1})
     assert answered == pytest.approx(50, abs=6)
+
+
+@pytest.mark.parametrize("demand", [0.7, 1.0, 1.4])
+def test_requests_of_one_worth_are_paid_for_evenly(demand):
+    # all are worth the same, so that at any one price all or none would be answered
+    pacer = Pacer([Allowance("requests", 100, 1000)], forecast=lambda a, n, e: demand * (e - n))
+    answered = []
+    for k in range(1000):
+        cost = pacer.prices(float(k))["requests"]
+        pacer.observe(float(k), np.array([0.5, 0.0]), np.array([[1.0], [0.0]]))
+        if 0.5 > cost and sum(answered) < 100:
+            pacer.settle(float(k), {"requests": 1})
+        answered.append(0.5 > cost and sum(answered) < 100)
+    assert 85 <= sum(answered) <= 100
+    assert 30 <= sum(answered[:500]) <= 75
+
+
+def test_what_declines_is_scarce_and_may():
+    usage = np.array([[10.0, 0.1], [1.0, 0.01], [0.0, 0.0]])
+    takes = {"energy_j": 1.0, "cost_usd": 0.01}
+
+    def decliner(*allowances):
+        pacer = Pacer(allowances)
+        assert pacer.decliner(takes) is None
+        for k in range(32):
+            pacer.observe(float(k), np.append(QUALITY, 0.0), usage)
+        pacer.prices(32.0)
+        return pacer.decliner(takes)
+
+    day = Allowance("energy_j", 10, 1000, name="day", may_decline=True)
+    month = Allowance("cost_usd", 1e9, 1000, name="month", may_decline=True)
+    assert decliner(day, month) == decliner(month, day) == day
+    assert decliner(month, replace(day, may_decline=False)) is None
+    assert decliner(replace(day, amount=1e9), month) is None
+
+
+def test_with_several_allowances_one_price_after_another_comes_to_the_same():
+    allowances = [Allowance("energy_j", 3000, 1000), Allowance("cost_usd", 5.0, 1000)]
+    lengths = np.random.default_rng(3).uniform(0.2, 1.8, 1000)
+    pacer, totals = Pacer(allowances), np.zeros(2)
+    for k, length in enumerate(lengths):
+        usage = np.array([[10.0, 0.002], [1.0, 0.01], [0.5, 0.001]]) * length
+        quality = np.array([0.9, 0.8, 0.3])
+        asked = np.array(list(pacer.prices(float(k)).values()))
+        pacer.observe(float(k), quality, usage)
+        taken = usage[np.argmax(quality - usage @ asked)]
+        totals += taken
+        pacer.settle(float(k), dict(zip(pacer.resources, taken.tolist(), strict=True)))
+    shares = totals / [3000, 5.0]
+    assert np.all(shares <= 1.03)
+    assert shares.max() >= 0.93
 
 
 def test_options_may_differ_in_number_and_old_requests_are_forgotten():
