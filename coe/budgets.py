@@ -40,6 +40,7 @@ class PeriodSection(Section):
     window_s: Positive
     energy_j: Positive | None = None
     cost_usd: Positive | None = None
+    may_decline: bool = False
 
     @model_validator(mode="after")
     def _limits_something(self) -> PeriodSection:
@@ -76,8 +77,10 @@ class Budgets(Section):
     def as_allowances(self) -> tuple[Allowance, ...]:
         """The budgets of every period, in the order of the file."""
         return tuple(
-            Allowance(resource, amount, section.window_s)
-            for section in (self.periods or {}).values()
+            Allowance(
+                resource, amount, section.window_s, name=name, may_decline=section.may_decline
+            )
+            for name, section in (self.periods or {}).items()
             for resource in ("energy_j", "cost_usd")
             if (amount := getattr(section, resource)) is not None
         )

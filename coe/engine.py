@@ -24,7 +24,7 @@ from coe.errors import (
 )
 from coe.experts.protocol import Expert
 from coe.optimizer.pacing import Pacer
-from coe.optimizer.steering import observe, running_prices, settle, steered
+from coe.optimizer.steering import declined, observe, running_prices, settle, steered
 from coe.router import Router
 
 _SMOOTHING = 0.2
@@ -71,9 +71,17 @@ class Engine:
         Parameters
         ----------
         left : what `prepare` left of the ceilings.
+
+        Raises
+        ------
+        RequestError
+            As `Router.decide`; `InfeasibleError` also where a budget over time declines.
         """
         priced, running = self._priced(request)
-        return replace(self.router.decide(priced, left, self._loads), running=running)
+        decision = replace(self.router.decide(priced, left, self._loads), running=running)
+        if (refusal := self._refusal(request, decision)) is not None:
+            raise refusal
+        return decision
 
     async def answer(self, request: Request) -> Reply:
         """The reply, its first piece in hand.
@@ -84,14 +92,18 @@ class Engine:
         Raises
         ------
         RequestError
-            As `Router.decide`.
+            As `decide`.
         ExpertError
             Of the first expert tried, when no other could take over.
         """
         started = self.now()
         decision, outgoing = await self._dispatch(request, await self.prepare(request))
         if self.pacer is not None:
+            # whether it is refused hangs on the prices of now; as demand it counts either way
+            refusal = self._refusal(request, decision)
             observe(self.pacer, started, decision, request.policy.prices)
+            if refusal is not None:
+                raise refusal
         first_error: ExpertError | None = None
         failed: list[str] = []
         while True:
@@ -136,6 +148,20 @@ class Engine:
             return request, Prices()
         running = running_prices(self.pacer, self.now())
         return replace(request, policy=steered(request.policy, running)), running
+
+    def _refusal(self, request: Request, decision: Decision) -> InfeasibleError | None:
+        """Why a budget over time declines the request, if one does."""
+        if self.pacer is None:
+            return None
+        allowance = declined(self.pacer, decision, request.policy.prices)
+        if allowance is None:
+            return None
+        return InfeasibleError(
+            f"what is left of period {allowance.name!r} ({allowance.resource}) is kept for "
+            "requests that gain more from it: ask again later",
+            f"periods.{allowance.name}.{allowance.resource}",
+            "period_declined",
+        )
 
     async def _begin(
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from coe.core import Budget, Decision, Policy, Prices, Receipt
 from coe.optimizer.options import AXES, Options
-from coe.optimizer.pacing import Pacer
+from coe.optimizer.pacing import Allowance, Pacer
 
 
 def running_prices(pacer: Pacer, now_s: float) -> Prices:
@@ -17,27 +19,46 @@ def running_prices(pacer: Pacer, now_s: float) -> Prices:
 
 def steered(policy: Policy, running: Prices) -> Policy:
     """The policy with the running prices on top of its own."""
-    own = policy.prices
-    total = Prices(
-        own.per_second + running.per_second,
-        own.per_joule + running.per_joule,
-        own.per_usd + running.per_usd,
-    )
-    return replace(policy, prices=total)
+    return replace(policy, prices=_sum(policy.prices, running))
+
+
+def declined(pacer: Pacer, decision: Decision, own: Prices) -> Allowance | None:
+    """The allowance that declines what was decided; ``None``: it may be answered.
+
+    One that may decline does so where the expert's quality is worth less than what it takes at
+    ``own``, the prices of the policy, and at the running ones.
+    """
+    predicted = [decision.predicted]
+    worth = Options.of(predicted, predicted, Budget(), _sum(own, decision.running)).utility
+    if worth[0] >= 0:
+        return None
+    return pacer.decliner({name: getattr(decision.predicted, name) for name in pacer.resources})
 
 
 def observe(pacer: Pacer, now_s: float, decision: Decision, own: Prices) -> None:
     """Tell the pacer of a request that is answered, and of the experts that fitted its ceilings.
 
-    An expert's worth is its quality less what it takes at ``own``, the prices of the policy.
+    An expert's worth is its quality less what it takes at ``own``, the prices of the policy. No
+    answer is an option too where an allowance may decline.
     """
     fitting = [other.estimate for other in decision.alternatives if not other.violated]
     options = [decision.predicted, *fitting]
     rows = Options.of(options, options, Budget(), own)
     columns = [AXES.index(name) for name in pacer.resources]
-    pacer.observe(now_s, rows.utility, rows.usage[:, columns])
+    worth, usage = rows.utility, rows.usage[:, columns]
+    if any(allowance.may_decline for allowance in pacer.allowances):
+        worth, usage = np.append(worth, 0.0), np.pad(usage, [(0, 1), (0, 0)])
+    pacer.observe(now_s, worth, usage)
 
 
 def settle(pacer: Pacer, began_s: float, receipt: Receipt) -> None:
     """Book what an answer took."""
     pacer.settle(began_s, {name: getattr(receipt, name) for name in pacer.resources})
+
+
+def _sum(one: Prices, other: Prices) -> Prices:
+    return Prices(
+        one.per_second + other.per_second,
+        one.per_joule + other.per_joule,
+        one.per_usd + other.per_usd,
+    )

@@ -62,6 +62,8 @@ def stated(default: Any) -> str | None:
         return "required"
     if isinstance(default, str):
         return f"`{default}`" if default else "empty"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     if isinstance(default, int | float):
         return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
     return "none" if default is None else None

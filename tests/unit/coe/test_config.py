@@ -213,12 +213,12 @@ def test_a_period_becomes_an_allowance_of_each_of_its_resources(tmp_path):
         "policies: {default: {}}\n"
         "periods:\n"
         "  day: {window_s: 86400, energy_j: 500, cost_usd: 2}\n"
-        "  hour: {window_s: 3600, cost_usd: 0.5}\n"
+        "  hour: {window_s: 3600, cost_usd: 0.5, may_decline: true}\n"
     )
     assert load_budgets(path).as_allowances() == (
-        Allowance("energy_j", 500, 86400),
-        Allowance("cost_usd", 2, 86400),
-        Allowance("cost_usd", 0.5, 3600),
+        Allowance("energy_j", 500, 86400, name="day"),
+        Allowance("cost_usd", 2, 86400, name="day"),
+        Allowance("cost_usd", 0.5, 3600, name="hour", may_decline=True),
     )
     path.write_text("policies: {default: {}}\n")
     assert load_budgets(path).as_allowances() == ()

@@ -632,3 +632,39 @@ async def test_experts_beyond_the_ceilings_are_no_options(paced, clock):
     await ask_often(paced, clock, 1, budget=Budget(energy_j=2.0))
     ((quality, _, _),) = paced.pacer.state()["sample"]
     assert quality == [0.6]
+
+
+@pytest.mark.parametrize("may_decline", [True, False])
+async def test_only_a_period_that_may_decline_refuses_what_is_not_worth_its_price(
+    paced, clock, may_decline
+):
+    tiny = Allowance("energy_j", 1e-3, 1000.0, name="day", may_decline=may_decline)
+    paced.pacer = Pacer([tiny])
+    await ask_often(paced, clock, 8)
+    await clock.sleep(20.0)
+    running = paced.pacer.prices(clock())["energy_j"]
+    assert 0.6 < running * 1.1  # even the cheap expert is not worth its joules
+    if not may_decline:
+        (last,) = await ask_often(paced, clock, 1)
+        assert last.expert_id == "fair"
+        return
+    seen = len(paced.pacer.state()["sample"])
+    with pytest.raises(InfeasibleError, match="'day'") as error:
+        await paced.answer(ask())
+    assert error.value.code == "period_declined"
+    assert error.value.param == "periods.day.energy_j"
+    with pytest.raises(InfeasibleError, match="'day'"):
+        paced.decide(ask())
+    # what is refused is demand all the same, and that there is no answer is one of its options
+    sample = paced.pacer.state()["sample"]
+    assert len(sample) == seen + 1
+    assert sample[-1][0][-1] == 0.0
+    assert sample[-1][1][-1] == [0.0]
+
+
+async def test_with_ample_budget_a_period_declines_nothing(paced, clock):
+    paced.pacer = Pacer([Allowance("energy_j", 1e9, 1000.0, name="day", may_decline=True)])
+    # the policy's own price makes every answer worth less than nothing
+    dear = Policy("dear", prices=Prices(per_joule=10.0))
+    decisions = await ask_often(paced, clock, 20, policy=dear)
+    assert {d.running for d in decisions} == {Prices()}

@@ -67,7 +67,7 @@ async def test_budgets_over_time_are_paced_as_configured(tmp_path):
         "policies: {default: {}}\nperiods: {day: {window_s: 86400, energy_j: 500}}\n"
     )
     async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
-        assert runtime.engine.pacer.allowances == (Allowance("energy_j", 500, 86400),)
+        assert runtime.engine.pacer.allowances == (Allowance("energy_j", 500, 86400, name="day"),)
         assert runtime.engine.pacer.left(runtime.engine.now()) == (500,)
 
 
