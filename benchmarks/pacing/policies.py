@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,9 +84,14 @@ class Paced:
     ) -> None:
         self._world, self._declines = world, declines
 
+        coming = {
+            allowance: world.at_s[counts]
+            for allowance, counts in zip(allowances, counted(world, allowances), strict=True)
+        }
+
         def demand(allowance: Allowance, now_s: float, end_s: float) -> float:
-            (counts,) = counted(world, [allowance])
-            return float(counts[slice(*np.searchsorted(world.at_s, (now_s, end_s)))].sum())
+            first, end = np.searchsorted(coming[allowance], (now_s, end_s))
+            return float(end - first)
 
         self._pacer = Pacer(allowances, forecast=demand if told else None)
         self._columns = [RESOURCES.index(name) for name in self._pacer.resources]
@@ -121,7 +125,7 @@ class Descent:
     """Dual descent (Balseiro, Lu and Mirrokni, arXiv 2011.10124; reconstruction, equations ours).
 
     After each request a price moves by the step times what the request took over its share of the
-    budget, less one: added, or in the exponent. It is told what the pacer has to guess: how many
+    budget, less one, in the exponent. It is told what the pacer has to guess: how many
     requests each window brings, and the mean use of unlimited spending, the unit of its price.
     """
 
@@ -130,10 +134,9 @@ class Descent:
         world: World,
         allowances: Sequence[Allowance],
         declines: bool,
-        how: Literal["additive", "multiplicative"],
         step: float,
     ) -> None:
-        self._world, self._declines, self._how, self._step = world, declines, how, step
+        self._world, self._declines, self._step = world, declines, step
         self._counted, self._columns = counted(world, allowances), columns(allowances)
         here, best = np.arange(world.at_s.size), world.quality.argmax(axis=1)
         freely = world.spent[here, best]
@@ -148,7 +151,7 @@ class Descent:
             window = (world.at_s // allowance.window_s).astype(int)
             n_requests = np.bincount(window[self._counted[k]], minlength=window.max() + 1)
             self._share[k] = allowance.amount / np.maximum(n_requests, 1)[window]
-        self._prices = self._unit * (0.0 if how == "additive" else 0.1)
+        self._prices = 0.1 * self._unit
 
     def ranking(self, t: int) -> Sequence[int]:
         """By worth at the prices of now, which then move."""
@@ -158,12 +161,9 @@ class Descent:
         ranking = ranked(world.quality[t] - usage @ (self._prices * counts), self._declines)
         took = usage[ranking[0]] if ranking else 0.0
         move = self._step * counts * (took / self._share[:, t] - 1.0)
-        if self._how == "additive":
-            self._prices = np.maximum(self._prices + move * self._unit, 0.0)
-        else:
-            # a bound keeps one long prompt from throwing the price away
-            moved = self._prices * np.exp(np.clip(move, -1.0, 1.0))
-            self._prices = np.clip(moved, 1e-6 * self._unit, 1e6 * self._unit)
+        # a bound keeps one long prompt from throwing the price away
+        moved = self._prices * np.exp(np.clip(move, -1.0, 1.0))
+        self._prices = np.clip(moved, 1e-6 * self._unit, 1e6 * self._unit)
         return ranking
 
     def settle(self, t: int, choice: int) -> None:
