@@ -123,14 +123,14 @@ def tightest(problem: Problem, sets: Bools) -> str | None:
     """
     ceilings, used = problem.ceilings(), total_usage(problem, sets)
     blocking = []
-    for name, more in _with_one_more(problem, sets, used).items():
+    for name, more in with_one_more(problem, sets, used).items():
         if np.any((more > _loose(ceilings[name])) & ~sets):
             left = 1 - used[name] / ceilings[name] if ceilings[name] > 0 else 0.0
             blocking.append((left, name))
     return min(blocking)[1] if blocking else None
 
 
-def _with_one_more(problem: Problem, sets: Bools, used: dict[str, float]) -> dict[str, Floats]:
+def with_one_more(problem: Problem, sets: Bools, used: dict[str, float]) -> dict[str, Floats]:
     """Per present ceiling, (n_categories, n_experts) what is taken once an expert joins a set.
 
     A shared set is joined in all categories, so that its rows are alike but for latencies.

@@ -31,6 +31,7 @@ from coe.optimizer.program import program
 from coe.optimizer.result import EXACT, Found, Result, Status
 from coe.optimizer.rows import rows_of
 from coe.optimizer.shortfall import shortfall
+from coe.optimizer.singles import single_fits
 from coe.optimizer.value import over_traffic, value_of
 
 Method = Literal["auto", "enumeration", "branch", "polyblock", "greedy", "knapsack", "milp"]
@@ -52,7 +53,7 @@ def optimize(
     """The sets of experts of the largest value that exceed no ceiling, with a certificate.
 
     Experts that cannot fit are left out first. ``auto`` then chooses by size and structure, and
-    says in ``why`` what decided.
+    says in ``why`` what decided. Where no sets are found, what is left of the time goes into why.
 
     Parameters
     ----------
@@ -76,27 +77,42 @@ def optimize(
         raise ValueError(f"time_limit_s must be positive, not {time_limit_s!r}")
     started = now()
 
-    def expired() -> bool:
-        return time_limit_s is not None and now() - started >= time_limit_s
+    def left_s() -> float | None:
+        return None if time_limit_s is None else time_limit_s - (now() - started)
 
-    short = shortfall(problem)
-    if short is not None:
-        result = Result("infeasible", binding=short.binding, needed=short.needed)
-        return replace(result, method="filter", solve_ms=(now() - started) * 1000.0)
-    able = np.flatnonzero(_able(problem))
-    left = problem.keep(able)
-    chosen, why = _choose(left) if method == "auto" else (method, "asked for")
-    found = _solver(chosen, left, time_limit_s)(left, expired)
-    result = _result(problem, _widened(found, able, problem.n_experts))
+    def expired() -> bool:
+        left = left_s()
+        return left is not None and left <= 0
+
+    able = _able(problem)
+    if not able.any(axis=1).all():
+        chosen, why = "filter", "some category is left without an expert that fits by itself"
+        result = Result("infeasible")
+    else:
+        experts = np.flatnonzero(able.any(axis=0))
+        few = problem.keep(experts)
+        chosen, why = _choose(few) if method == "auto" else (method, "asked for")
+        found = _solver(chosen, few, time_limit_s)(few, expired)
+        result = _result(problem, _widened(found, experts, problem.n_experts))
+    if not result.sets:
+        result = _explained(problem, result, left_s)
     return replace(result, method=chosen, why=why, solve_ms=(now() - started) * 1000.0)
 
 
+def _explained(problem: Problem, empty: Result, left_s: Callable[[], float | None]) -> Result:
+    """A result without sets, with what stands in the way of any; unless there may be some."""
+    if empty.status == "unknown":
+        if problem.sets == "shared" or single_fits(problem, left_s) != "infeasible":
+            return empty
+        empty = replace(empty, status="infeasible", upper=-np.inf)
+    short = shortfall(problem, left_s)
+    return replace(empty, binding=short.binding, needed=short.needed)
+
+
 def _able(problem: Problem) -> Bools:
-    """(n_experts,) who could be in a set at all."""
-    if problem.sets == "shared":
-        return fits_alone(problem)
-    some: Bools = np.any(allowed(problem), axis=0)
-    return some
+    """(n_categories, n_experts) who could be in a category's set at all."""
+    able = allowed(problem)
+    return np.broadcast_to(fits_alone(problem), able.shape) if problem.sets == "shared" else able
 
 
 def _choose(problem: Problem) -> tuple[Method, str]:

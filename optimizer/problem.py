@@ -158,6 +158,20 @@ class Problem:
             found |= {f"node_gb[{v}]": x for v, x in enumerate(self.memory.node_gb)}
         return {name: float(x) for name, x in found.items() if x is not None and x < np.inf}
 
+    def with_ceiling(self, name: str, limit: float) -> Problem:
+        """The same problem with another value of a present ceiling; ``inf`` for none."""
+        kind, _, index = name.rstrip("]").partition("[")
+        if kind == "node_gb" and self.memory is not None:
+            node_gb = np.array(self.memory.node_gb, dtype=float)
+            node_gb[int(index)] = limit
+            return replace(self, memory=replace(self.memory, node_gb=node_gb))
+        if index:
+            limits = np.array(self.max_latency_ms, dtype=float)
+            limits[int(index)] = limit
+            return replace(self, max_latency_ms=limits)
+        changed: Any = {kind: limit}
+        return replace(self, **changed)
+
     def keep(self, experts: Integers) -> Problem:
         """The same problem with only these experts, in this order."""
         return replace(

@@ -181,7 +181,7 @@ def _shared(problem: Problem, rows: Rows) -> _Program:
             lost += [(x[n], float(tops[c] - worth[c, n])) for n in experts]
     for figures, limit in zip(rows.taken, rows.limits.tolist(), strict=True):
         _add_mean(lp, problem.k, figures, limit, y)
-    _add_memory(lp, rows, y)
+    add_memory(lp, rows, y)
     where = np.eye(problem.n_experts, dtype=bool)[:, None].repeat(problem.n_categories, axis=1)
     return _Program.of(lp, lost, [(y[n], where[n]) for n in experts], start, top)
 
@@ -206,7 +206,8 @@ def _add_mean(lp: Any, k: int | None, figures: Floats, limit: float, y: dict[int
     lp.addConstraint(pulp.LpAffineExpression(terms) <= most)
 
 
-def _add_memory(lp: Any, rows: Rows, y: dict[int, Any]) -> None:
+def add_memory(lp: Any, rows: Rows, y: dict[int, Any]) -> None:
+    """The rows of memory, for variables that say of each expert whether it is resident."""
     for held, room in zip(rows.resident, rows.room.tolist(), strict=True):
         weights = [(used, float(held[n]) / (room or 1.0)) for n, used in y.items() if held[n] > 0]
         lp.addConstraint(pulp.LpAffineExpression(weights) <= (1.0 if room > 0 else 0.0))
@@ -248,6 +249,6 @@ def _by_category(problem: Problem, rows: Rows, options: list[Options]) -> _Progr
             choices.append((z[j], where))
     for row, limit in zip(taken, rows.limits.tolist(), strict=True):
         lp.addConstraint(pulp.LpAffineExpression(row) <= (1.0 if limit > 0 else 0.0))
-    _add_memory(lp, rows, y)
+    add_memory(lp, rows, y)
     top = float(sum(option.values.max() for option in options))
     return _Program.of(lp, lost, choices, top, top)

@@ -48,11 +48,12 @@ class Result:
     latency_ms : per category, overhead included.
     binding : of the ceilings that keep out an expert which is not in the set, the one that
         leaves least in proportion; ``None`` where none keeps anyone out. When infeasible: the
-        ceiling that the nearest single expert exceeds most.
+        one that has to be raised least in proportion; if no single one would do, the one that
+        the nearest single experts exceed most; ``None`` where nobody is able.
     slack : per present ceiling, what is left of it.
     needed : when infeasible, per present ceiling the smallest value that would do with all
-        others kept; ``None`` where no value would.
-    method, why : which solver, and why that one.
+        others kept; ``None`` where no value would. Absent where that was not worked out in time.
+    method, why : which solver, and why that one; ``filter`` if no expert could be in any set.
     nodes : sets, boxes, labels or vertices that were looked at.
     solve_ms : time from the question to the answer.
     """

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from coe.optimizer.figures import ROUNDING, Floats
-from coe.optimizer.footprint import allowed, usage_alone
-from coe.optimizer.map import MapProblem
+from coe.optimizer.figures import ROUNDING, Bools, Floats
+from coe.optimizer.footprint import total_usage, usage_alone, with_one_more
 from coe.optimizer.problem import Problem
-
-_NEVER_MS = 1e15
+from coe.optimizer.singles import least_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class Shortfall:
     Parameters
     ----------
     binding : the ceiling that is nearest, in proportion, to one that would do; else the one that
-        the nearest single expert exceeds most.
+        the nearest single experts exceed most. ``None`` where nobody is able.
     needed : per present ceiling, the smallest value that would do with all others kept; ``None``
         where no value would. A ceiling is absent where that was not worked out.
     """
@@ -31,75 +29,64 @@ class Shortfall:
     needed: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def shortfall(problem: Problem) -> Shortfall | None:
-    """What makes the problem infeasible; ``None`` where some sets fit, or that is not known.
+def shortfall(problem: Problem, left_s: Callable[[], float | None] = lambda: None) -> Shortfall:
+    """What makes an infeasible problem so.
 
-    The smallest sets are single experts: if none fits, nothing does. For a set per category that
-    is a map of single experts; where it is memory that is short, this is not known.
+    The smallest sets are single experts: if none fits, nothing does. Of a set per category, one
+    each is looked for, `coe.optimizer.singles`; what that does not find in time is left out.
+
+    Parameters
+    ----------
+    problem : no sets of it fit.
+    left_s : seconds that may still be taken; ``None`` if there is no end.
 
     Raises
     ------
     CoeError
-        The search for a map of one expert each could not be run.
+        The search for one expert each could not be run.
     """
+    able = np.ones(problem.energy_j.shape, dtype=bool) if problem.able is None else problem.able
     if problem.sets == "shared":
-        return _of_singles(problem)
-    if problem.able is not None and not np.all(np.any(problem.able, axis=1)):
-        return Shortfall(None)
-    return _of_maps(problem)
-
-
-def _of_singles(problem: Problem) -> Shortfall | None:
+        able = np.broadcast_to(able.all(axis=0), able.shape)
     ceilings = problem.ceilings()
-    may = np.ones(problem.n_experts, dtype=bool)
-    if problem.able is not None:
-        may = np.all(problem.able, axis=0)
-    if not ceilings or not may.any():
-        return None if may.any() else Shortfall(None)
-    used = usage_alone(problem)
-    over = np.stack([_proportion(used[name], limit) for name, limit in ceilings.items()])
-    fit = (over <= 1 + ROUNDING) & may
-    if fit.all(axis=0).any():
-        return None
+    if not ceilings or not able.any(axis=1).all():
+        return Shortfall(None)
+    if problem.sets == "shared":
+        needed = _needed_of_singles(problem, able[0])
+    else:
+        needed = {}
+        for name in ceilings:
+            ending, least = least_usage(problem, name, left_s)
+            if ending in ("optimal", "infeasible"):
+                needed[name] = least if ending == "optimal" else None
+    return Shortfall(_nearest(needed, ceilings) or _most_exceeded(problem, able), needed)
+
+
+def _needed_of_singles(problem: Problem, may: Bools) -> dict[str, float | None]:
+    """Per present ceiling, the least that a single expert takes who keeps all others."""
+    ceilings, used = problem.ceilings(), usage_alone(problem)
+    fit = np.stack([_proportion(used[name], limit) <= 1 for name, limit in ceilings.items()])
     needed: dict[str, float | None] = {}
     for row, name in enumerate(ceilings):
         others = np.delete(fit, row, axis=0).all(axis=0) & may
         needed[name] = float(used[name][others].min()) if others.any() else None
-    nearest = int(np.where(may, over.max(axis=0), np.inf).argmin())
-    return Shortfall(_nearest(needed, ceilings) or [*ceilings][over[:, nearest].argmax()], needed)
+    return needed
 
 
-def _of_maps(problem: Problem) -> Shortfall | None:
-    """As the problem of one expert per category, memory aside; a solver of maps explains it."""
-    from coe.optimizer.milp import solve_map
+def _most_exceeded(problem: Problem, able: Bools) -> str | None:
+    """The ceiling that the nearest single experts, one a category or for all, exceed most.
 
-    ceilings = problem.ceilings()
-    limits = np.clip(problem.latency_limits_ms, 0.0, _NEVER_MS / 2)
-    alike = isinstance(problem.max_latency_ms, float | int)
-    found = solve_map(
-        MapProblem(
-            value=np.zeros_like(problem.energy_j),
-            shares=problem.shares,
-            params_b=np.zeros(problem.n_experts),
-            latency_ms=np.where(
-                allowed(replace(problem, max_latency_ms=None)), problem.latency_ms, _NEVER_MS
-            ),
-            max_latency_ms=float(limits[0]) if alike else limits,
-            energy_j=problem.energy_j,
-            max_energy_j=problem.max_energy_j,
-            cost_usd=problem.costs_usd,
-            max_cost_usd=problem.max_cost_usd,
-        )
-    )
-    if found.status != "infeasible":
-        return None
-    needed: dict[str, float | None] = {}
-    for name, value in found.needed.items():
-        timed = value is not None and name.startswith("max_latency_ms")
-        least = value + problem.overhead_ms if timed and value is not None else value
-        if name in ceilings:
-            needed[name] = None if timed and value == _NEVER_MS else least
-    return Shortfall(_nearest(needed, ceilings) or next(iter(found.conflict), None), needed)
+    Nearest are those whose largest share of any ceiling is least.
+    """
+    ceilings, nobody = problem.ceilings(), np.zeros(able.shape, dtype=bool)
+    alone = with_one_more(problem, nobody, dict.fromkeys(ceilings, 0.0))
+    worst = np.max([_proportion(alone[name], limit) for name, limit in ceilings.items()], axis=0)
+    if problem.sets == "shared":
+        worst = np.broadcast_to(worst.max(axis=0), worst.shape)
+    nearest = np.where(able, worst, np.inf).argmin(axis=1)
+    used = total_usage(problem, nearest[:, None] == np.arange(problem.n_experts))
+    over = {n: float(_proportion(np.array(used[n]), limit)) for n, limit in ceilings.items()}
+    return max(over, key=lambda name: over[name])
 
 
 def _nearest(needed: Mapping[str, float | None], ceilings: Mapping[str, float]) -> str | None:
@@ -113,8 +100,9 @@ def _nearest(needed: Mapping[str, float | None], ceilings: Mapping[str, float]) 
 
 
 def _proportion(used: Floats, limit: float) -> Floats:
-    """Usages over their ceiling; of a ceiling of nothing, any usage is beyond all measure."""
+    """Usages over a ceiling, at most 1 if they fit; any use of a ceiling of nothing is infinite."""
     if limit > 0:
-        return used / limit
+        share: Floats = used / limit / (1 + ROUNDING)
+        return share
     beyond: Floats = np.where(used > 0, np.inf, 0.0)
     return beyond
