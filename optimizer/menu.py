@@ -96,7 +96,10 @@ def _worthy(values: Floats, n_experts: int) -> tuple[Bools, Floats]:
     margin = np.where((subset == masks) & (masks > 0), np.inf, -np.inf)
     for n in range(n_experts):
         has = masks >> n & 1 == 1
-        margin[has] = np.minimum(margin[has], values[has] - closed[masks[has] & ~(1 << n)])
+        gain = np.full(has.sum(), -np.inf)
+        worth = values[has]
+        np.subtract(worth, closed[masks[has] & ~(1 << n)], out=gain, where=worth > -np.inf)
+        margin[has] = np.minimum(margin[has], gain)
     margin[1 << np.arange(n_experts)] = np.inf
     order = np.argsort(-margin, kind="stable")[:MOST_SETS]
     kept = np.sort(order[margin[order] > 0])

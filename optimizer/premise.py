@@ -52,7 +52,7 @@ def examine(values: Floats) -> Premise:
     able = np.isfinite(values)
     return Premise(
         falls=_share(known < -EXACT),
-        falls_most=float(max(-known.min(initial=0.0), 0.0)),
+        falls_most=max(0.0, float(-known.min(initial=0.0))),
         rises=_rises(values),
         rises_closed=_rises(closed),
         superfluous=_share((subset != np.arange(values.size))[able]),

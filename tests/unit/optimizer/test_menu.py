@@ -1,6 +1,7 @@
 """Menus and staircases against everything there is."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_no_set_of_a_menu_is_worth_no_more_than_a_subset():
             zip(sets, menu.value, strict=True), 2
         ):
             assert not (small < large and low >= high)
+
+
+def test_sets_without_any_likelihood_are_on_the_menu_only_as_singles():
+    whole = problem(3, "likelihood", 3, 1)
+    prompts = whole.prompts
+    outcome = np.where(np.arange(3) == 0, prompts.outcome, 0.0)
+    hopeless = replace(whole, prompts=replace(prompts, outcome=np.zeros_like(outcome)))
+    (menu,) = menus(hopeless)
+    assert menu.members.sum(axis=1).tolist() == [1, 1, 1]
+    assert np.all(menu.value == -np.inf)
+    (menu,) = menus(replace(whole, prompts=replace(prompts, outcome=outcome)))
+    assert menu.members.sum(axis=1).tolist() == [1, 1, 1]
+    assert np.isfinite(menu.value).tolist() == [True, False, False]
 
 
 def test_an_expert_that_is_too_slow_is_on_no_menu():

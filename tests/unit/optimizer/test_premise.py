@@ -40,6 +40,7 @@ def test_shares_are_those_of_the_definitions(n_experts, seed):
 def test_facility_location_keeps_both_properties():
     found = examine(best_of_subsets(np.random.default_rng(0).random((9, 6)), np.ones(9)))
     assert (found.falls, found.falls_most, found.rises) == (0, 0, 0)
+    assert not np.signbit(found.falls_most)
 
 
 def test_a_sum_keeps_both_properties_and_no_member_is_superfluous():
