@@ -59,3 +59,30 @@ def check_shares(shares: Floats, n_categories: int) -> None:
     check("shares", shares, (n_categories,))
     if abs(float(shares.sum()) - 1.0) > 1e-6:
         raise ValueError(f"shares must sum to 1, not {float(shares.sum())!r}")
+
+
+def check_flags(name: str, flags: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Refuse flags that are not booleans of this shape.
+
+    Raises
+    ------
+    ValueError
+        They are not; the message has ``name``.
+    """
+    if flags.shape != shape or flags.dtype != bool:
+        raise ValueError(
+            f"{name} must be boolean and have shape {shape}, not {flags.dtype}, {flags.shape}"
+        )
+
+
+def check_indices(name: str, indices: NDArray[Any], n_indices: int, n_things: int) -> None:
+    """Refuse anything but ``n_indices`` whole numbers below ``n_things``.
+
+    Raises
+    ------
+    ValueError
+        They are something else; the message has ``name``.
+    """
+    check(name, indices, (n_indices,), n_things - 1)
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"{name} must be whole numbers, not {indices.dtype}")

@@ -11,7 +11,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from coe.optimizer.figures import Bools, Floats, Integers, check, check_pairs, check_shares
+from coe.kernels.mixture import FLOOR
+from coe.optimizer.figures import (
+    Bools,
+    Floats,
+    Integers,
+    check,
+    check_flags,
+    check_indices,
+    check_pairs,
+    check_shares,
+)
 
 Aggregation = Literal["best", "sum", "mixture", "choose", "likelihood"]
 """What several answers are worth together; see `coe.optimizer.value`."""
@@ -30,7 +40,8 @@ class Prompts:
 
     Parameters
     ----------
-    logits : (n_prompts, n_experts) finite; the gate of a set is their softmax over the set.
+    logits : (n_prompts, n_experts) finite, those of a prompt within `FLOOR` of each other; the
+        gate of a set is their softmax over the set.
     outcome : (n_prompts, n_experts) in [0, 1]: score, or probability of the right answer.
     category : (n_prompts,) row of ``shares`` that the prompt belongs to.
     """
@@ -95,7 +106,8 @@ class Problem:
     ------
     ValueError
         Shapes disagree, a figure is NaN, negative or infinite, a latency is 0, the watts that
-        joules and milliseconds imply are not those of any device, or what the aggregation needs
+        joules and milliseconds of an expert imply are not those of any device, logits lie too
+        far apart, or what the aggregation needs
         is absent; the field is named.
     """
 
@@ -141,6 +153,10 @@ class Problem:
         return np.zeros_like(self.energy_j) if self.cost_usd is None else self.cost_usd
 
     @property
+    def _latency_by_category(self) -> bool:
+        return np.ndim(0.0 if self.max_latency_ms is None else self.max_latency_ms) > 0
+
+    @property
     def latency_limits_ms(self) -> Floats:
         """(n_categories,) what an expert may take; ``inf`` without a ceiling."""
         limit = np.inf if self.max_latency_ms is None else self.max_latency_ms
@@ -150,8 +166,10 @@ class Problem:
     def ceilings(self) -> dict[str, float]:
         """Present ceilings by name; those by category c or node v end in ``[c]`` or ``[v]``."""
         found = {name: getattr(self, name) for name in _CEILINGS}
-        if isinstance(self.max_latency_ms, np.ndarray):
-            found |= {f"max_latency_ms[{c}]": x for c, x in enumerate(self.max_latency_ms)}
+        if self._latency_by_category:
+            found |= {
+                f"max_latency_ms[{c}]": x for c, x in enumerate(np.asarray(self.max_latency_ms))
+            }
         else:
             found["max_latency_ms"] = self.max_latency_ms
         if self.memory is not None:
@@ -194,22 +212,29 @@ class Problem:
             raise ValueError("latency_ms must be positive: no answer takes no time")
         if self.cost_usd is not None:
             check("cost_usd", self.cost_usd, pairs)
+        self._check_watts()
+
+    def _check_watts(self) -> None:
         drawn = self.energy_j > 0
-        watts = 1000.0 * self.energy_j[drawn] / self.latency_ms[drawn]
-        if watts.size and watts.max() < PLAUSIBLE_W[0]:
-            raise ValueError(
-                f"energy_j over latency_ms is at most {watts.max():.3g} W: energy_j must be "
-                "joules of a whole answer, not of a token"
-            )
-        if watts.size and watts.min() > PLAUSIBLE_W[1]:
-            raise ValueError(
-                f"energy_j over latency_ms is at least {watts.min():.3g} W: latency_ms must be "
-                "milliseconds, not seconds"
-            )
+        watts = 1000.0 * self.energy_j / self.latency_ms
+        most = np.max(watts, axis=0, where=drawn, initial=-np.inf)
+        least = np.min(watts, axis=0, where=drawn, initial=np.inf)
+        for n in np.flatnonzero(drawn.any(axis=0)).tolist():
+            if most[n] < PLAUSIBLE_W[0]:
+                raise ValueError(
+                    f"energy_j over latency_ms of expert {n} is at most {most[n]:.3g} W: energy_j "
+                    "must be joules of a whole answer, not of a token"
+                )
+            if least[n] > PLAUSIBLE_W[1]:
+                raise ValueError(
+                    f"energy_j over latency_ms of expert {n} is at least {least[n]:.3g} W: "
+                    "latency_ms must be milliseconds, not seconds"
+                )
 
     def _check_value(self) -> None:
-        if self.k is not None and not self.k >= 1:
-            raise ValueError(f"k must be at least 1, not {self.k!r}")
+        whole = isinstance(self.k, int | np.integer) and not isinstance(self.k, bool)
+        if self.k is not None and not (whole and self.k >= 1):
+            raise ValueError(f"k must be a whole number of at least 1, not {self.k!r}")
         if self.aggregation in ("best", "sum"):
             if self.quality is None:
                 raise ValueError(f"quality is needed for the aggregation {self.aggregation!r}")
@@ -222,6 +247,13 @@ class Problem:
         logits = self.prompts.logits
         if logits.shape != of_experts or not np.all(np.isfinite(logits)):
             raise ValueError(f"prompts.logits must be finite and have shape {of_experts}")
+        spread = float(np.max(np.ptp(logits, axis=1)))
+        if spread > FLOOR:  # weights would depend on who is not in the set
+            raise ValueError(
+                f"prompts.logits of a prompt must lie within {FLOOR:g} of each other, "
+                f"not {spread:.6g}"
+            )
+        check_indices("prompts.category", self.prompts.category, of_experts[0], self.n_categories)
         seen = np.unique(self.prompts.category)
         if not np.array_equal(seen, np.arange(self.n_categories)):
             raise ValueError(
@@ -230,15 +262,18 @@ class Problem:
             )
 
     def _check_ceilings(self) -> None:
-        by_category = isinstance(self.max_latency_ms, np.ndarray)
         limits: dict[str, Any] = {name: getattr(self, name) for name in _CEILINGS}
-        limits |= {"max_latency_ms": self.max_latency_ms, "overhead_ms": self.overhead_ms}
+        limits["max_latency_ms"] = self.max_latency_ms
         for name, limit in limits.items():
-            shape = self.shares.shape if by_category and name == "max_latency_ms" else ()
+            by_category = name == "max_latency_ms" and self._latency_by_category
+            shape = self.shares.shape if by_category else ()
             check(name, np.asarray(0.0 if limit is None else limit), shape, np.inf)
-        if self.able is not None and self.able.shape != self.energy_j.shape:
-            raise ValueError(f"able must have shape {self.energy_j.shape}, not {self.able.shape}")
+        check("overhead_ms", np.asarray(self.overhead_ms), ())
+        if self.able is not None:
+            check_flags("able", self.able, self.energy_j.shape)
         if self.memory is not None:
+            if np.ndim(self.memory.node_gb) != 1:
+                raise ValueError("memory.node_gb must have shape (n_nodes,)")
             check("memory.expert_gb", self.memory.expert_gb, (self.n_experts,))
-            check("memory.node_gb", self.memory.node_gb, self.memory.node_gb.shape[:1], np.inf)
-            check("memory.node", self.memory.node, (self.n_experts,), len(self.memory.node_gb) - 1)
+            check("memory.node_gb", self.memory.node_gb, self.memory.node_gb.shape, np.inf)
+            check_indices("memory.node", self.memory.node, self.n_experts, len(self.memory.node_gb))

@@ -112,10 +112,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What the gate makes of recorded prompts; with ``log``, the mean logarithm of that.
-
-    Differences between logits of a prompt beyond `coe.kernels.mixture.FLOOR` count as that.
-    """
+    """What the gate makes of recorded prompts; with ``log``, the mean logarithm of that."""
 
     prompts: Prompts
     n_categories: int

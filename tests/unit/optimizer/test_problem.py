@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coe.optimizer import reference
 from coe.optimizer.footprint import (
     allowed,
     exceeded,
@@ -15,6 +16,7 @@ from coe.optimizer.footprint import (
     usage,
     usage_alone,
 )
+from coe.optimizer.optimize import optimize
 from coe.optimizer.problem import Memory, Problem, Prompts
 
 GOOD = Problem(
@@ -38,6 +40,8 @@ NAN = np.full((2, 2), np.nan)
         ({"energy_j": np.zeros(2)}, "energy_j"),
         ({"energy_j": -np.ones((2, 2))}, "energy_j"),
         ({"energy_j": np.full((2, 2), 0.05)}, "not of a token"),
+        ({"energy_j": np.array([[10.0, 0.05], [20.0, 0.05]])}, "expert 1 .* not of a token"),
+        ({"latency_ms": np.array([[0.4, 999.0], [0.9, 999.0]])}, "expert 0 .* not seconds"),
         ({"latency_ms": np.zeros((2, 2))}, "latency_ms must be positive"),
         ({"latency_ms": np.full((2, 2), 0.4)}, "not seconds"),
         ({"latency_ms": np.full((2, 2), np.inf)}, "latency_ms"),
@@ -49,13 +53,19 @@ NAN = np.full((2, 2), np.nan)
         ({"quality": np.full((2, 2), 1.1)}, "quality"),
         ({"aggregation": "mixture"}, "prompts"),
         ({"k": 0}, "k must"),
+        ({"k": 1.5}, "k must"),
+        ({"k": True}, "k must"),
         ({"max_energy_j": -1.0}, "max_energy_j"),
         ({"max_energy_j": float("nan")}, "max_energy_j"),
         ({"max_latency_ms": np.ones(3)}, "max_latency_ms"),
         ({"overhead_ms": -1.0}, "overhead_ms"),
+        ({"overhead_ms": np.inf}, "overhead_ms"),
+        ({"able": np.ones((2, 2))}, "able"),
         ({"able": np.ones((1, 2), dtype=bool)}, "able"),
         ({"memory": Memory(np.ones(1), np.zeros(2, int), np.ones(1))}, "memory.expert_gb"),
         ({"memory": Memory(np.ones(2), np.array([0, 1]), np.ones(1))}, "memory.node"),
+        ({"memory": Memory(np.ones(2), np.zeros(2), np.ones(1))}, "memory.node"),
+        ({"memory": Memory(np.ones(2), np.zeros(2, int), np.array(1.0))}, "memory.node_gb"),
         ({"memory": Memory(np.ones(2), np.zeros(2, int), -np.ones(1))}, "memory.node_gb"),
     ],
 )
@@ -69,9 +79,11 @@ def test_wrong_figures_are_refused_by_name(fields, message):
     [
         (replace(PROMPTS, logits=NAN), "logits"),
         (replace(PROMPTS, logits=np.zeros((1, 2))), "logits"),
+        (replace(PROMPTS, logits=np.array([[0.0, 1.0], [-300.0, 300.1]])), "within 600"),
         (replace(PROMPTS, outcome=np.full((2, 2), 2.0)), "outcome"),
         (replace(PROMPTS, category=np.array([0, 0])), "category"),
         (replace(PROMPTS, category=np.array([0, 2])), "category"),
+        (replace(PROMPTS, category=np.array([0.0, 1.0])), "category"),
     ],
 )
 def test_wrong_prompts_are_refused_by_name(prompts, message):
@@ -92,6 +104,43 @@ def test_ceilings_have_names_and_infinite_ones_do_not_exist():
         "max_latency_ms[0]": 900.0,
         "node_gb[0]": 3.0,
     }
+
+
+@pytest.mark.parametrize("limit", [np.float32(800), np.int64(800), np.array(800.0), 800])
+def test_any_number_may_be_a_ceiling_on_latency(limit):
+    limited, plain = (replace(GOOD, max_latency_ms=x) for x in (limit, 800.0))
+    assert limited.ceilings() == plain.ceilings() == {"max_latency_ms": 800.0}
+    one = np.array([[True, False], [True, False]])
+    assert total_usage(limited, one) == total_usage(plain, one)
+    for sets in ("shared", "per_category"):
+        found = optimize(replace(limited, sets=sets))
+        assert found.binding == "max_latency_ms"
+        none = optimize(replace(limited, sets=sets, overhead_ms=400.0))
+        assert none.needed == {"max_latency_ms": 900.0}
+
+
+def test_an_expert_that_takes_no_energy_is_no_error():
+    assert replace(GOOD, energy_j=np.zeros((2, 2))).n_experts == 2
+
+
+def test_a_value_does_not_depend_on_who_is_left_out():
+    logits = np.array([[300.0, -200.0, -300.0], [300.0, -300.0, -200.0]])
+    outcome = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    ones = np.ones((1, 3))
+    problem = Problem(
+        "mixture",
+        np.ones(1),
+        10 * ones,
+        1000 * ones,
+        prompts=Prompts(logits, outcome, np.array([0, 0])),
+        able=np.array([[False, True, True]]),
+    )
+    result = optimize(problem)
+    assert result.value == pytest.approx(1.0)
+    assert result.sets == ((1, 2),)
+    assert result.status == "optimal"
+    best, chosen = reference.optimum(problem)
+    assert (best, chosen) == (pytest.approx(result.value), result.sets)
 
 
 def test_overhead_counts_against_latency():
