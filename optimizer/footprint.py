@@ -44,16 +44,16 @@ def slowest_ms(problem: Problem, members: Bools) -> Floats:
 def usage(problem: Problem, members: Bools) -> dict[str, Floats]:
     """Per present ceiling, (n_sets,) what each set takes of it if it serves every category."""
     used = {}
-    for name in problem.ceilings():
-        axis, _, index = name.rstrip("]").partition("[")
-        if axis == "max_latency_ms":
+    for ceiling in problem.limits():
+        kind, index, name = ceiling.kind, ceiling.index, ceiling.name
+        if kind == "max_latency_ms":
             times = slowest_ms(problem, members)
-            used[name] = times[int(index)] if index else times.max(axis=0)
-        elif axis == "node_gb" and problem.memory is not None:
-            here = problem.memory.node == int(index)
+            used[name] = times[index] if index is not None else times.max(axis=0)
+        elif kind == "node_gb" and problem.memory is not None:
+            here = problem.memory.node == index
             used[name] = members @ np.where(here, problem.memory.expert_gb, 0.0)
         else:
-            figures = problem.energy_j if axis == "max_energy_j" else problem.costs_usd
+            figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
             used[name] = problem.shares @ answering(figures, members, problem.k)
     return used
 
@@ -61,16 +61,16 @@ def usage(problem: Problem, members: Bools) -> dict[str, Floats]:
 def usage_alone(problem: Problem) -> dict[str, Floats]:
     """As `usage`, of every expert alone: (n_experts,) each. O(n_categories n_experts)."""
     used = {}
-    for name in problem.ceilings():
-        axis, _, index = name.rstrip("]").partition("[")
-        if axis == "max_latency_ms":
+    for ceiling in problem.limits():
+        kind, index, name = ceiling.kind, ceiling.index, ceiling.name
+        if kind == "max_latency_ms":
             times = problem.latency_ms + problem.overhead_ms
-            used[name] = times[int(index)] if index else times.max(axis=0)
-        elif axis == "node_gb" and problem.memory is not None:
-            here = problem.memory.node == int(index)
+            used[name] = times[index] if index is not None else times.max(axis=0)
+        elif kind == "node_gb" and problem.memory is not None:
+            here = problem.memory.node == index
             used[name] = np.where(here, problem.memory.expert_gb, 0.0)
         else:
-            figures = problem.energy_j if axis == "max_energy_j" else problem.costs_usd
+            figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
             used[name] = problem.shares @ figures
     return used
 
@@ -99,14 +99,14 @@ def total_usage(problem: Problem, sets: Bools) -> dict[str, float]:
     """Per present ceiling, what (n_categories, n_experts) sets, one each, take of it."""
     times = latency_ms(problem, sets)
     used = {}
-    for name in problem.ceilings():
-        axis, _, index = name.rstrip("]").partition("[")
-        if axis == "max_latency_ms":
-            used[name] = float(times[int(index)] if index else times.max())
-        elif axis == "node_gb":
+    for ceiling in problem.limits():
+        kind, index, name = ceiling.kind, ceiling.index, ceiling.name
+        if kind == "max_latency_ms":
+            used[name] = float(times[index] if index is not None else times.max())
+        elif kind == "node_gb":
             used[name] = float(usage(problem, np.any(sets, axis=0, keepdims=True))[name][0])
         else:
-            used[name] = mean_over_traffic(problem, sets, axis.removeprefix("max_"))
+            used[name] = mean_over_traffic(problem, sets, kind.removeprefix("max_"))
     return used
 
 
@@ -137,18 +137,18 @@ def with_one_more(problem: Problem, sets: Bools, used: dict[str, float]) -> dict
     """
     found = {}
     shared = problem.sets == "shared"
-    for name in used:
-        axis, _, index = name.rstrip("]").partition("[")
-        if axis == "max_latency_ms":
+    for ceiling in problem.limits():
+        kind, index, name = ceiling.kind, ceiling.index, ceiling.name
+        if kind == "max_latency_ms":
             times = problem.latency_ms + problem.overhead_ms
-            here = np.arange(problem.n_categories)[:, None] == int(index) if index else True
+            here = index is None or np.arange(problem.n_categories)[:, None] == index
             found[name] = np.where(here, times, 0.0)
-        elif axis == "node_gb" and problem.memory is not None:
-            here = (problem.memory.node == int(index)) & ~np.any(sets, axis=0)
+        elif kind == "node_gb" and problem.memory is not None:
+            here = (problem.memory.node == index) & ~np.any(sets, axis=0)
             joined = used[name] + np.where(here, problem.memory.expert_gb, 0.0)
             found[name] = np.broadcast_to(joined, sets.shape)
         else:
-            figures = problem.energy_j if axis == "max_energy_j" else problem.costs_usd
+            figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
             added = problem.shares[:, None] * _increments(figures, sets, problem.k)
             joined = used[name] + (added.sum(axis=0) if shared else added)
             found[name] = np.broadcast_to(joined, sets.shape)

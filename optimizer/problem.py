@@ -31,7 +31,30 @@ Sets = Literal["shared", "per_category"]
 PLAUSIBLE_W = (0.5, 20_000.0)
 """Joules over seconds of one answer: below, joules per token were given; above, seconds as ms."""
 
-_CEILINGS = ("max_energy_j", "max_cost_usd")
+Kind = Literal["max_energy_j", "max_cost_usd", "max_latency_ms", "node_gb"]
+
+_MEANS: tuple[Kind, ...] = ("max_energy_j", "max_cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What may not be exceeded.
+
+    Parameters
+    ----------
+    kind : the field that sets it.
+    index : of the category, for a latency of its own, or of the node; ``None``: for all.
+    limit : in the unit of the field.
+    """
+
+    kind: Kind
+    index: int | None
+    limit: float
+
+    @property
+    def name(self) -> str:
+        """The field, with the index in brackets."""
+        return self.kind if self.index is None else f"{self.kind}[{self.index}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,31 +186,34 @@ class Problem:
         limits: Floats = np.broadcast_to(np.asarray(limit, dtype=float), self.shares.shape)
         return limits - self.overhead_ms
 
+    def limits(self) -> tuple[Ceiling, ...]:
+        """Present ceilings: joules, dollars, latency and memory, those that are not infinite."""
+        found: list[tuple[Kind, int | None, Any]] = [(k, None, getattr(self, k)) for k in _MEANS]
+        if self._latency_by_category:
+            each = np.asarray(self.max_latency_ms)
+            found += [("max_latency_ms", c, limit) for c, limit in enumerate(each)]
+        else:
+            found.append(("max_latency_ms", None, self.max_latency_ms))
+        if self.memory is not None:
+            found += [("node_gb", v, limit) for v, limit in enumerate(self.memory.node_gb)]
+        present = [one for one in found if one[2] is not None and one[2] < np.inf]
+        return tuple(Ceiling(kind, index, float(limit)) for kind, index, limit in present)
+
     def ceilings(self) -> dict[str, float]:
         """Present ceilings by name; those by category c or node v end in ``[c]`` or ``[v]``."""
-        found = {name: getattr(self, name) for name in _CEILINGS}
-        if self._latency_by_category:
-            found |= {
-                f"max_latency_ms[{c}]": x for c, x in enumerate(np.asarray(self.max_latency_ms))
-            }
-        else:
-            found["max_latency_ms"] = self.max_latency_ms
-        if self.memory is not None:
-            found |= {f"node_gb[{v}]": x for v, x in enumerate(self.memory.node_gb)}
-        return {name: float(x) for name, x in found.items() if x is not None and x < np.inf}
+        return {ceiling.name: ceiling.limit for ceiling in self.limits()}
 
-    def with_ceiling(self, name: str, limit: float) -> Problem:
+    def with_ceiling(self, ceiling: Ceiling, limit: float) -> Problem:
         """The same problem with another value of a present ceiling; ``inf`` for none."""
-        kind, _, index = name.rstrip("]").partition("[")
-        if kind == "node_gb" and self.memory is not None:
+        if ceiling.kind == "node_gb" and self.memory is not None:
             node_gb = np.array(self.memory.node_gb, dtype=float)
-            node_gb[int(index)] = limit
+            node_gb[ceiling.index] = limit
             return replace(self, memory=replace(self.memory, node_gb=node_gb))
-        if index:
+        if ceiling.index is not None:
             limits = np.array(self.max_latency_ms, dtype=float)
-            limits[int(index)] = limit
+            limits[ceiling.index] = limit
             return replace(self, max_latency_ms=limits)
-        changed: Any = {kind: limit}
+        changed: Any = {ceiling.kind: limit}
         return replace(self, **changed)
 
     def keep(self, experts: Integers) -> Problem:
@@ -262,7 +288,7 @@ class Problem:
             )
 
     def _check_ceilings(self) -> None:
-        limits: dict[str, Any] = {name: getattr(self, name) for name in _CEILINGS}
+        limits: dict[str, Any] = {name: getattr(self, name) for name in _MEANS}
         limits["max_latency_ms"] = self.max_latency_ms
         for name, limit in limits.items():
             by_category = name == "max_latency_ms" and self._latency_by_category

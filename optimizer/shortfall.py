@@ -55,10 +55,10 @@ def shortfall(problem: Problem, left_s: Callable[[], float | None] = lambda: Non
         needed = _needed_of_singles(problem, able[0])
     else:
         needed = {}
-        for name in ceilings:
-            ending, least = least_usage(problem, name, left_s)
+        for ceiling in problem.limits():
+            ending, least = least_usage(problem, ceiling, left_s)
             if ending in ("optimal", "infeasible"):
-                needed[name] = least if ending == "optimal" else None
+                needed[ceiling.name] = least if ending == "optimal" else None
     return Shortfall(_nearest(needed, ceilings) or _most_exceeded(problem, able), needed)
 
 

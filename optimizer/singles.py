@@ -15,7 +15,7 @@ import pulp  # type: ignore[import-untyped]
 from coe.optimizer.branch_and_cut import SCALE, Ending, run
 from coe.optimizer.figures import Bools, Floats
 from coe.optimizer.footprint import exceeded, total_usage
-from coe.optimizer.problem import Problem
+from coe.optimizer.problem import Ceiling, Problem
 from coe.optimizer.program import add_memory
 from coe.optimizer.rows import Rows, rows_of
 
@@ -39,42 +39,40 @@ def single_fits(problem: Problem, left_s: Callable[[], float | None]) -> Ending:
 
 
 def least_usage(
-    problem: Problem, name: str, left_s: Callable[[], float | None]
+    problem: Problem, ceiling: Ceiling, left_s: Callable[[], float | None]
 ) -> tuple[Ending, float]:
-    """What sets must take of the ceiling ``name`` if all others are kept; ``inf`` without a proof.
+    """What sets must take of a present ceiling if all others are kept; ``inf`` without a proof.
 
     One run of CBC, of a latency one for each halving of the latencies there are. Parameters and
     errors as in `single_fits`.
     """
-    free = problem.with_ceiling(name, np.inf)
-    kind, _, index = name.rstrip("]").partition("[")
-    if kind == "max_latency_ms":
-        return _least_latency(problem, name, int(index) if index else None, left_s)
-    if kind == "node_gb":
+    if ceiling.kind == "max_latency_ms":
+        return _least_latency(problem, ceiling, left_s)
+    if ceiling.kind == "node_gb":
         assert problem.memory is not None
-        here = problem.memory.node == int(index)
-        ending, members = _cheapest(free, np.where(here, problem.memory.expert_gb, 0.0), left_s)
+        cost = np.where(problem.memory.node == ceiling.index, problem.memory.expert_gb, 0.0)
     else:
-        figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
-        ending, members = _cheapest(free, problem.shares[:, None] * figures, left_s)
+        figures = problem.energy_j if ceiling.kind == "max_energy_j" else problem.costs_usd
+        cost = problem.shares[:, None] * figures
+    ending, members = _cheapest(problem.with_ceiling(ceiling, np.inf), cost, left_s)
     if ending != "optimal" or members is None:
         return ending, np.inf
-    return ending, total_usage(problem, members)[name]
+    return ending, total_usage(problem, members)[ceiling.name]
 
 
 def _least_latency(
-    problem: Problem, name: str, category: int | None, left_s: Callable[[], float | None]
+    problem: Problem, ceiling: Ceiling, left_s: Callable[[], float | None]
 ) -> tuple[Ending, float]:
     """Halving: of the latencies of single experts, the first that will do as a ceiling."""
-    rows = slice(None) if category is None else category
+    rows = slice(None) if ceiling.index is None else ceiling.index
     steps = np.unique(problem.latency_ms[rows] + problem.overhead_ms).tolist()
     low, high = 0, len(steps) - 1
-    ending = single_fits(problem.with_ceiling(name, steps[high]), left_s)
+    ending = single_fits(problem.with_ceiling(ceiling, steps[high]), left_s)
     if ending == "infeasible":
         return ending, np.inf
     while low < high and ending in ("optimal", "infeasible"):
         middle = (low + high) // 2
-        ending = single_fits(problem.with_ceiling(name, steps[middle]), left_s)
+        ending = single_fits(problem.with_ceiling(ceiling, steps[middle]), left_s)
         low, high = (middle + 1, high) if ending == "infeasible" else (low, middle)
     known = ending in ("optimal", "infeasible")
     return ("optimal", steps[low]) if known else ("unknown", np.inf)

@@ -198,7 +198,8 @@ def best_of(problem):
 @given(problems(), st.sampled_from(BUDGETS), st.floats(1, 4))
 def test_more_of_a_budget_never_lowers_the_optimum(problem, name, factor):
     assume(name in problem.ceilings())
-    more = problem.with_ceiling(name, problem.ceilings()[name] * factor)
+    (ceiling,) = (one for one in problem.limits() if one.name == name)
+    more = problem.with_ceiling(ceiling, ceiling.limit * factor)
     assert best_of(more) >= best_of(problem) - 1e-9
 
 
