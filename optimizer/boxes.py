@@ -87,7 +87,7 @@ def swaps(problem: Problem, ceilings: Table) -> Integers:
     elif isinstance(own, Sum):
         gain = (problem.shares @ own.quality)[None]
     else:
-        gain = own.scores[problem.shares > 0]  # type: ignore[attr-defined]  # Best
+        gain = own.scores[problem.shares > 0]
     use = ceilings[0].reshape(-1, problem.n_experts)
     no_worse = np.all(gain[:, :, None] >= gain[:, None, :], axis=0)
     no_worse &= np.all(use[:, :, None] <= use[:, None, :], axis=0)

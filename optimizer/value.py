@@ -51,7 +51,7 @@ class Value(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class Best(Value):
     """Facility location: the mean over rows of the best member's score. Monotone, submodular.
 
     Parameters
@@ -90,7 +90,7 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(Value):
     """The sum of the members' (n_categories, n_experts) qualities. Additive."""
 
     quality: Floats
@@ -111,7 +111,7 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Mixture:
+class Mixture(Value):
     """What the gate makes of recorded prompts; with ``log``, the mean logarithm of that."""
 
     prompts: Prompts
@@ -167,7 +167,7 @@ class Mixture:
         return range(self.n_categories)
 
 
-def value_of(problem: Problem) -> Value:
+def value_of(problem: Problem) -> Best | Sum | Mixture:
     """The aggregation of the problem, as a function of sets."""
     if problem.aggregation in ("best", "sum"):
         assert problem.quality is not None
@@ -187,7 +187,7 @@ def majorant(problem: Problem) -> Best | Sum:
     """
     own = value_of(problem)
     if not isinstance(own, Mixture):
-        return own  # type: ignore[return-value]  # the two others
+        return own
     prompts = own.prompts
     with np.errstate(divide="ignore"):
         scores = np.log(prompts.outcome) if own.log else prompts.outcome
