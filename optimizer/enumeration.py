@@ -16,7 +16,7 @@ from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.value import value_of
 
-MOST_EXPERTS = 20
+MOST_ENUMERATED = 20
 """A million sets; one expert more doubles time and memory."""
 
 
@@ -28,11 +28,11 @@ def enumerate_sets(problem: Problem) -> Found:
     Raises
     ------
     ValueError
-        There are more than `MOST_EXPERTS` experts, or the sets are not shared.
+        There are more than `MOST_ENUMERATED` experts, or the sets are not shared.
     """
-    if problem.n_experts > MOST_EXPERTS or problem.sets != "shared":
+    if problem.n_experts > MOST_ENUMERATED or problem.sets != "shared":
         raise ValueError(
-            f"enumeration is for one shared set of at most {MOST_EXPERTS} experts, "
+            f"enumeration is for one shared set of at most {MOST_ENUMERATED} experts, "
             f"not {problem.n_experts}, {problem.sets}"
         )
     fitting = fitting_sets(problem)

@@ -1,8 +1,8 @@
 """A set for each category under shared ceilings on joules and dollars: multiple-choice knapsacks.
 
-Every category offers options, sets with a value and a usage; one of each is to be taken (MoE2 with
+Every category offers bundles, sets with a value and a usage; one of each is to be taken (MoE2 with
 sets by category, arXiv 2501.09410; reconstruction, equations ours). CoE's map is the case in which
-options are single experts. Labels, partial solutions that nothing dominates, grow category by
+bundles are single experts. Labels, partial solutions that nothing dominates, grow category by
 category; prices of the ceilings (Lagrange multipliers) bound what becomes of them.
 """
 
@@ -24,35 +24,35 @@ from coe.optimizer.result import Found
 from coe.optimizer.rows import Rows, rows_of
 from coe.optimizer.value import value_of
 
-MOST_EXPERTS = 16
-"""65,536 options a category; aggregation ``best`` has as many as experts, and no limit."""
+MOST_LISTED = 16
+"""65,536 bundles a category; aggregation ``best`` has as many as experts, and no limit."""
 
 MOST_LABELS = 1 << 14
 _FEW_LABELS = 64  # of the first search, for something to beat
 _SOME_LABELS = 512  # of the second, which seldom needs more
-_MOST_PAIRS = 1 << 22  # labels times options at once
+_MOST_PAIRS = 1 << 22  # labels times bundles at once
 
 _NOISE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Bundles:
     """What one category may take.
 
     Parameters
     ----------
-    index : (n_options,) of the set: bit n is expert n; with ``best``, of the expert.
-    values : (n_options,) weighed by share; `WORTHLESS` for ``-inf``.
-    usage : (n_ceilings, n_options) as shares of the ceilings.
+    index : (n_bundles,) of the set: bit n is expert n; with ``best``, of the expert.
+    values : (n_bundles,) weighed by share; `WORTHLESS` for ``-inf``.
+    usage : (n_ceilings, n_bundles) as shares of the ceilings.
     """
 
     index: Integers
     values: Floats
     usage: Floats
 
-    def keep(self, kept: Integers) -> Options:
-        """Only these options."""
-        return Options(self.index[kept], self.values[kept], self.usage[:, kept])
+    def keep(self, kept: Integers) -> Bundles:
+        """Only these bundles."""
+        return Bundles(self.index[kept], self.values[kept], self.usage[:, kept])
 
 
 def per_category(problem: Problem, expired: Callable[[], bool]) -> Found:
@@ -61,36 +61,36 @@ def per_category(problem: Problem, expired: Callable[[], bool]) -> Found:
     Exact, unless time runs out or more than `MOST_LABELS` labels are left; then ``upper`` is the
     Lagrangian bound of what was not looked at. Of equal values sets that take less of what is
     scarce are preferred. O(n_categories 2 ** n_experts) times the value, and a merge of labels
-    with the few options that the bound leaves for each category.
+    with the few bundles that the bound leaves for each category.
 
     Raises
     ------
     ValueError
-        The set is shared, a ceiling on memory binds, or there are more than `MOST_EXPERTS`
+        The set is shared, a ceiling on memory binds, or there are more than `MOST_LISTED`
         experts and the aggregation is not ``best``.
     """
     rows = rows_of(problem)
     if problem.sets != "per_category" or rows.room.size:
         raise ValueError("labels by category are for sets per_category without binding memory")
-    if problem.aggregation != "best" and problem.n_experts > MOST_EXPERTS:
+    if problem.aggregation != "best" and problem.n_experts > MOST_LISTED:
         raise ValueError(
-            f"labels by category are for at most {MOST_EXPERTS} experts unless the best member "
+            f"labels by category are for at most {MOST_LISTED} experts unless the best member "
             f"answers, not {problem.n_experts}"
         )
-    options = options_of(problem, rows)
-    if not all(o.index.size for o in options):
+    bundles = bundles_of(problem, rows)
+    if not all(b.index.size for b in bundles):
         return Found(None, -np.inf, 0)
-    choice, upper, nodes = _choose(options, expired)
+    choice, upper, nodes = _choose(bundles, expired)
     upper = upper if upper > WORTHLESS / 2 else -np.inf
     if choice is None:
         return Found(None, upper, nodes)
-    index = np.array([o.index[j] for o, j in zip(options, choice, strict=True)])
-    value = sum(float(o.values[j]) for o, j in zip(options, choice, strict=True))
+    index = np.array([b.index[j] for b, j in zip(bundles, choice, strict=True)])
+    value = sum(float(b.values[j]) for b, j in zip(bundles, choice, strict=True))
     value = value if value > WORTHLESS / 2 else -np.inf
-    return Found(members_of_options(problem, index), max(value, upper), nodes)
+    return Found(members_of_bundles(problem, index), max(value, upper), nodes)
 
 
-def options_of(problem: Problem, rows: Rows) -> list[Options]:
+def bundles_of(problem: Problem, rows: Rows) -> list[Bundles]:
     """Per category, all sets that alone keep its ceilings; ``best``: all single experts.
 
     With ``best`` a set is worth as much as one of its members, which alone takes no more of
@@ -112,12 +112,12 @@ def options_of(problem: Problem, rows: Rows) -> list[Options]:
                 values = share * value_of(problem).totals(np.eye(problem.n_categories)[c])
         index = index[np.all(usage[:, index] <= rows.limits[:, None], axis=0)]
         worth = np.maximum(values[index], WORTHLESS)
-        made.append(Options(index, worth, usage[:, index] / scale))
+        made.append(Bundles(index, worth, usage[:, index] / scale))
     return made
 
 
-def members_of_options(problem: Problem, index: Integers) -> Bools:
-    """(n_options, n_experts) who is in the options of these indices."""
+def members_of_bundles(problem: Problem, index: Integers) -> Bools:
+    """(n_bundles, n_experts) who is in the bundles of these indices."""
     if problem.aggregation == "best":
         single: Bools = index[:, None] == np.arange(problem.n_experts)
         return single
@@ -131,14 +131,14 @@ def _subsets(figures: Floats, k: int | None) -> Floats:
 
 
 def _choose(
-    options: list[Options], expired: Callable[[], bool]
+    bundles: list[Bundles], expired: Callable[[], bool]
 ) -> tuple[Sequence[int] | None, float, int]:
-    """An option of each category, a bound on all choices, and labels looked at."""
-    short = [_shortlist(o) for o in options]
-    few = [o.keep(s) for o, s in zip(options, short, strict=True)]
+    """A bundle of each category, a bound on all choices, and labels looked at."""
+    short = [_shortlist(b) for b in bundles]
+    few = [b.keep(s) for b, s in zip(bundles, short, strict=True)]
     prices = best_prices(*_padded(few))
     first = _Search(few, prices, -np.inf).run(_FEW_LABELS, lambda: False)
-    net = [o.values - prices @ o.usage for o in options]
+    net = [b.values - prices @ b.usage for b in bundles]
     relaxed = float(prices.sum() + sum(n.max() for n in net))
     noise = _NOISE * (1.0 + abs(relaxed))
     choice = None
@@ -149,9 +149,9 @@ def _choose(
     least, missed, nodes = first.value, relaxed, first.nodes
     for most in (_SOME_LABELS, MOST_LABELS):
         kept = [
-            _worth_a_look(o, n, relaxed - least - noise) for o, n in zip(options, net, strict=True)
+            _worth_a_look(b, n, relaxed - least - noise) for b, n in zip(bundles, net, strict=True)
         ]
-        part = [o.keep(k) for o, k in zip(options, kept, strict=True)]
+        part = [b.keep(k) for b, k in zip(bundles, kept, strict=True)]
         search = _Search(part, prices, least).run(most, expired)
         least, missed, nodes = max(least, search.value), search.missed, nodes + search.nodes
         if search.choice is not None:
@@ -161,31 +161,31 @@ def _choose(
     return choice, max(least, missed), nodes
 
 
-def _worth_a_look(option: Options, net: Floats, room: float) -> Integers:
-    """Options that lose less than this at the prices, and that none equals or betters."""
+def _worth_a_look(bundle: Bundles, net: Floats, room: float) -> Integers:
+    """Bundles that lose less than this at the prices, and that none equals or betters."""
     open_ = np.flatnonzero(net.max() - net < room)
-    return open_[undominated(option.usage[:, open_], option.values[open_])]
+    return open_[undominated(bundle.usage[:, open_], bundle.values[open_])]
 
 
-def _shortlist(option: Options) -> Integers:
+def _shortlist(bundle: Bundles) -> Integers:
     """Steps along each ceiling and along mixtures of two; with one ceiling nothing else counts."""
-    if len(option.usage) == 0:
-        return np.flatnonzero(option.values == option.values.max())[:1]
-    if len(option.usage) == 1:
-        return staircase(option.usage[0], option.values)
-    ways = [np.array([w, 1.0 - w]) @ option.usage for w in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    return np.unique(np.concatenate([staircase(way, option.values) for way in ways]))
+    if len(bundle.usage) == 0:
+        return np.flatnonzero(bundle.values == bundle.values.max())[:1]
+    if len(bundle.usage) == 1:
+        return staircase(bundle.usage[0], bundle.values)
+    ways = [np.array([w, 1.0 - w]) @ bundle.usage for w in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return np.unique(np.concatenate([staircase(way, bundle.values) for way in ways]))
 
 
-def _padded(options: list[Options]) -> tuple[Floats, Floats]:
-    """(n_categories, n_options) values and their usages; ``-inf`` where there is no option."""
-    most = max(o.values.size for o in options)
-    values = np.full((len(options), most), -np.inf)
-    usage = np.zeros((len(options[0].usage), len(options), most))
-    for c, o in enumerate(options):
-        worthless = (o.values == WORTHLESS) & (o.values.max() > WORTHLESS)
-        values[c, : o.values.size] = np.where(worthless, -np.inf, o.values)
-        usage[:, c, : o.values.size] = o.usage
+def _padded(bundles: list[Bundles]) -> tuple[Floats, Floats]:
+    """(n_categories, n_bundles) values and their usages; ``-inf`` where there is no bundle."""
+    most = max(b.values.size for b in bundles)
+    values = np.full((len(bundles), most), -np.inf)
+    usage = np.zeros((len(bundles[0].usage), len(bundles), most))
+    for c, b in enumerate(bundles):
+        worthless = (b.values == WORTHLESS) & (b.values.max() > WORTHLESS)
+        values[c, : b.values.size] = np.where(worthless, -np.inf, b.values)
+        usage[:, c, : b.values.size] = b.usage
     return values, usage
 
 
@@ -203,25 +203,25 @@ class _Searched:
 class _Search:
     """Labels over categories, at prices; those that cannot exceed ``least`` are left out."""
 
-    options: list[Options]
+    bundles: list[Bundles]
     prices: Floats
     least: float
 
     def run(self, most: int, expired: Callable[[], bool]) -> _Searched:
-        net = [float((o.values - self.prices @ o.usage).max()) for o in self.options]
-        dear = [o.usage.min(axis=1) for o in self.options]
+        net = [float((b.values - self.prices @ b.usage).max()) for b in self.bundles]
+        dear = [b.usage.min(axis=1) for b in self.bundles]
         floor = self.least + _NOISE * (1.0 + abs(self.least)) if self.least > -np.inf else -np.inf
         usage, values = np.zeros((len(self.prices), 1)), np.zeros(1)
         steps: list[tuple[Integers, Integers]] = []
         missed, nodes, later = -np.inf, 0, self.prices.sum() + sum(net)
         bound = values + later
-        for c, o in enumerate(self.options):
+        for c, b in enumerate(self.bundles):
             if expired():
                 return _Searched(None, -np.inf, max(missed, float(bound.max())), nodes)
-            label, option, cut = self._pairs(o, bound, floor)
+            label, bundle, cut = self._pairs(b, bound, floor)
             missed = max(missed, cut)
-            values = values[label] + o.values[option]
-            usage = usage[:, label] + o.usage[:, option]
+            values = values[label] + b.values[bundle]
+            usage = usage[:, label] + b.usage[:, bundle]
             nodes += values.size
             later -= net[c]
             bound = values - self.prices @ usage + later
@@ -231,7 +231,7 @@ class _Search:
             thin = thinned(bound[kept], most)
             missed = max(missed, float(np.delete(bound[kept], thin).max(initial=-np.inf)))
             kept = kept[thin]
-            steps.append((label[kept], option[kept]))
+            steps.append((label[kept], bundle[kept]))
             usage, values, bound = usage[:, kept], values[kept], bound[kept]
         if values.size == 0:
             return _Searched(None, -np.inf, missed, nodes)
@@ -239,10 +239,10 @@ class _Search:
         return _Searched(self._trace(steps, at), float(values[at]), missed, nodes)
 
     def _pairs(
-        self, option: Options, bound: Floats, floor: float
+        self, bundle: Bundles, bound: Floats, floor: float
     ) -> tuple[Integers, Integers, float]:
-        """Labels and the options that each can afford to lose on, and the best bound left out."""
-        net = option.values - self.prices @ option.usage
+        """Labels and the bundles that each can afford to lose on, and the best bound left out."""
+        net = bundle.values - self.prices @ bundle.usage
         order = np.argsort(-net, kind="stable")
         loss = net[order[0]] - net[order]
         n_able = np.searchsorted(loss, bound - floor)
@@ -256,7 +256,7 @@ class _Search:
     @staticmethod
     def _trace(steps: list[tuple[Integers, Integers]], at: int) -> tuple[int, ...]:
         choice = []
-        for label, option in reversed(steps):
-            choice.append(int(option[at]))
+        for label, bundle in reversed(steps):
+            choice.append(int(bundle[at]))
             at = int(label[at])
         return tuple(reversed(choice))

@@ -11,7 +11,7 @@ import numpy as np
 
 from coe.optimizer.additive import additive
 from coe.optimizer.branch import branch
-from coe.optimizer.enumeration import MOST_EXPERTS, enumerate_sets
+from coe.optimizer.enumeration import MOST_ENUMERATED, enumerate_sets
 from coe.optimizer.figures import Bools
 from coe.optimizer.footprint import (
     allowed,
@@ -22,12 +22,10 @@ from coe.optimizer.footprint import (
     total_usage,
 )
 from coe.optimizer.greedy import greedy
-from coe.optimizer.knapsack import MOST_EXPERTS as MOST_LISTED
-from coe.optimizer.knapsack import per_category
+from coe.optimizer.knapsack import MOST_LISTED, per_category
 from coe.optimizer.polyblock import polyblock
 from coe.optimizer.problem import Problem
-from coe.optimizer.program import MOST_EXPERTS as MOST_PROGRAMMED
-from coe.optimizer.program import program
+from coe.optimizer.program import MOST_PROGRAMMED, program
 from coe.optimizer.result import EXACT, Found, Result, Status
 from coe.optimizer.rows import rows_of
 from coe.optimizer.shortfall import shortfall
@@ -126,7 +124,7 @@ def _choose(problem: Problem) -> tuple[Method, str]:
         if not rows.room.size and (listed or n <= MOST_LISTED):
             return "knapsack", "sets per category share nothing but budgets"
         return "greedy", f"too many sets per category of {n} experts to list"
-    if n <= MOST_EXPERTS and float(2**n) * n_prompts <= MOST_WORK:
+    if n <= MOST_ENUMERATED and float(2**n) * n_prompts <= MOST_WORK:
         return "enumeration", f"{n} experts have {2**n - 1} sets"
     adds_up = problem.aggregation == "sum" and (problem.k is None or problem.k >= n)
     if adds_up and len(rows.linear[1]) <= 1:

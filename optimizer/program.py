@@ -2,7 +2,7 @@
 
 One set, best member answers: facility location, with ``y_n``: expert n is in the set, ``x_cn``:
 it answers category c. One set, sums: a knapsack in ``y``. Sets by category: ``z_cj``: category c
-takes option j, and ``y_n``: expert n is resident::
+takes bundle j, and ``y_n``: expert n is resident::
 
     best          max sum_c q_c sum_n w_cn x_cn     sum_n x_cn = 1,  x_cn <= y_n
     sum           max sum_n y_n sum_c q_c w_cn      sum_n y_n >= 1
@@ -25,15 +25,15 @@ from coe.kernels.staircase import closure
 from coe.optimizer.branch_and_cut import SCALE, Solver, check_solver, run
 from coe.optimizer.figures import Bools, Floats
 from coe.optimizer.footprint import exceeded, total_usage
-from coe.optimizer.knapsack import Options, members_of_options, options_of
+from coe.optimizer.knapsack import Bundles, bundles_of, members_of_bundles
 from coe.optimizer.landscape import WORTHLESS
 from coe.optimizer.problem import Problem
 from coe.optimizer.result import Found
 from coe.optimizer.rows import Rows, rows_of
 from coe.optimizer.value import over_traffic, value_of
 
-MOST_EXPERTS = 12
-"""4,096 options a category; aggregation ``best`` has as many as experts, and no limit."""
+MOST_PROGRAMMED = 12
+"""4,096 bundles a category; aggregation ``best`` has as many as experts, and no limit."""
 
 _HALF = 0.5
 
@@ -58,7 +58,7 @@ def program(
     ------
     ValueError
         A shared set with another aggregation than ``best`` or ``sum``; sets by category of more
-        than `MOST_EXPERTS` experts with another than ``best``; no such solver.
+        than `MOST_PROGRAMMED` experts with another than ``best``; no such solver.
     CoeError
         The solver could not be run.
     """
@@ -69,18 +69,18 @@ def program(
         return Found(None, -np.inf, 0)
     if problem.sets == "shared":
         return _solved(problem, _shared(problem, rows), expired, solver, time_limit_s)
-    options = [_without_supersets(o, problem) for o in options_of(problem, rows)]
-    if not all(o.index.size for o in options):
+    bundles = [_without_supersets(b, problem) for b in bundles_of(problem, rows)]
+    if not all(b.index.size for b in bundles):
         return Found(None, -np.inf, 0)
-    worthy = [o.keep(np.flatnonzero(o.values > WORTHLESS)) for o in options]
-    if all(o.index.size for o in worthy):
+    worthy = [b.keep(np.flatnonzero(b.values > WORTHLESS)) for b in bundles]
+    if all(b.index.size for b in worthy):
         made = _by_category(problem, rows, worthy)
         found = _solved(problem, made, expired, solver, time_limit_s)
         if found.upper > -np.inf:
             return found
-    if all(o.index.size == w.index.size for o, w in zip(options, worthy, strict=True)):
+    if all(b.index.size == w.index.size for b, w in zip(bundles, worthy, strict=True)):
         return Found(None, -np.inf, 0)
-    alike = [replace(o, values=np.zeros(o.values.size)) for o in options]
+    alike = [replace(b, values=np.zeros(b.values.size)) for b in bundles]
     found = _solved(problem, _by_category(problem, rows, alike), expired, solver, time_limit_s)
     return replace(found, upper=-np.inf)
 
@@ -92,9 +92,9 @@ def _check(problem: Problem) -> None:
                 "a program for a shared set needs the aggregation best or sum, "
                 f"not {problem.aggregation!r}"
             )
-    elif problem.aggregation != "best" and problem.n_experts > MOST_EXPERTS:
+    elif problem.aggregation != "best" and problem.n_experts > MOST_PROGRAMMED:
         raise ValueError(
-            f"a program for sets by category is for at most {MOST_EXPERTS} experts unless the "
+            f"a program for sets by category is for at most {MOST_PROGRAMMED} experts unless the "
             f"best member answers, not {problem.n_experts}"
         )
 
@@ -213,42 +213,42 @@ def add_memory(lp: Any, rows: Rows, y: dict[int, Any]) -> None:
         lp.addConstraint(pulp.LpAffineExpression(weights) <= (1.0 if room > 0 else 0.0))
 
 
-def _without_supersets(option: Options, problem: Problem) -> Options:
+def _without_supersets(bundle: Bundles, problem: Problem) -> Bundles:
     """The sets that are worth more than each of their subsets, which take no more of anything."""
     if problem.aggregation == "best":
-        return option
+        return bundle
     values = np.full(1 << problem.n_experts, -np.inf)
-    values[option.index] = option.values
+    values[bundle.index] = bundle.values
     _, subset = closure(values)
     # of equals the smaller is named
-    return option.keep(np.flatnonzero(subset[option.index] == option.index))
+    return bundle.keep(np.flatnonzero(subset[bundle.index] == bundle.index))
 
 
-def _by_category(problem: Problem, rows: Rows, options: list[Options]) -> _Program:
-    """An option of each category, and who is resident for them."""
+def _by_category(problem: Problem, rows: Rows, bundles: list[Bundles]) -> _Program:
+    """A bundle of each category, and who is resident for them."""
     lp = pulp.LpProblem("sets", pulp.LpMinimize)
     limited = np.flatnonzero(rows.resident.any(axis=0)).tolist()
     y = {n: lp.add_variable(f"y{n}", 0, 1, "Binary") for n in limited}
     lost, choices = list[tuple[Any, float]](), list[tuple[Any, Bools]]()
     taken: list[list[tuple[Any, float]]] = [[] for _ in rows.limits]
-    for c, option in enumerate(options):
-        n_options = option.index.size
-        z = [lp.add_variable(f"z{c}_{j}", 0, 1, "Binary") for j in range(n_options)]
+    for c, bundle in enumerate(bundles):
+        n_bundles = bundle.index.size
+        z = [lp.add_variable(f"z{c}_{j}", 0, 1, "Binary") for j in range(n_bundles)]
         lp.addConstraint(pulp.lpSum(z) == 1)
-        inside = members_of_options(problem, option.index)
+        inside = members_of_bundles(problem, bundle.index)
         for n in limited:
             users = [z[j] for j in np.flatnonzero(inside[:, n]).tolist()]
             if users:
                 lp.addConstraint(pulp.lpSum(users) <= y[n])
-        for row, used in zip(taken, option.usage, strict=True):
+        for row, used in zip(taken, bundle.usage, strict=True):
             row += zip(z, used.tolist(), strict=True)
-        lost += zip(z, (option.values.max() - option.values).tolist(), strict=True)
-        for j in range(n_options):
+        lost += zip(z, (bundle.values.max() - bundle.values).tolist(), strict=True)
+        for j in range(n_bundles):
             where = np.zeros(rows.able.shape, dtype=bool)
             where[c] = inside[j]
             choices.append((z[j], where))
     for row, limit in zip(taken, rows.limits.tolist(), strict=True):
         lp.addConstraint(pulp.LpAffineExpression(row) <= (1.0 if limit > 0 else 0.0))
     add_memory(lp, rows, y)
-    top = float(sum(option.values.max() for option in options))
+    top = float(sum(bundle.values.max() for bundle in bundles))
     return _Program.of(lp, lost, choices, top, top)
