@@ -32,7 +32,9 @@ from coe.optimizer.shortfall import shortfall
 from coe.optimizer.singles import single_fits
 from coe.optimizer.value import over_traffic, value_of
 
-Method = Literal["auto", "enumeration", "branch", "polyblock", "greedy", "knapsack", "milp"]
+Method = Literal[
+    "auto", "enumeration", "branch", "polyblock", "greedy", "knapsack", "milp", "milp-highs"
+]
 Solver = Callable[[Problem, Callable[[], bool]], Found]
 
 MOST_BRANCHED = 60
@@ -57,7 +59,7 @@ def optimize(
     ----------
     method : ``enumeration``, ``branch`` (branch-reduce-and-bound), ``polyblock`` (outer
         approximation), ``greedy``, ``knapsack`` (labels: additive values, sets per category),
-        ``milp`` (CBC).
+        ``milp`` (a mixed-integer program, by CBC), ``milp-highs`` (by HiGHS).
     time_limit_s : when it has passed, the best sets so far are returned with their gap. Looked
         at between steps, so that it may be exceeded by one of them.
     now : monotonic seconds.
@@ -65,9 +67,10 @@ def optimize(
     Raises
     ------
     ValueError
-        The method is not known or not for this problem, or the time limit is not positive.
+        The method is not known, not for this problem or not installed, or the time limit is
+        not positive.
     CoeError
-        CBC could not be run.
+        CBC or HiGHS could not be run.
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, not {method!r}")
@@ -143,6 +146,7 @@ def _solver(method: Method, problem: Problem, time_limit_s: float | None) -> Sol
         "polyblock": polyblock,
         "greedy": greedy,
         "milp": lambda problem, expired: program(problem, expired, "cbc", time_limit_s),
+        "milp-highs": lambda problem, expired: program(problem, expired, "highs", time_limit_s),
     }[method]
 
 

@@ -12,7 +12,7 @@ from coe.optimizer.problem import Memory, Problem
 
 EXACT = {
     "shared": ["auto", "enumeration", "branch", "polyblock"],
-    "per_category": ["auto", "milp"],
+    "per_category": ["auto", "milp", "milp-highs"],
 }
 
 
@@ -336,6 +336,7 @@ def test_wrong_calls_are_refused(draw_problem, method, limit_s, message):
         ("branch", "per_category", "best"),
         ("polyblock", "per_category", "best"),
         ("milp", "shared", "mixture"),
+        ("milp-highs", "shared", "mixture"),
         ("knapsack", "shared", "best"),
     ],
 )
