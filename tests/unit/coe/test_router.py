@@ -1,6 +1,7 @@
 """One decision: who may be chosen, who is, and what is said of it."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -706,3 +707,15 @@ def test_a_follow_up_goes_to_whoever_answered_the_question(folder):
         decision = router.decide(conversation(question, "And why?", "Shorter, please."))
         assert (decision.expert_id, decision.category.turns_ago) == (expert_id, 2)
     assert router.decide(conversation(code, "ok", maths, "ok")).expert_id == "solver"
+
+
+@pytest.mark.parametrize("per_joule", [0.01, 0.02, 0.05])
+def test_who_loses_on_price_is_told_the_price_at_which_it_would_win(router, per_joule):
+    dear = Policy("dear", prices=Prices(per_joule=per_joule))
+    decision = router.decide(ask(policy=dear))
+    assert decision.expert_id == "small"
+    (large,) = decision.alternatives
+    share = int(re.search(r"would win at (\d+)% of it", large.why_not)[1]) / 100
+    for factor, winner in ((share - 0.01, "large"), (share + 0.01, "small")):
+        other = Policy("other", prices=Prices(per_joule=per_joule * factor))
+        assert router.decide(ask(policy=other)).expert_id == winner
