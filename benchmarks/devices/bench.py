@@ -1,6 +1,6 @@
 """How well device profiles fit public measurements; prints one JSON document.
 
-    python benchmarks/devices/bench.py --tables FOLDER > out.json
+    python benchmarks/devices/bench.py [--tables FOLDER] > out.json
 
 FOLDER holds the tables that `tables.py` names; those that are absent are left out and said so.
 """
@@ -24,6 +24,7 @@ from coe.profiles import Library, ShippedSection
 from coe.yamlfile import read_yaml
 
 AGX = "orin-agx-64-maxn/deepseek-r1-distill-"
+DEFAULT_TABLES = Path(__file__).parents[3] / "shared" / "data" / "energy_latency"
 ORIN = {
     f"{AGX}qwen-1.5b-fp16-vllm": "DeepSeek_R1_Distill_Qwen_1.5B",
     f"{AGX}llama-8b-fp16-vllm": "DeepSeek_R1_Distill_Llama_8B",
@@ -85,7 +86,7 @@ LOADED = {
 def main() -> None:
     """Print what the tables that are there allow to be said."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--tables", type=Path, default=DEFAULT_TABLES, help="folder of the tables")
     folder = parser.parse_args().tables
     names = (tables.ORIN, tables.MLENERGY_2, tables.MLENERGY_3)
     there = [name for name in names if (folder / name).exists()]
