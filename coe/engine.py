@@ -134,12 +134,14 @@ class Engine:
         retriever, dispatch = self.router.retriever, self.router.dispatch
         priced, running = self._priced(request)
         given = (priced, budget, dict(self._loads), excluded)
-        if retriever is None or request.retrieve == "never":
-            decision, outgoing = dispatch(*given)
-        elif not retriever.takes_long(request.text):
-            decision, outgoing = dispatch(*given)
-        else:
+        if (
+            retriever is not None
+            and request.retrieve != "never"
+            and retriever.takes_long(request.text)
+        ):
             decision, outgoing = await asyncio.to_thread(dispatch, *given)
+        else:
+            decision, outgoing = dispatch(*given)
         return replace(decision, running=running), outgoing
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:

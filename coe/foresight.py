@@ -136,8 +136,8 @@ class Foresight:
         X = embed_all(router.embedder, rows.prompts)
         found = router.artefact.category.assess(X)
         expected = _some(router.artefact.expectation.of(X, found), columns)
-        traffic = Traffic.of(router.artefact.category, X, rows.prompts)
         names = router.artefact.category.named(found)
+        traffic = Traffic.of(router.artefact.category, names, rows.prompts)
         seen = [c for c, name in enumerate(traffic.categories) if np.any(names == name)]
         of = [names == traffic.categories[c] for c in seen]
         sure = np.clip(expected.quality, _DOUBT, 1 - _DOUBT)

@@ -51,9 +51,9 @@ class Menu:
         members = offered[~np.any(offered & (worth < 0), axis=1)]
         if most_experts == 1 or not self.code.size or not members.size:
             return members, np.max(np.where(members, worth, 0.0), axis=1, initial=0.0)
-        code = _code(_heaviest(members, worth, most_experts, top_p))
-        code, first = np.unique(code, return_index=True)
-        answering = _heaviest(members[first], worth, most_experts, top_p)
+        heaviest = _heaviest(members, worth, most_experts, top_p)
+        code, first = np.unique(_code(heaviest), return_index=True)
+        answering = heaviest[first]
         place = np.minimum(np.searchsorted(self.code, code), self.code.size - 1)
         planned = np.where(self.code[place] == code, self.quality[place], -np.inf)
         singly = np.full(worth.size, -np.inf)

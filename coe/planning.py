@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.foresight import Foresight
+from coe.optimizer.footprint import allowed
 from coe.optimizer.menu import MOST_EXPERTS, Menu, menus
 from coe.optimizer.optimize import Method, optimize
 from coe.optimizer.premise import examine
@@ -57,8 +58,9 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
         found = optimize(foresight.priced, method, time_limit_s)
     problem = foresight.problem
     resident = _resident(problem, found)
-    offered, fitting = _menus(problem, resident), menus(problem) if found.sets else ()
-    stairs = [menu.among(resident) for menu in fitting]
+    offered = _menus(problem, resident) if found.sets else []
+    able = allowed(problem)
+    stairs = [menu.among(able[c]) for c, menu in enumerate(offered)]
     return Plan(
         policy=foresight.policy.name,
         aggregation=problem.aggregation,
@@ -107,10 +109,7 @@ def _resident(problem: Problem, found: Result) -> Bools:
     memory = problem.memory
     left = memory.node_gb.copy()
     np.subtract.at(left, memory.node[resident], memory.expert_gb[resident])
-    worth = over_traffic(
-        problem.shares, value_of(problem).of(np.eye(problem.n_experts, dtype=bool))
-    )
-    for n in np.argsort(-worth, kind="stable"):
+    for n in np.argsort(-_worth_alone(problem), kind="stable"):
         if not resident[n] and memory.expert_gb[n] <= left[memory.node[n]]:
             resident[n] = True
             left[memory.node[n]] -= memory.expert_gb[n]
@@ -170,15 +169,18 @@ def _step(foresight: Foresight, stairs: Sequence[Menu], step: Step) -> PlannedSt
 
 def _singles(foresight: Foresight) -> tuple[PlannedSet, ...]:
     problem = foresight.problem
-    worth = over_traffic(
-        problem.shares, value_of(problem).of(np.eye(problem.n_experts, dtype=bool))
-    )
     energy_j, cost_usd = problem.shares @ problem.energy_j, problem.shares @ problem.costs_usd
     latency_ms = problem.latency_ms.max(axis=0) + problem.overhead_ms
-    figures = np.column_stack([worth, energy_j, latency_ms, cost_usd]).tolist()
+    figures = np.column_stack([_worth_alone(problem), energy_j, latency_ms, cost_usd]).tolist()
     return tuple(
         PlannedSet((name,), *row) for name, row in zip(foresight.expert_ids, figures, strict=True)
     )
+
+
+def _worth_alone(problem: Problem) -> NDArray[np.float64]:
+    """(n_experts,) what each is worth over the traffic, serving all categories."""
+    singles = np.eye(problem.n_experts, dtype=bool)
+    return over_traffic(problem.shares, value_of(problem).of(singles))
 
 
 def _premise(problem: Problem) -> dict[str, float]:

@@ -34,14 +34,13 @@ class Traffic:
     prompt_tokens: Floats
 
     @classmethod
-    def of(cls, head: CategoryHead, X: NDArray[np.float32], prompts: Sequence[str]) -> Traffic:
+    def of(cls, head: CategoryHead, names: NDArray[np.str_], prompts: Sequence[str]) -> Traffic:
         """The traffic of these prompts, at least one.
 
         Parameters
         ----------
-        X : (n_prompts, dim) their embeddings.
+        names : (n_prompts,) what ``head`` calls them, as from `CategoryHead.named`.
         """
-        names = head.named(head.assess(X))
         tokens = np.array([estimated_tokens(prompt) for prompt in prompts], dtype=float)
         categories = (*head.classes_.tolist(), GENERAL)
         rows = [names == name for name in categories]

@@ -149,7 +149,7 @@ def _traffic(
 ) -> Traffic:
     """That of ``dev`` prompts, if any: the router is surer of those that it learned from."""
     X, rows = dev if dev[1].prompts else train
-    return Traffic.of(head, X, rows.prompts)
+    return Traffic.of(head, head.named(head.assess(X)), rows.prompts)
 
 
 def _metrics(
