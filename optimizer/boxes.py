@@ -7,7 +7,7 @@ import numpy as np
 from coe.kernels.boxes import Table
 from coe.kernels.mixture import relative_weights
 from coe.optimizer.figures import ROUNDING, Bools, Floats, Integers
-from coe.optimizer.problem import Problem
+from coe.optimizer.problem import MEANS, Problem
 from coe.optimizer.result import Found
 from coe.optimizer.value import Best, Mixture, Sum, majorant, over_traffic, value_of
 
@@ -49,16 +49,15 @@ def ceilings_table(problem: Problem) -> Table:
     dearest = everyone if problem.k is None else min(problem.k, everyone)
     present = problem.ceilings()
     rows: list[tuple[Floats, int, float]] = []
-    for name, figures in (("max_energy_j", problem.energy_j), ("max_cost_usd", problem.costs_usd)):
+    for name in MEANS:
         if name in present:
-            parts = problem.shares[:, None] * figures
+            parts = problem.shares[:, None] * problem.figures(name)
             linear = parts.sum(axis=0, keepdims=True)
             rows.append((parts if dearest < everyone else linear, dearest, present[name]))
     if problem.memory is not None:
         for v, limit in enumerate(problem.memory.node_gb.tolist()):
             if limit < np.inf:
-                here = np.where(problem.memory.node == v, problem.memory.expert_gb, 0.0)
-                rows.append((here[None], everyone, limit))
+                rows.append((problem.memory.taken(v)[None], everyone, limit))
     if not rows:
         rows.append((np.zeros((1, everyone)), everyone, 0.0))
     figures = np.zeros((len(rows), max(len(parts) for parts, _, _ in rows), everyone))

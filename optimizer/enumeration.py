@@ -12,7 +12,7 @@ import numpy as np
 from coe.kernels.staircase import largest_of_subsets, sums_of_subsets
 from coe.optimizer.figures import ROUNDING, Bools, Floats, Integers
 from coe.optimizer.footprint import allowed
-from coe.optimizer.problem import Problem
+from coe.optimizer.problem import MEANS, Problem
 from coe.optimizer.result import Found
 from coe.optimizer.value import value_of
 
@@ -57,12 +57,12 @@ def fitting_sets(problem: Problem) -> Bools:
     if slow.any():
         fitting &= sums_of_subsets(slow.astype(float)) == 0
     ceilings = problem.ceilings()
-    for name, figures in (("max_energy_j", problem.energy_j), ("max_cost_usd", problem.costs_usd)):
+    for name in MEANS:
         if name in ceilings:
-            fitting &= mean_usage(problem, figures) <= ceilings[name] * (1 + ROUNDING)
+            fitting &= mean_usage(problem, problem.figures(name)) <= ceilings[name] * (1 + ROUNDING)
     if problem.memory is not None:
         for v, limit in enumerate(problem.memory.node_gb):
-            here = np.where(problem.memory.node == v, problem.memory.expert_gb, 0.0)
+            here = problem.memory.taken(v)
             if here.sum() > limit:
                 fitting &= sums_of_subsets(here) <= limit * (1 + ROUNDING)
     fitting[0] = False

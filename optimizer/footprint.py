@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from coe.optimizer.figures import ROUNDING, Bools, Floats
-from coe.optimizer.problem import Problem
+from coe.optimizer.problem import Kind, Problem
 
 
 def allowed(problem: Problem) -> Bools:
@@ -49,12 +49,10 @@ def usage(problem: Problem, members: Bools) -> dict[str, Floats]:
         if kind == "max_latency_ms":
             times = slowest_ms(problem, members)
             used[name] = times[index] if index is not None else times.max(axis=0)
-        elif kind == "node_gb" and problem.memory is not None:
-            here = problem.memory.node == index
-            used[name] = members @ np.where(here, problem.memory.expert_gb, 0.0)
+        elif problem.memory is not None and kind == "node_gb" and index is not None:
+            used[name] = members @ problem.memory.taken(index)
         else:
-            figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
-            used[name] = problem.shares @ answering(figures, members, problem.k)
+            used[name] = problem.shares @ answering(problem.figures(kind), members, problem.k)
     return used
 
 
@@ -66,12 +64,10 @@ def usage_alone(problem: Problem) -> dict[str, Floats]:
         if kind == "max_latency_ms":
             times = problem.latency_ms + problem.overhead_ms
             used[name] = times[index] if index is not None else times.max(axis=0)
-        elif kind == "node_gb" and problem.memory is not None:
-            here = problem.memory.node == index
-            used[name] = np.where(here, problem.memory.expert_gb, 0.0)
+        elif problem.memory is not None and kind == "node_gb" and index is not None:
+            used[name] = problem.memory.taken(index)
         else:
-            figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
-            used[name] = problem.shares @ figures
+            used[name] = problem.shares @ problem.figures(kind)
     return used
 
 
@@ -106,7 +102,7 @@ def total_usage(problem: Problem, sets: Bools) -> dict[str, float]:
         elif kind == "node_gb":
             used[name] = float(usage(problem, np.any(sets, axis=0, keepdims=True))[name][0])
         else:
-            used[name] = mean_over_traffic(problem, sets, kind.removeprefix("max_"))
+            used[name] = mean_over_traffic(problem, sets, kind)
     return used
 
 
@@ -143,13 +139,11 @@ def with_one_more(problem: Problem, sets: Bools, used: dict[str, float]) -> dict
             times = problem.latency_ms + problem.overhead_ms
             here = index is None or np.arange(problem.n_categories)[:, None] == index
             found[name] = np.where(here, times, 0.0)
-        elif kind == "node_gb" and problem.memory is not None:
-            here = (problem.memory.node == index) & ~np.any(sets, axis=0)
-            joined = used[name] + np.where(here, problem.memory.expert_gb, 0.0)
+        elif problem.memory is not None and kind == "node_gb" and index is not None:
+            joined = used[name] + np.where(np.any(sets, axis=0), 0.0, problem.memory.taken(index))
             found[name] = np.broadcast_to(joined, sets.shape)
         else:
-            figures = problem.energy_j if kind == "max_energy_j" else problem.costs_usd
-            added = problem.shares[:, None] * _increments(figures, sets, problem.k)
+            added = problem.shares[:, None] * _increments(problem.figures(kind), sets, problem.k)
             joined = used[name] + (added.sum(axis=0) if shared else added)
             found[name] = np.broadcast_to(joined, sets.shape)
     return found
@@ -164,9 +158,9 @@ def _increments(figures: Floats, sets: Bools, k: int | None) -> Floats:
     return grown
 
 
-def mean_over_traffic(problem: Problem, sets: Bools, axis: str) -> float:
-    """Joules or dollars of (n_categories, n_experts) sets; ``axis``: energy_j or cost_usd."""
-    figures = problem.energy_j if axis == "energy_j" else problem.costs_usd
+def mean_over_traffic(problem: Problem, sets: Bools, mean: Kind) -> float:
+    """Joules or dollars of (n_categories, n_experts) sets; ``mean`` as in `Problem.figures`."""
+    figures = problem.figures(mean)
     taken = [
         answering(figures[c : c + 1], sets[c : c + 1], problem.k)[0, 0]
         for c in range(problem.n_categories)

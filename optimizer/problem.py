@@ -33,7 +33,8 @@ PLAUSIBLE_W = (0.5, 20_000.0)
 
 Kind = Literal["max_energy_j", "max_cost_usd", "max_latency_ms", "node_gb"]
 
-_MEANS: tuple[Kind, ...] = ("max_energy_j", "max_cost_usd")
+MEANS: tuple[Kind, ...] = ("max_energy_j", "max_cost_usd")
+"""Ceilings on means over traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,10 @@ class Memory:
     expert_gb: Floats
     node: Integers
     node_gb: Floats
+
+    def taken(self, node: int) -> Floats:
+        """(n_experts,) what each takes of one node; 0 of those that would be on another."""
+        return np.where(self.node == node, self.expert_gb, 0.0)
 
     def keep(self, experts: Integers) -> Memory:
         """The same nodes, for these experts only."""
@@ -188,7 +193,7 @@ class Problem:
 
     def limits(self) -> tuple[Ceiling, ...]:
         """Present ceilings: joules, dollars, latency and memory, those that are not infinite."""
-        found: list[tuple[Kind, int | None, Any]] = [(k, None, getattr(self, k)) for k in _MEANS]
+        found: list[tuple[Kind, int | None, Any]] = [(k, None, getattr(self, k)) for k in MEANS]
         if self._latency_by_category:
             each = np.asarray(self.max_latency_ms)
             found += [("max_latency_ms", c, limit) for c, limit in enumerate(each)]
@@ -215,6 +220,10 @@ class Problem:
             return replace(self, max_latency_ms=limits)
         changed: Any = {ceiling.kind: limit}
         return replace(self, **changed)
+
+    def figures(self, mean: Kind) -> Floats:
+        """(n_categories, n_experts) joules or dollars: what a ceiling on a mean is about."""
+        return self.energy_j if mean == "max_energy_j" else self.costs_usd
 
     def keep(self, experts: Integers) -> Problem:
         """The same problem with only these experts, in this order."""
@@ -288,7 +297,7 @@ class Problem:
             )
 
     def _check_ceilings(self) -> None:
-        limits: dict[str, Any] = {name: getattr(self, name) for name in _MEANS}
+        limits: dict[str, Any] = {name: getattr(self, name) for name in MEANS}
         limits["max_latency_ms"] = self.max_latency_ms
         for name, limit in limits.items():
             by_category = name == "max_latency_ms" and self._latency_by_category

@@ -12,7 +12,7 @@ import numpy as np
 
 from coe.optimizer.figures import ROUNDING, Bools, Floats
 from coe.optimizer.footprint import allowed
-from coe.optimizer.problem import Problem
+from coe.optimizer.problem import MEANS, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ def rows_of(problem: Problem) -> Rows:
         able = np.broadcast_to(able.all(axis=0), able.shape)
     ceilings = problem.ceilings()
     taken, limits = [], []
-    for name, figures in (("max_energy_j", problem.energy_j), ("max_cost_usd", problem.costs_usd)):
-        weighed = problem.shares[:, None] * figures
+    for name in MEANS:
+        weighed = problem.shares[:, None] * problem.figures(name)
         if name in ceilings and np.sum(weighed, where=able) > ceilings[name]:
             taken.append(weighed)
             limits.append(ceilings[name])
     resident, room = [], []
     if problem.memory is not None:
         for v, limit in enumerate(problem.memory.node_gb):
-            here = np.where(problem.memory.node == v, problem.memory.expert_gb, 0.0)
+            here = problem.memory.taken(v)
             if here[able.any(axis=0)].sum() > limit:
                 resident.append(here)
                 room.append(limit)

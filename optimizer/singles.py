@@ -50,10 +50,10 @@ def least_usage(
         return _least_latency(problem, ceiling, left_s)
     if ceiling.kind == "node_gb":
         assert problem.memory is not None
-        cost = np.where(problem.memory.node == ceiling.index, problem.memory.expert_gb, 0.0)
+        assert ceiling.index is not None
+        cost = problem.memory.taken(ceiling.index)
     else:
-        figures = problem.energy_j if ceiling.kind == "max_energy_j" else problem.costs_usd
-        cost = problem.shares[:, None] * figures
+        cost = problem.shares[:, None] * problem.figures(ceiling.kind)
     ending, members = _cheapest(problem.with_ceiling(ceiling, np.inf), cost, left_s)
     if ending != "optimal" or members is None:
         return ending, np.inf
