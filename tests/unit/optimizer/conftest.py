@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from coe.optimizer.footprint import allowed, exceeded, total_usage
 from coe.optimizer.problem import Memory, Problem, Prompts
+from coe.optimizer.result import Found
 from coe.optimizer.value import over_traffic, value_of
 
 AGGREGATIONS = ("best", "sum", "mixture", "choose", "likelihood")
@@ -77,6 +78,16 @@ class Judge:
         used = total_usage(problem, members)
         able = members.any(axis=1).all() and not np.any(members & ~allowed(problem))
         return bool(able and alike) and not exceeded(used, problem.ceilings())
+
+    @classmethod
+    def agrees(cls, found: Found, value: float | None, problem: Problem) -> bool:
+        """Whether what was found is feasible and of this value; nothing was, where ``None``."""
+        if value is None:
+            return found.members is None and found.upper == -np.inf
+        if found.members is None or not cls.feasible(problem, found.members):
+            return False
+        own = cls.value(problem, found.members)
+        return np.allclose([own, found.upper], value, rtol=0, atol=1e-9)
 
 
 @pytest.fixture(scope="session", name="draw_problem")

@@ -27,16 +27,6 @@ def always():
     return True
 
 
-def agrees(found, value, judge, problem):
-    """Whether what was found has this value and is feasible; or nothing was, of value ``None``."""
-    if value is None:
-        return found.members is None and found.upper == -np.inf
-    if found.members is None or not judge.feasible(problem, found.members):
-        return False
-    own = judge.value(problem, found.members)
-    return np.allclose([own, found.upper], value, rtol=0, atol=1e-9)
-
-
 def draw_additive(draw_problem, rng, n_experts=10, **fixed):
     """A problem of one ceiling on a sum: joules, dollars or memory."""
     name = str(rng.choice(["max_energy_j", "max_cost_usd", "memory"]))
@@ -58,7 +48,7 @@ def test_the_best_sum_is_that_of_enumeration(draw_problem, judge):
         best = enumerate_sets(problem)
         value = None if best.members is None else best.upper
         n_infeasible += value is None
-        assert agrees(additive(problem, never), value, judge, problem)
+        assert judge.agrees(additive(problem, never), value, problem)
     assert 0 < n_infeasible < 200
 
 
@@ -123,7 +113,7 @@ def test_the_best_sets_by_category_are_those_of_the_slow_twin(aggregation, draw_
         )
         value, sets = optimum(problem)
         n_infeasible += sets is None
-        assert agrees(per_category(problem, never), None if sets is None else value, judge, problem)
+        assert judge.agrees(per_category(problem, never), None if sets is None else value, problem)
     assert n_infeasible < 40
 
 
@@ -147,7 +137,7 @@ def test_single_experts_by_category_make_the_map_of_the_program(draw_problem, ju
             )
         )
         value = None if mapped.status == "infeasible" else mapped.value
-        assert agrees(per_category(problem, never), value, judge, problem)
+        assert judge.agrees(per_category(problem, never), value, problem)
 
 
 @settings(max_examples=40)

@@ -18,15 +18,6 @@ def never():
     return False
 
 
-def agrees(found, value, judge, problem):
-    if value is None:
-        return found.members is None and found.upper == -np.inf
-    if found.members is None or not judge.feasible(problem, found.members):
-        return False
-    own = judge.value(problem, found.members)
-    return np.allclose([own, found.upper], value, rtol=0, atol=1e-9)
-
-
 @pytest.mark.parametrize("aggregation", ["best", "sum"])
 @pytest.mark.parametrize(("solver", "n_problems"), [("highs", 80), ("cbc", 20)])
 def test_a_shared_set_is_that_of_enumeration(solver, n_problems, aggregation, draw_problem, judge):
@@ -35,7 +26,7 @@ def test_a_shared_set_is_that_of_enumeration(solver, n_problems, aggregation, dr
         problem = draw_problem(rng, int(rng.integers(1, 9)), int(rng.integers(1, 5)), aggregation)
         best = enumerate_sets(problem)
         value = None if best.members is None else best.upper
-        assert agrees(program(problem, never, solver), value, judge, problem)
+        assert judge.agrees(program(problem, never, solver), value, problem)
 
 
 @pytest.mark.parametrize("aggregation", ["best", "sum", "mixture", "choose", "likelihood"])
@@ -50,7 +41,7 @@ def test_sets_by_category_are_those_of_the_slow_twin(
         problem = draw_problem(rng, n_experts, n_categories, aggregation, sets="per_category")
         value, sets = optimum(problem)
         value = None if sets is None else value
-        assert agrees(program(problem, never, solver), value, judge, problem)
+        assert judge.agrees(program(problem, never, solver), value, problem)
 
 
 def test_larger_problems_have_the_value_of_other_exact_solvers(draw_problem, judge):
@@ -84,7 +75,7 @@ def test_both_solvers_agree_where_nothing_else_is_exact(draw_problem, judge):
             able=None,
         )
         one, other = (program(problem, never, solver) for solver in ("cbc", "highs"))
-        assert agrees(one, other.upper, judge, problem)
+        assert judge.agrees(one, other.upper, problem)
         quick = greedy(problem, never)
         assert judge.value(problem, quick.members) <= one.upper + 1e-9 <= quick.upper + 2e-9
 
