@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from coe.config import (
-    DATA,
     Config,
     EmbeddedSection,
     ExpertSection,
@@ -28,8 +25,10 @@ from coe.errors import ConfigError, WeightsError
 from coe.experts.http import EmbeddedExpert, HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
+from coe.services.host.experts import open_host
 from coe.services.host.process import EngineHost
-from coe.services.weights import Weights, locate, read_manifest, verified
+from coe.services.host.standing import Standing
+from coe.services.weights import embedded_weights, locate
 
 Say = Callable[[str], None]
 
@@ -79,7 +78,8 @@ async def running(
     """
     present = runnable(config, say, only)
     embedded = [e for e in present if isinstance(e, EmbeddedSection)]
-    hosts = {e.id: _host(e, len(embedded), say) for e in embedded}
+    remark = partial(_remark, say)
+    hosts = {e.id: open_host(e, n_engines=len(embedded), on_change=remark) for e in embedded}
     async with httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client:
         experts = {e.id: _expert(e, config, client, hosts) for e in present}
         try:
@@ -109,23 +109,6 @@ def runnable(
     if not present:
         raise ConfigError("no expert can run: `coe doctor` says what is missing")
     return present
-
-
-def embedded_weights(section: EmbeddedSection) -> Weights:
-    """The manifest entry of an embedded expert's weights.
-
-    Raises
-    ------
-    ConfigError
-        The manifest has no such entry.
-    """
-    manifest = read_manifest(DATA / "weights.json")
-    if section.weights not in manifest:
-        raise ConfigError(
-            f"expert {section.id!r}: unknown weights {section.weights!r}; "
-            f"`coe weights list` knows {', '.join(manifest)}"
-        )
-    return manifest[section.weights]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,41 +155,12 @@ def _can_run(section: ExpertSection, say: Say) -> bool:
     return gap is None
 
 
-def _host(section: EmbeddedSection, n_engines: int, say: Say) -> EngineHost:
-    # threads beyond an engine's share of cores wait for each other at barriers: with the gateway on
-    # one of two cores, two threads that sleep at them measured 20 tokens/s where one gives 55
-    threads = section.threads or max(1, (len(os.sched_getaffinity(0)) - 1) // n_engines)
-
-    def on_change(host: EngineHost) -> None:
-        if host.state == "ready":
-            again = "" if host.n_starts == 1 else f" again (start {host.n_starts})"
-            say(f"expert {host.name}: ready{again}")
-        elif host.reason:
-            say(f"expert {host.name}: {host.state}: {host.reason}")
-
-    return EngineHost(
-        section.id,
-        partial(_command, section, embedded_weights(section), threads),
-        environment={"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)},
-        on_change=on_change,
-    )
-
-
-def _command(section: EmbeddedSection, weights: Weights, threads: int) -> list[str]:
-    """Command line of the engine; the weights are verified at every start.
-
-    Raises
-    ------
-    WeightsError
-        The weights are absent or altered.
-    """
-    path = verified(weights, weights_home())
-    return [
-        sys.executable, "-m", "coe.services.host.llama",
-        "--weights", str(path), "--alias", section.id, "--threads", str(threads),
-        "--slots", str(max(4, section.slots)), "--context", str(section.context_tokens),
-        "--repeat-penalty", str(section.repeat_penalty),
-    ]  # fmt: skip
+def _remark(say: Say, host: Standing) -> None:
+    if host.state == "ready":
+        again = "" if host.n_starts == 1 else f" again (start {host.n_starts})"
+        say(f"expert {host.name}: ready{again}")
+    elif host.reason:
+        say(f"expert {host.name}: {host.state}: {host.reason}")
 
 
 def _expert(

@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-from coe.errors import WeightsError
+from coe.config import DATA, EmbeddedSection
+from coe.errors import ConfigError, WeightsError
 
 Progress = Callable[[int], None]
 """Called with the number of bytes done so far."""
@@ -61,6 +62,23 @@ def read_manifest(path: Path) -> dict[str, Weights]:
         }
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(f"{path}: not a weights manifest: {error!r}") from error
+
+
+def embedded_weights(section: EmbeddedSection) -> Weights:
+    """The manifest entry of an embedded expert's weights.
+
+    Raises
+    ------
+    ConfigError
+        The manifest has no such entry.
+    """
+    manifest = read_manifest(DATA / "weights.json")
+    if section.weights not in manifest:
+        raise ConfigError(
+            f"expert {section.id!r}: unknown weights {section.weights!r}; "
+            f"`coe weights list` knows {', '.join(manifest)}"
+        )
+    return manifest[section.weights]
 
 
 def locate(weights: Weights, home: Path) -> Path | None:

@@ -28,9 +28,9 @@ from coe.router import Router
 from coe.services.cli.console import print_json, results
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import configured
-from coe.services.fleet import embedded_weights, missing
+from coe.services.fleet import missing
 from coe.services.runtime import offers_of
-from coe.services.weights import verified
+from coe.services.weights import embedded_weights, verified
 
 _GIB = 1024**3
 _NEEDED_BYTES = 2 * _GIB

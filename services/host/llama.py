@@ -1,7 +1,8 @@
 """The program of one engine process: llama.cpp's own OpenAI-compatible server.
 
 Prints one JSON line ``{"address": ...}`` when it serves. Ends when its standard input ends, so
-that it cannot outlive the process that started it.
+that it cannot outlive the process that started it. Asks for the bearer token in
+``$COE_ENGINE_KEY``, if there is one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Serve the given weights on a free loopback port until standard input ends."""
+    """Serve the given weights on a free port until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m coe.services.host.llama")
+    parser.add_argument("--bind", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--alias", required=True, help="name the server answers to")
     parser.add_argument("--threads", type=int, required=True)
@@ -37,8 +39,11 @@ def main() -> None:
     params.n_threads_http = options.slots + 4
     params.endpoint_slots = True
     params.endpoint_metrics = True
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [options.bind]
     params.port = 0
+    # not an argument: those are for everyone to read
+    if key := os.environ.get("COE_ENGINE_KEY"):
+        params.api_keys = [key]
     # outcomes are collected without sampling noise; a caller's own temperature wins
     params.sampling.temp = 0.0
     params.sampling.penalty_repeat = options.repeat_penalty

@@ -1,22 +1,29 @@
-"""One engine process: started, health-checked, restarted with backoff, ended by its id."""
+"""One engine process: started, warmed, watched, restarted with backoff, drained, ended."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import os
-import signal
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final
 
 import httpx
 
-from coe.errors import CoeError
+from coe.errors import CoeError, ExpertUnavailableError
+from coe.replica import HostReport
+from coe.services.host.child import Child
+from coe.services.host.memory import resident_bytes
+from coe.services.host.probe import Load, Probe
+from coe.services.host.standing import Standing
 
-State = Literal["stopped", "starting", "ready", "failed"]
+KEY_VARIABLE: Final = "COE_ENGINE_KEY"
+"""Environment variable in which an engine finds the key that it has to ask for."""
+
+_REPORT_TIMEOUT_S = 0.7
+_DRAIN_PERIOD_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,8 @@ class Watch:
         return min(self.first_delay_s * 2.0 ** (crashes - 1), self.max_delay_s)
 
 
-class EngineHost:
-    """Keeps one engine process alive.
+class EngineHost(Standing):
+    """Keeps one engine process alive. A `coe.replica.Host`.
 
     Parameters
     ----------
@@ -47,6 +54,10 @@ class EngineHost:
         verify weights. A `CoeError` it raises is final: the state becomes ``failed``.
     environment : variables added to this process's own.
     watch : periods and limits.
+    slots : requests that the engine serves at once, for reports.
+    key : bearer token that the engine is to ask for; it finds it in ``$COE_ENGINE_KEY``.
+    first_request : body of a chat request that has to be answered before the engine counts as
+        ready, so that no caller waits for pages to be read or kernels to be made.
     on_change : called with the host after every change of state.
     """
 
@@ -56,34 +67,31 @@ class EngineHost:
         prepare: Callable[[], Sequence[str]],
         environment: Mapping[str, str] | None = None,
         watch: Watch | None = None,
-        on_change: Callable[[EngineHost], None] = lambda host: None,
+        slots: int = 1,
+        key: str | None = None,
+        first_request: Mapping[str, Any] | None = None,
+        on_change: Callable[[Standing], None] = lambda host: None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.name = name
-        self.state: State = "stopped"
-        self.reason = ""
-        self.n_starts = 0
+        super().__init__(name, on_change)
         self._prepare = prepare
-        self._environment = dict(environment or {})
+        self._environment = {**(environment or {}), **({KEY_VARIABLE: key} if key else {})}
         self._watch = watch or Watch()
-        self._on_change = on_change
+        self._slots = slots
+        self._key = key
+        self._first_request = first_request
         self._now = now
         self._sleep = sleep
-        self._address: str | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._probe: Probe | None = None
+        self._load = self._load_at_first = Load()
+        self._child: Child | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
-
-    @property
-    def address(self) -> str | None:
-        """``http://host:port`` while the engine is ready, else ``None``."""
-        return self._address if self.state == "ready" else None
 
     @property
     def process_id(self) -> int | None:
         """Id of the running engine process."""
-        return self._process.pid if self._process else None
+        return self._child.id if self._child else None
 
     async def start(self) -> None:
         """Begin to start and watch the engine; returns at once. `settled` waits."""
@@ -91,12 +99,49 @@ class EngineHost:
             self._become("starting", "")
             self._supervisor = asyncio.create_task(self._supervise(), name=f"host {self.name}")
 
-    async def settled(self) -> State:
-        """The state once it is no longer ``starting``."""
-        while self.state == "starting":
-            self._changed.clear()
-            await self._changed.wait()
-        return self.state
+    async def report(self) -> HostReport:
+        """How it is now.
+
+        An engine that is too busy to say within 0.7 s counts what it said last.
+        """
+        await self._look()
+        process_id = self.process_id
+        memory = await asyncio.to_thread(resident_bytes, process_id) if process_id else 0
+        load = self._load if self.address else Load()
+        return HostReport(
+            state=self.state,
+            reason=self.reason,
+            address=self.address,
+            slots=self._slots,
+            n_running=load.n_running,
+            n_waiting=load.n_waiting,
+            memory_bytes=memory,
+            tokens_per_s=load.tokens_per_s(self._load_at_first) if self.address else 0.0,
+            n_starts=self.n_starts,
+        )
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take nothing new; whether all that had begun has ended within ``timeout_s``.
+
+        The engine runs on until `stop`, and is not started again when it ends. One that is not
+        ready has begun nothing, and is stopped.
+        """
+        if self.address is None:
+            await self.stop()
+            return True
+        self._become("draining", "")
+        deadline = self._now() + timeout_s
+        # what was sent just before may not be counted yet: two looks
+        n_idle = 0
+        while self.state == "draining":
+            load = await self._look()
+            n_idle = n_idle + 1 if load is not None and load.idle else 0
+            if n_idle == 2:
+                return True
+            if self._now() >= deadline:
+                return False
+            await self._sleep(_DRAIN_PERIOD_S)
+        return False
 
     async def stop(self) -> None:
         """End the engine process and stop watching. Harmless when not started."""
@@ -115,6 +160,9 @@ class EngineHost:
             except (CoeError, OSError) as error:
                 self._become("failed", str(error))
                 return
+            if self.state == "draining":
+                self._become("stopped", reason)
+                return
             settled = self._now() - started >= self._watch.settled_s
             crashes = 1 if settled else crashes + 1
             if crashes >= self._watch.n_crashes:
@@ -127,43 +175,40 @@ class EngineHost:
         """Start the process and wait for its end; returns why it ended."""
         command = await asyncio.to_thread(self._prepare)
         self.n_starts += 1
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._environment},
-            start_new_session=True,
-        )
-        self._process = process
-        assert process.stderr is not None
-        assert process.stdout is not None
-        announced: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        last_words: deque[str] = deque(maxlen=3)
-        # both pipes are read to their end: a full one would block the engine
-        readers = {
-            asyncio.create_task(_drain(process.stderr, last_words)),
-            asyncio.create_task(_listen(process.stdout, announced)),
-        }
+        child = await Child.spawn(command, {**os.environ, **self._environment})
+        self._child = child
+        timeout = httpx.Timeout(self._watch.health_timeout_s)
         try:
-            async with asyncio.timeout(self._watch.start_timeout_s):
-                self._address = await announced
-            if self._address is not None:
-                self._become("ready", "")
-                return await self._until_end(process, self._address)
+            async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
+                async with asyncio.timeout(self._watch.start_timeout_s):
+                    probe = await self._started(child, client)
+                if probe is not None:
+                    self._become("ready", "")
+                    return await self._until_end(child, probe)
         except TimeoutError:
             return f"did not start within {self._watch.start_timeout_s:g} s"
+        except ExpertUnavailableError as error:
+            return error.reason
         finally:
-            self._process = None
-            await _end(process)
-            _, unfinished = await asyncio.wait(readers, timeout=1.0)
-            for reader in unfinished:
-                reader.cancel()
-        return f"did not say its address: {' | '.join(last_words) or 'no message'}"
+            self._probe = self._child = None
+            await child.end()
+        return f"did not say its address: {child.last_words}"
 
-    async def _until_end(self, process: asyncio.subprocess.Process, address: str) -> str:
-        ended = asyncio.create_task(process.wait())
-        checks = asyncio.create_task(self._until_unhealthy(address))
+    async def _started(self, child: Child, client: httpx.AsyncClient) -> Probe | None:
+        """Who asks the engine, once it serves and is warm; ``None`` when it says no address."""
+        address = await child.announced()
+        if address is None:
+            return None
+        probe = Probe(client, address, self._key)
+        if self._first_request is not None:
+            await probe.first_answer(self.name, self._first_request)
+        self._load = self._load_at_first = await probe.load() or Load()
+        self._address, self._probe = address, probe
+        return probe
+
+    async def _until_end(self, child: Child, probe: Probe) -> str:
+        ended = asyncio.create_task(child.ended())
+        checks = asyncio.create_task(self._until_unhealthy(probe))
         try:
             await asyncio.wait({ended, checks}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -174,65 +219,19 @@ class EngineHost:
             checks.cancel()
             await asyncio.gather(ended, checks, return_exceptions=True)
 
-    async def _until_unhealthy(self, address: str) -> None:
-        failed = 0
-        async with httpx.AsyncClient(
-            timeout=self._watch.health_timeout_s, trust_env=False
-        ) as client:
-            while failed < self._watch.n_failed_checks:
-                await self._sleep(self._watch.health_period_s)
-                try:
-                    response = await client.get(
-                        f"{address}/health", headers={"connection": "close"}
-                    )
-                    failed = 0 if response.is_success else failed + 1
-                except httpx.HTTPError:
-                    failed += 1
+    async def _until_unhealthy(self, probe: Probe) -> None:
+        n_failed = 0
+        while n_failed < self._watch.n_failed_checks:
+            await self._sleep(self._watch.health_period_s)
+            n_failed = 0 if await probe.healthy() else n_failed + 1
 
-    def _become(self, state: State, reason: str) -> None:
-        self.state, self.reason = state, reason
-        self._changed.set()
-        self._on_change(self)
-
-
-async def _listen(stream: asyncio.StreamReader, announced: asyncio.Future[str | None]) -> None:
-    """Read to the end; the address in the first JSON line, or ``None``, becomes ``announced``."""
-    while True:
-        try:
-            line = await stream.readline()
-        except ValueError:  # a line longer than the buffer, which is dropped
-            continue
-        if not line:
-            break
-        if line.startswith(b"{") and not announced.done():
-            announced.set_result(_address_in(line))
-    if not announced.done():
-        announced.set_result(None)
-
-
-def _address_in(line: bytes) -> str | None:
-    try:
-        return str(json.loads(line)["address"])
-    except (ValueError, KeyError):
-        return None
-
-
-async def _drain(stream: asyncio.StreamReader, last_words: deque[str]) -> None:
-    """Read to the end, so that the pipe never fills; keep the last lines for an error message."""
-    while chunk := await stream.read(65536):
-        lines = chunk.decode(errors="replace").splitlines()
-        last_words.extend(line.strip()[:200] for line in lines if line.strip())
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Close the engine's standard input, which asks it to end; then insist by its own id."""
-    if process.stdin is not None:
-        process.stdin.close()
-    for wait_s, insist in ((2.0, signal.SIGTERM), (2.0, signal.SIGKILL)):
-        try:
-            async with asyncio.timeout(wait_s):
-                await process.wait()
-                return
-        except TimeoutError:
-            process.send_signal(insist)
-    await process.wait()
+    async def _look(self) -> Load | None:
+        """The engine's load, which is also kept; ``None`` when it does not say in time."""
+        if self._probe is None:
+            return None
+        load = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REPORT_TIMEOUT_S):
+                load = await self._probe.load()
+        self._load = load or self._load
+        return load

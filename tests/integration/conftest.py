@@ -17,9 +17,8 @@ import pytest
 
 from coe.config import DATA, EmbeddedSection, load_config, weights_home
 from coe.services.cli.serve import gateway_on, listen
-from coe.services.fleet import embedded_weights
 from coe.services.runtime import Runtime
-from coe.services.weights import fetch
+from coe.services.weights import embedded_weights, fetch
 
 
 @dataclass(frozen=True)

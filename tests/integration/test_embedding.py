@@ -14,9 +14,8 @@ import pytest
 from coe.config import DATA, EndpointSection, load_config, weights_home
 from coe.errors import EmbeddingError
 from coe.services.embedding import HttpEmbedder
-from coe.services.fleet import embedded_weights
 from coe.services.host.process import EngineHost
-from coe.services.weights import verified
+from coe.services.weights import embedded_weights, verified
 
 TOPICS = {"code": "Write a Python function for list {}", "maths": "What is the sum of 3 and {}"}
 # what the experts are asked here, beside what they were trained on
