@@ -8,6 +8,7 @@
     ├── ArtefactError          a trained artefact is absent, altered or of another schema
     ├── OutcomesError          an outcome or prompt table has the wrong columns or values
     ├── MeasurementsError      a table of measured requests has the wrong columns or values
+    ├── FleetError             a cluster, its supervisor or a node of it is not there
     ├── EmbeddingError         an embeddings endpoint gave no vectors
     │   └── EmbeddingUnavailableError  not there, overloaded, or too slow: may pass by itself
     ├── RequestError           the caller asked for something impossible
@@ -51,6 +52,10 @@ class OutcomesError(CoeError):
 
 class MeasurementsError(CoeError):
     """A table of measured requests has wrong columns or values, or too few rows to fit."""
+
+
+class FleetError(CoeError):
+    """A cluster, its supervisor, or a node of it is not there, or does not accept us."""
 
 
 class EmbeddingError(CoeError):

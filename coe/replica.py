@@ -1,10 +1,12 @@
-"""What is known of a running expert: the report of its host, its replicas, a snapshot of all."""
+"""Running experts: what a fleet is to run, what hosts report, its replicas, a snapshot of all."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
 HostState = Literal["stopped", "starting", "ready", "draining", "failed"]
 """``draining`` answers what it has begun and takes nothing new; ``failed`` is final."""
@@ -57,6 +59,52 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a fleet is to run of one expert.
+
+    Parameters
+    ----------
+    engine : JSON text from which a host opens its engine.
+    resources : what a node must offer to one copy, by name; ``CPU`` and ``GPU`` are Ray's own.
+    labels : what a node must be called, by label.
+    memory_gb : memory of one copy; 0 where it is not known.
+    least, most : copies; between them, as many as keep ``target_queue`` requests in each.
+    """
+
+    expert_id: str
+    engine: str
+    resources: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    memory_gb: float = 0.0
+    least: int = 1
+    most: int = 1
+    target_queue: float = 2.0
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that a running copy cannot change: another one needs another copy."""
+        fixed = [self.engine, self.resources, self.labels, self.memory_gb]
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a copy was started as, and where; it keeps that, so that nobody else need remember.
+
+    Parameters
+    ----------
+    digest : of its deployment.
+    node : name of the machine that it runs on.
+    key : bearer token that its engine asks for.
+    """
+
+    expert_id: str
+    digest: str
+    key: str | None
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """One running copy of an expert.
 
@@ -92,3 +140,7 @@ class Snapshot:
         """The replicas of an expert, in the order of their ids."""
         found = [r for r in self.replicas.values() if r.expert_id == expert_id]
         return sorted(found, key=lambda replica: replica.replica_id)
+
+    def document(self) -> dict[str, Any]:
+        """The snapshot as plain values, for JSON."""
+        return asdict(self)
