@@ -1,0 +1,1 @@
+"""Experts on many machines: supervised in one place, followed by every gateway."""

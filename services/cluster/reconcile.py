@@ -1,0 +1,78 @@
+"""What to start and what to drain, so that what runs becomes what is wanted. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from coe.replica import Deployment, HostReport
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One copy of an expert that runs, is about to, or is on its way out.
+
+    Parameters
+    ----------
+    digest : of the deployment that it was started for.
+    node : where it is; empty while nobody knows.
+    leaving : whether it drains already.
+    """
+
+    replica_id: str
+    expert_id: str
+    digest: str
+    node: str
+    report: HostReport
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Experts to start one more copy of each, and copies to drain."""
+
+    start: tuple[str, ...]
+    drain: tuple[str, ...]
+
+
+def changes(
+    wanted: Mapping[str, Deployment],
+    targets: Mapping[str, int],
+    copies: Sequence[Copy],
+    shunned: Collection[str] = (),
+) -> Changes:
+    """What brings the copies of every expert to their target.
+
+    A copy counts if it was started for today's deployment, stays, and is not on a shunned node.
+    One that does not count is drained once as many that count are ready as are wanted, so that an
+    expert whose configuration changes, or whose node is emptied, goes on answering; at once where
+    it is not ready itself, or where its expert is wanted no more. Of too many that count, those
+    that are not ready go first, then the least busy.
+
+    Parameters
+    ----------
+    targets : copies wanted, by expert id.
+    """
+    start: list[str] = []
+    drain: list[str] = []
+    for expert_id, deployment in wanted.items():
+        target = targets[expert_id]
+        own = [c for c in copies if c.expert_id == expert_id and not c.leaving]
+        counted = [c for c in own if c.digest == deployment.digest and c.node not in shunned]
+        start += [expert_id] * (target - len(counted))
+        surplus = sorted(counted, key=_worth)[: max(0, len(counted) - target)]
+        drain += [c.replica_id for c in surplus]
+        n_ready = sum(c.report.state == "ready" for c in counted)
+        drain += [
+            c.replica_id
+            for c in own
+            if c not in counted and (n_ready >= target or c.report.state != "ready")
+        ]
+    drain += [c.replica_id for c in copies if c.expert_id not in wanted and not c.leaving]
+    return Changes(tuple(start), tuple(drain))
+
+
+def _worth(copy: Copy) -> tuple[bool, int, str]:
+    """Small for a copy that will not be missed."""
+    report = copy.report
+    return report.state == "ready", report.n_running + report.n_waiting, copy.replica_id

@@ -1,0 +1,183 @@
+"""The supervisor on a cluster that does as it is told."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from coe.errors import FleetError
+from coe.replica import Deployment, HostReport
+
+A, B = Deployment("a", "{}"), Deployment("b", "{}", least=2, most=2)
+
+
+def states(supervisor, expert_id):
+    return [r.report.state for r in supervisor.snapshot().of(expert_id)]
+
+
+async def test_what_is_wanted_runs(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A, B])
+        await until(lambda: states(supervisor, "a") + states(supervisor, "b") == ["ready"] * 3)
+    keys = {copy.given.key for copy in cluster.copies.values()}
+    assert len(keys) == 3
+    assert None not in keys
+
+
+async def test_a_silent_host_is_news_within_watch_and_grace(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        seen = supervisor.snapshot()
+        (copy,) = cluster.of("a")
+        copy.silent = True
+        news = await supervisor.newer(seen.epoch, seen.version, 5.0)
+        (replica,) = news.of("a")
+        assert replica.report.state == "starting"
+        assert replica.report.address is None
+        assert news.version > seen.version
+        copy.silent = False
+        await until(lambda: states(supervisor, "a") == ["ready"])
+
+
+@pytest.mark.parametrize("how", ["gone", "failed"])
+async def test_a_copy_that_is_lost_for_long_is_replaced(cluster, supervising, until, how, pace):
+    async with supervising(cluster, replace(pace, retry_failed_s=0.05)) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        (first,) = cluster.of("a")
+        if how == "gone":
+            first.gone = True
+        else:
+            first.report = HostReport("failed", "no weights")
+        await until(lambda: first.ended and states(supervisor, "a") == ["ready"])
+
+
+async def test_what_failed_is_shown_with_its_reason_and_not_started_over_and_over(
+    cluster, supervising, until
+):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: cluster.of("a"))
+        cluster.of("a")[0].report = HostReport("failed", "no weights")
+        await until(lambda: states(supervisor, "a") == ["failed"])
+        await asyncio.sleep(0.1)
+        assert len(cluster.copies) == 1
+        assert supervisor.snapshot().of("a")[0].report.reason == "no weights"
+
+
+async def test_a_copy_drains_before_it_ends(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        (copy,) = cluster.of("a")
+        copy.busy = True
+        await supervisor.want([])
+        await until(lambda: copy.drained)
+        assert states(supervisor, "a") == ["draining"]
+        assert not copy.ended
+        copy.busy = False
+        await until(lambda: copy.ended and not states(supervisor, "a"))
+
+
+async def test_another_configuration_means_another_copy_first(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        (old,) = cluster.of("a")
+        await supervisor.want([replace(A, memory_gb=2.0)])
+        await until(lambda: old.ended)
+        (new,) = cluster.of("a")
+        assert new.given.digest != old.given.digest
+        assert "ready" in states(supervisor, "a")
+
+
+async def test_scaled_up_and_down_by_hand(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        supervisor.scale("a", 3)
+        await until(lambda: states(supervisor, "a") == ["ready"] * 3)
+        supervisor.scale("a", 0)
+        await until(lambda: not states(supervisor, "a"))
+        supervisor.scale("a", None)
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        with pytest.raises(FleetError, match="no expert 'zzz'; it has a"):
+            supervisor.scale("zzz", 1)
+
+
+async def test_scaled_by_load(cluster, supervising, until):
+    def two_if_busy(deployment, reports, now_s):
+        return 2 if any(report.n_waiting for report in reports) else 1
+
+    async with supervising(cluster, target=two_if_busy) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        busy = cluster.of("a")[0]
+        busy.report = replace(busy.report, n_waiting=5)
+        await until(lambda: states(supervisor, "a") == ["ready"] * 2)
+        busy.report = replace(busy.report, n_waiting=0)
+        await until(lambda: states(supervisor, "a") == ["ready"])
+
+
+async def test_a_node_is_emptied_without_a_gap(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        (here,) = cluster.of("a")
+        cluster.node = "there"
+        supervisor.shun("here")
+        await until(lambda: here.ended)
+        (replica,) = supervisor.snapshot().of("a")
+        assert (replica.node, replica.report.state) == ("there", "ready")
+        with pytest.raises(FleetError, match="nothing runs on a node 'moon'"):
+            supervisor.shun("moon")
+
+
+async def test_a_new_supervisor_adopts_what_runs(cluster, supervising, until):
+    async with supervising(cluster) as first:
+        await first.want([A, B])
+        first.scale("a", 2)
+        await until(lambda: states(first, "a") + states(first, "b") == ["ready"] * 4)
+    before = dict(cluster.copies)
+    async with supervising(cluster) as second:
+        await until(lambda: states(second, "a") + states(second, "b") == ["ready"] * 4)
+        await asyncio.sleep(0.1)
+        assert cluster.copies == before
+        assert second.snapshot().epoch != first.snapshot().epoch
+        assert {r.key for r in second.snapshot().replicas.values()} == {
+            copy.given.key for copy in before.values()
+        }
+
+
+async def test_a_copy_that_does_not_say_what_it_is_is_not_adopted(cluster, supervising, until):
+    async with supervising(cluster) as first:
+        await first.want([A])
+        await until(lambda: states(first, "a") == ["ready"])
+    (lost,) = cluster.of("a")
+    lost.gone = True
+    async with supervising(cluster) as second:
+        await until(lambda: lost.ended and states(second, "a") == ["ready"])
+
+
+async def test_down_ends_everything(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A, B])
+        await until(lambda: states(supervisor, "b") == ["ready"] * 2)
+        await supervisor.down()
+        assert not cluster.alive
+        assert json.loads(cluster.kept)["wanted"] == []
+
+
+async def test_no_news_is_the_same_version_after_the_wait(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        seen = supervisor.snapshot()
+        cluster.of("a")[0].report = replace(cluster.of("a")[0].report, n_running=7)
+        await until(lambda: supervisor.snapshot().of("a")[0].report.n_running == 7)
+        again = await supervisor.newer(seen.epoch, seen.version, 0.01)
+        assert again.version == seen.version
+        assert again.of("a")[0].report.n_running == 7
+        other = await supervisor.newer("another life", seen.version, 60.0)
+        assert other.version == seen.version
