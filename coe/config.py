@@ -7,12 +7,14 @@ file, line, field, value and remedy.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import coe
 from coe.core import ExpertSpec, TurnRule
@@ -23,6 +25,32 @@ from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, w
 
 DATA = Path(coe.__file__).parent / "data"
 """What ships: default configuration, artefact, embedder, weights manifest, device profiles."""
+
+# carrier-grade NAT, where private overlay networks have their addresses
+_SHARED_SPACE = ip_network("100.64.0.0/10")
+
+
+class ReplicasSection(Section):
+    """How many copies of an expert a fleet runs; a number alone is both bounds.
+
+    Between the bounds, as many as keep the requests in each copy's slots and queue near
+    ``target_queue``.
+    """
+
+    min: Annotated[int, Field(ge=0, le=1000)] = 1
+    max: Annotated[int, Field(ge=1, le=1000)] = 1
+    target_queue: Positive = 2.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_number(cls, value: Any) -> Any:
+        return {"min": value, "max": max(value, 1)} if type(value) is int else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ReplicasSection:
+        if self.min > self.max:
+            raise wrong_field(f"min {self.min} is more than max {self.max}", ("min",))
+        return self
 
 
 class _ExpertSection(Section):
@@ -36,6 +64,8 @@ class _ExpertSection(Section):
     usd_per_mtok_out: NonNegative = 0.0
     memory_gb: NonNegative = 0.0
     node: str | None = None
+    resources: dict[Name, NonNegative] = Field(default={})
+    replicas: ReplicasSection = ReplicasSection()
     first_token_timeout_s: Positive = 60.0
     idle_timeout_s: Positive = 30.0
 
@@ -119,6 +149,39 @@ class NodeSection(Section):
     memory_gb: Positive
 
 
+class FleetSection(Section):
+    """The Ray cluster that experts run on, and where gateways learn of them.
+
+    ``host`` and ``port`` are the supervisor's; ``engines`` says where engines listen.
+    """
+
+    ray_address: str = "auto"
+    namespace: Name = "coe"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(gt=0, le=65535)] = 8090
+    engines: Literal["loopback", "private"] = "loopback"
+    token_env: str = "COE_FLEET_TOKEN"
+
+    @field_validator("host")
+    @classmethod
+    def _not_public(cls, value: str) -> str:
+        try:
+            address = ip_address(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not an IP address") from None
+        if address.is_unspecified or not (address.is_private or address in _SHARED_SPACE):
+            raise ValueError(
+                f"{value} is not a loopback or private address: the fleet is not for the internet"
+            )
+        return value
+
+    @property
+    def url(self) -> str:
+        """Where the supervisor is."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
 class RoutingSection(Section):
     """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
 
@@ -138,6 +201,7 @@ class Config(Section):
     plan: Path | None = None
     devices: dict[str, DeviceSection] = Field(default={})
     nodes: dict[Name, NodeSection] = Field(default={})
+    fleet: FleetSection | None = None
     experts: Annotated[list[ExpertSection], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -166,6 +230,10 @@ class Config(Section):
                     ("experts", n, "device"),
                 )
         return self
+
+    def on_fleet(self, expert: _ExpertSection) -> bool:
+        """Whether an expert runs on the fleet; one with an address of its own never does."""
+        return self.fleet is not None and not isinstance(expert, HttpSection)
 
     def profile(self, device: str) -> DeviceProfile:
         """The profile of that name under ``devices``, else the shipped one."""
@@ -254,12 +322,44 @@ def api_key(section: HttpSection | EndpointSection) -> str | None:
     return key
 
 
+def fleet_token(fleet: FleetSection, create: bool = False) -> str:
+    """The secret that the fleet's supervisor asks for: from its environment variable, else kept.
+
+    Parameters
+    ----------
+    create : make one and keep it, readable by this user alone, where there is none.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or it cannot be kept.
+    """
+    if token := os.environ.get(fleet.token_env):
+        return token
+    kept = _cache_home() / "fleet-token"
+    try:
+        if create and not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with open(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(32))
+        return kept.read_text().strip()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no token for the fleet: export {fleet.token_env} as it was for `coe fleet up`"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{kept}: {error.strerror}: export {fleet.token_env}") from error
+
+
 def weights_home() -> Path:
     """Where fetched weights are kept: ``$COE_WEIGHTS``, else the user's cache folder."""
     if named := os.environ.get("COE_WEIGHTS"):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "coe" / "weights"
+    return _cache_home() / "weights"
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coe"
 
 
 def _resolved(section: Any, base: Path) -> Any:

@@ -139,7 +139,7 @@ class ExpertSpec:
     ) -> Estimate:
         """The estimate of one answer of ``output_tokens`` under the present ``load``."""
         load = load or Load()
-        stretch = load.slowdown * max(1.0, (load.n_in_flight + 1) / self.slots)
+        stretch = load.slowdown * self.crowding(load)
         ttft_ms = self.profile.ttft_ms(prompt_tokens) * stretch
         return Estimate(
             quality=quality,
@@ -150,6 +150,10 @@ class ExpertSpec:
             output_tokens=output_tokens,
         )
 
+    def crowding(self, load: Load) -> float:
+        """By how much one more request than there are is stretched, at least 1."""
+        return max(1.0, (load.n_in_flight + 1) / (self.slots * max(1, load.n_copies)))
+
     def cost_usd(self, prompt_tokens: float, output_tokens: float) -> float:
         """Price of the tokens of one answer."""
         return (
@@ -159,10 +163,22 @@ class ExpertSpec:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy an expert is: requests it is answering, and measured over predicted time."""
+    """How busy an expert is: requests it is answering, and measured over predicted time.
+
+    ``n_copies`` share the requests.
+    """
 
     n_in_flight: int = 0
     slowdown: float = 1.0
+    n_copies: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The copies of an expert that can answer now, and the requests in all of them."""
+
+    n_copies: int
+    n_in_flight: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,24 @@ from collections.abc import (
 from dataclasses import dataclass, field, replace
 
 from coe.answer import AnswerMeter
-from coe.core import Budget, Decision, ExpertSpec, Load, Outcome, Prices, Receipt, Request
+from coe.core import (
+    Budget,
+    Decision,
+    ExpertSpec,
+    Load,
+    Outcome,
+    Presence,
+    Prices,
+    Receipt,
+    Request,
+)
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
     ExpertUnavailableError,
     InfeasibleError,
 )
-from coe.experts.protocol import Expert
+from coe.experts.protocol import Expert, close
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import declined, observe, running_prices, settle, steered
 from coe.router import Router
@@ -44,6 +54,8 @@ class Engine:
     warm : awaited with the texts of a request before it is decided, so that the router's
         embedder need not wait for the network. Must not raise for an endpoint that is down.
     pacer : makes budgets over time last, on the same clock; ``None``: there are none.
+    presence : of the experts that come and go; one of which no copy can answer is left out
+        while another can. An expert that it does not name is taken to be there.
     """
 
     router: Router
@@ -51,6 +63,7 @@ class Engine:
     now: Callable[[], float] = time.monotonic
     warm: Callable[[Sequence[str]], Awaitable[None]] | None = None
     pacer: Pacer | None = None
+    presence: Callable[[], Mapping[str, Presence]] = dict
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -78,7 +91,8 @@ class Engine:
             As `Router.decide`; `InfeasibleError` also where a budget over time declines.
         """
         priced, running = self._priced(request)
-        decision = replace(self.router.decide(priced, left, self._loads), running=running)
+        decision, _ = _routed(self.router.dispatch, priced, left, *self._now(), frozenset())
+        decision = replace(decision, running=running)
         if (refusal := self._refusal(request, decision)) is not None:
             raise refusal
         return decision
@@ -131,18 +145,27 @@ class Engine:
         self, request: Request, budget: Budget | None, excluded: frozenset[str] = frozenset()
     ) -> tuple[Decision, Request]:
         """As `Router.dispatch`; a search that takes long keeps no other request waiting."""
-        retriever, dispatch = self.router.retriever, self.router.dispatch
+        retriever = self.router.retriever
         priced, running = self._priced(request)
-        given = (priced, budget, dict(self._loads), excluded)
+        given = (self.router.dispatch, priced, budget, *self._now(), excluded)
         if (
             retriever is not None
             and request.retrieve != "never"
             and retriever.takes_long(request.text)
         ):
-            decision, outgoing = await asyncio.to_thread(dispatch, *given)
+            decision, outgoing = await asyncio.to_thread(_routed, *given)
         else:
-            decision, outgoing = dispatch(*given)
+            decision, outgoing = _routed(*given)
         return replace(decision, running=running), outgoing
+
+    def _now(self) -> tuple[dict[str, Load], frozenset[str]]:
+        """How busy every expert is, requests of other gateways included, and who is absent."""
+        loads, presence = dict(self._loads), self.presence()
+        for expert_id, there in presence.items():
+            load = loads.get(expert_id, Load())
+            n_in_flight = max(load.n_in_flight, there.n_in_flight)
+            loads[expert_id] = Load(n_in_flight, load.slowdown, there.n_copies)
+        return loads, frozenset(name for name, there in presence.items() if there.n_copies == 0)
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
         """The request at the prices of now, and what budgets over time add to them."""
@@ -196,7 +219,9 @@ class Engine:
         """Count a request in; returns by how much others stretch it."""
         load = self._loads.get(expert_id, Load())
         self._loads[expert_id] = replace(load, n_in_flight=load.n_in_flight + 1)
-        return max(1.0, (load.n_in_flight + 1) / self.router.specs[expert_id].slots)
+        there = self.presence().get(expert_id, Presence(1, 0))
+        shared = replace(load, n_copies=there.n_copies)
+        return self.router.specs[expert_id].crowding(shared)
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""
@@ -259,13 +284,13 @@ class Reply:
             raise
         finally:
             self._settle(outcome)
-            await _close(self._rest)
+            await close(self._rest)
 
     async def close(self) -> None:
         """Give up an answer whose pieces were never asked for; harmless otherwise."""
         if self.receipt is None and self._rest is not None:
             self._settle("cancelled")
-            await _close(self._rest)
+            await close(self._rest)
 
     def _settle(self, outcome: Outcome) -> None:
         # an iterator may be finalised after `close`: the first settlement counts
@@ -301,6 +326,32 @@ class Reply:
             settle(self.engine.pacer, self.started, self.receipt)
 
 
+Dispatch = Callable[
+    [Request, Budget | None, Mapping[str, Load], frozenset[str]], tuple[Decision, Request]
+]
+
+
+def _routed(
+    dispatch: Dispatch,
+    request: Request,
+    budget: Budget | None,
+    loads: Mapping[str, Load],
+    absent: frozenset[str],
+    excluded: frozenset[str],
+) -> tuple[Decision, Request]:
+    """As `Router.dispatch`, without the absent experts as long as another may answer."""
+    if absent - excluded:
+        try:
+            decision, outgoing = dispatch(request, budget, loads, excluded | absent)
+        except InfeasibleError as error:
+            if error.code != "no_expert":
+                raise
+        else:
+            names = ", ".join(sorted(absent - excluded))
+            return replace(decision, why=f"{decision.why}; {names}: not running"), outgoing
+    return dispatch(request, budget, loads, excluded)
+
+
 def _others_may_answer(error: ExpertError, request: Request) -> bool:
     """Whether another expert could do better than this error."""
     if request.pinned:
@@ -308,10 +359,3 @@ def _others_may_answer(error: ExpertError, request: Request) -> bool:
     if isinstance(error, ExpertRejectedError):
         return error.status not in _SHARED_STATUSES
     return True
-
-
-async def _close(pieces: AsyncIterator[bytes]) -> None:
-    """Close an iterator that has a way to be closed."""
-    closing = getattr(pieces, "aclose", None)
-    if closing is not None:
-        await closing()

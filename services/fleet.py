@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,11 +20,13 @@ from coe.config import (
     api_key,
     weights_home,
 )
-from coe.core import ExpertSpec
+from coe.core import ExpertSpec, Presence
 from coe.errors import ConfigError, WeightsError
 from coe.experts.http import EmbeddedExpert, HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
+from coe.services.cluster.experts import expert_on_fleet, following_fleet
+from coe.services.cluster.follower import Follower
 from coe.services.host.experts import open_host
 from coe.services.host.process import EngineHost
 from coe.services.host.standing import Standing
@@ -38,14 +40,40 @@ _LIMITS = httpx.Limits(max_connections=10_000)
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Experts that can run here, by id, and the processes behind the embedded ones."""
+    """Experts by id, and what is behind them: processes of this machine, copies on a cluster.
+
+    Parameters
+    ----------
+    hosts : of the engines on this machine, by expert.
+    copies : what a gateway knows of the cluster; ``None`` where nothing runs on one.
+    away : experts that run on the cluster.
+    """
 
     specs: Mapping[str, ExpertSpec]
     experts: Mapping[str, Expert]
     hosts: Mapping[str, EngineHost]
+    copies: Follower | None = None
+    away: frozenset[str] = frozenset()
+
+    def states(self) -> dict[str, str]:
+        """Every expert's state: its engine's, its best copy's (or ``absent``), else ready."""
+        states: dict[str, str] = dict.fromkeys(self.experts, "ready")
+        states |= {name: host.state for name, host in self.hosts.items()}
+        return states | {name: self.copies.state(name) for name in self.away if self.copies}
+
+    def presence(self) -> dict[str, Presence]:
+        """Of the experts on the cluster: copies that can answer, and requests in all of them."""
+        if self.copies is None:
+            return {}
+        return {name: self.copies.presence(name) for name in self.away}
+
+    async def started(self) -> None:
+        """As `settled`, whatever became of them."""
+        for host in self.hosts.values():
+            await host.settled()
 
     async def settled(self) -> None:
-        """Wait until no engine is starting.
+        """Wait until no engine of this machine is starting.
 
         Raises
         ------
@@ -77,15 +105,25 @@ async def running(
         No expert can run, ``only`` names an unknown one, or a file is wrong.
     """
     present = runnable(config, say, only)
-    embedded = [e for e in present if isinstance(e, EmbeddedSection)]
+    away = [e for e in present if config.on_fleet(e)]
+    here = [e for e in present if not config.on_fleet(e)]
+    embedded = [e for e in here if isinstance(e, EmbeddedSection)]
     remark = partial(_remark, say)
     hosts = {e.id: open_host(e, n_engines=len(embedded), on_change=remark) for e in embedded}
-    async with httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client:
-        experts = {e.id: _expert(e, config, client, hosts) for e in present}
+    async with (
+        httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client,
+        AsyncExitStack() as stack,
+    ):
+        experts = {e.id: _expert(e, config, client, hosts) for e in here}
+        copies = None
+        if config.fleet is not None and away:
+            copies = await stack.enter_async_context(following_fleet(config.fleet, client, say))
+            experts |= {e.id: expert_on_fleet(e, client, copies) for e in away}
+        specs = {e.id: config.spec(e) for e in present}
         try:
             for host in hosts.values():
                 await host.start()
-            yield Fleet({e.id: config.spec(e) for e in present}, experts, hosts)
+            yield Fleet(specs, experts, hosts, copies, frozenset(e.id for e in away))
         finally:
             for host in hosts.values():
                 await host.stop()
@@ -105,7 +143,7 @@ def runnable(
     if unknown:
         raise ConfigError(f"no expert is called {', '.join(unknown)}")
     wanted = [e for e in config.experts if only is None or e.id in only]
-    present = [e for e in wanted if _can_run(e, say)]
+    present = [e for e in wanted if config.on_fleet(e) or _can_run(e, say)]
     if not present:
         raise ConfigError("no expert can run: `coe doctor` says what is missing")
     return present

@@ -137,9 +137,7 @@ class Gateway:
 
     async def readyz(self, http: HttpRequest) -> Response:
         """At least one expert can answer."""
-        hosts = self.runtime.fleet.hosts
-        states = dict.fromkeys(self.runtime.fleet.experts, "ready")
-        states |= {name: host.state for name, host in hosts.items()}
+        states = self.runtime.fleet.states()
         ready = "ready" in states.values()
         failed = all(state == "failed" for state in states.values())
         overall = "ready" if ready else "failed" if failed else "starting"

@@ -70,6 +70,7 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
             engine.warm = prefetched.warm
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
+        engine.presence = fleet.presence
         yield Runtime(config, budgets.as_policies(), engine, fleet)
 
 

@@ -116,11 +116,12 @@ class HttpExpert:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedExpert:
-    """An expert in a llama.cpp process on this machine, whose address changes with restarts.
+    """An expert in a llama.cpp process, whose address changes with restarts.
 
     Parameters
     ----------
     address : the engine's present address, or ``None`` while it is not ready.
+    api_key : sent as bearer token.
     """
 
     expert_id: str
@@ -128,6 +129,7 @@ class EmbeddedExpert:
     address: Callable[[], str | None]
     first_token_timeout_s: float = 60.0
     idle_timeout_s: float = 30.0
+    api_key: str | None = None
 
     def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
         """As `HttpExpert.stream`, from the engine's present address.
@@ -142,6 +144,7 @@ class EmbeddedExpert:
             expert_id=self.expert_id,
             client=self.client,
             base_url=f"{address}/v1",
+            api_key=self.api_key,
             first_token_timeout_s=self.first_token_timeout_s,
             idle_timeout_s=self.idle_timeout_s,
             # llama.cpp's server drops a connection after a stream now and then

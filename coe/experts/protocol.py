@@ -34,3 +34,10 @@ class Expert(Protocol):
             The expert answered with an HTTP error.
         """
         ...
+
+
+async def close(pieces: AsyncIterator[bytes]) -> None:
+    """Close an iterator that has a way to be closed."""
+    closing = getattr(pieces, "aclose", None)
+    if closing is not None:
+        await closing()

@@ -10,6 +10,7 @@ import typer
 import coe
 from coe.device import Scope
 from coe.services.cli.console import ConfigOption, JsonOption, errors_explained, notes
+from coe.services.cli.fleet import fleet_app
 
 app = typer.Typer(
     help="Route every prompt to the expert that answers it best within its budget.",
@@ -25,6 +26,7 @@ devices_app = typer.Typer(
     help="What devices take: profiles that ship, and profiles from measurements."
 )
 app.add_typer(devices_app, name="devices", no_args_is_help=True)
+app.add_typer(fleet_app, name="fleet", no_args_is_help=True)
 
 BudgetOption = Annotated[
     str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")

@@ -6,11 +6,9 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-
-import uvicorn
 
 from coe.config import Config
 from coe.errors import ConfigError
@@ -18,6 +16,7 @@ from coe.services.cli.console import configuration, say
 from coe.services.fleet import Say
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime, serving
+from coe.services.server import Server, server
 
 
 def run(config_path: Path | None, host: str | None, port: int | None) -> None:
@@ -39,22 +38,22 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
 
 async def _serve(config: Config, listener: socket.socket) -> None:
     async with serving(config, say) as runtime:
-        server = _server(runtime)
+        gateway = _server(runtime)
         say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, _url(listener)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, server.handle_exit, number, None)
+            loop.add_signal_handler(number, gateway.handle_exit, number, None)
         try:
-            await server.serve(sockets=[listener])
+            await gateway.serve(sockets=[listener])
         finally:
             announcement.cancel()
 
 
 async def _announce(runtime: Runtime, url: str) -> None:
     """Say how to ask, once somebody can answer."""
-    states = [await host.settled() for host in runtime.fleet.hosts.values()]
-    if states and "ready" not in states:
+    await runtime.fleet.started()
+    if "ready" not in runtime.fleet.states().values():
         say("no expert is ready: `coe doctor` says what to mend")
         return
     say(
@@ -85,38 +84,17 @@ async def gateway_on(
         As `coe.services.runtime.serving`.
     """
     async with serving(config, say) as runtime:
-        server = _server(runtime)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
+        gateway = _server(runtime)
+        task = asyncio.create_task(gateway.serve(sockets=[listener]))
         try:
             yield _url(listener), runtime
         finally:
-            server.should_exit = True
+            gateway.should_exit = True
             await task
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to its owner.
-
-    uvicorn's own ends the process by the signal once it has drained, before the engines behind
-    the gateway could be ended.
-    """
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(runtime: Runtime) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            Gateway(runtime).app(),
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=20,
-            server_header=False,
-            lifespan="off",
-        )
-    )
+def _server(runtime: Runtime) -> Server:
+    return server(Gateway(runtime).app(), timeout_graceful_shutdown=20)
 
 
 def listen(host: str, port: int) -> socket.socket:

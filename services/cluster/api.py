@@ -1,0 +1,125 @@
+"""The supervisor's own HTTP face: gateways follow the fleet, operators scale and drain it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from coe.errors import FleetError
+from coe.replica import Deployment
+from coe.services.cluster.supervisor import Supervisor
+from coe.services.server import server
+
+LONGEST_WAIT_S = 30.0
+"""Longest that the supervisor keeps a caller who asks for news waiting."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scaling(_Body):
+    """How many copies of an expert are to run; ``None``: as the load has it."""
+
+    expert: str
+    replicas: int | None = Field(ge=0, le=1000)
+
+
+class Draining(_Body):
+    """A node to empty, or to use again."""
+
+    node: str
+    drained: bool = True
+
+
+_B = TypeVar("_B", bound=_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedSupervisor:
+    """A supervisor that answers on ``host:port`` who shows ``token``."""
+
+    supervisor: Supervisor
+    host: str
+    port: int
+    token: str
+
+    async def run(self) -> None:
+        """Supervise and answer, for ever."""
+        served = server(self.app(), host=self.host, port=self.port)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.supervisor.run())
+            await served.serve()
+            raise FleetError(f"nothing listens on {self.host}:{self.port} any more")
+
+    async def want(self, deployments: Sequence[Deployment]) -> None:
+        """As `Supervisor.want`."""
+        await self.supervisor.want(deployments)
+
+    async def down(self) -> None:
+        """As `Supervisor.down`."""
+        await self.supervisor.down()
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/v1/fleet", self._guarded(self._snapshot)),
+                Route("/v1/fleet/scale", self._guarded(self._scale), methods=["POST"]),
+                Route("/v1/fleet/drain", self._guarded(self._drain), methods=["POST"]),
+            ]
+        )
+
+    def _guarded(
+        self, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        expected = f"Bearer {self.token}".encode()
+
+        async def guarded(http: Request) -> Response:
+            shown = http.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(shown, expected):
+                return _refusal(401, "the fleet's token is missing or wrong", "invalid_token")
+            try:
+                return await answer(http)
+            except (ValidationError, ValueError) as error:
+                return _refusal(400, str(error), "invalid_value")
+            except FleetError as error:
+                return _refusal(404, str(error), "not_found")
+
+        return guarded
+
+    async def _snapshot(self, http: Request) -> Response:
+        query = http.query_params
+        wait_s = min(float(query.get("wait_s", 0.0)), LONGEST_WAIT_S)
+        found = await self.supervisor.newer(
+            query.get("epoch", ""), int(query.get("version", -1)), wait_s
+        )
+        return JSONResponse(found.document())
+
+    async def _scale(self, http: Request) -> Response:
+        body = await _read(http, Scaling)
+        self.supervisor.scale(body.expert, body.replicas)
+        return JSONResponse(self.supervisor.snapshot().document())
+
+    async def _drain(self, http: Request) -> Response:
+        body = await _read(http, Draining)
+        self.supervisor.shun(body.node, body.drained)
+        return JSONResponse(self.supervisor.snapshot().document())
+
+
+async def _read(http: Request, body: type[_B]) -> _B:
+    return body.model_validate_json(await http.body())
+
+
+def _refusal(status: int, message: str, code: str) -> JSONResponse:
+    error: dict[str, Any] = {"message": message, "type": "invalid_request_error", "code": code}
+    return JSONResponse({"error": error}, status)

@@ -1,0 +1,76 @@
+"""Experts on a fleet, as a gateway asks them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import httpx
+
+from coe.config import EmbeddedSection, ExpertSection, FleetSection, fleet_token
+from coe.experts.http import EmbeddedExpert, HttpExpert
+from coe.experts.protocol import Expert
+from coe.experts.replicated import ReplicatedExpert
+from coe.replica import Replica
+from coe.services.cluster.follower import FleetClient, Follower, following
+
+Say = Callable[[str], None]
+
+
+class Balance:
+    def pick(self, names):
+        import random
+        return random.choice(names)
+    def ended(self, name, latency_s): pass
+    def left(self, name): pass
+
+
+@asynccontextmanager
+async def following_fleet(
+    fleet: FleetSection, client: httpx.AsyncClient, say: Say
+) -> AsyncIterator[Follower]:
+    """What the fleet's supervisor says, as long as the context lasts.
+
+    Raises
+    ------
+    ConfigError
+        There is no token to ask it with.
+    """
+    source = FleetClient(client, fleet.url, fleet_token(fleet))
+    async with following(source, say) as follower:
+        yield follower
+
+
+def expert_on_fleet(
+    section: ExpertSection, client: httpx.AsyncClient, follower: Follower
+) -> ReplicatedExpert:
+    """An expert by its copies on the fleet."""
+    return ReplicatedExpert(
+        section.id,
+        partial(follower.ready, section.id),
+        partial(_at, section, client),
+        balancer=Balance(),
+    )
+
+
+def _at(section: ExpertSection, client: httpx.AsyncClient, replica: Replica) -> Expert:
+    """The expert at the address of a copy."""
+    address = replica.report.address
+    if isinstance(section, EmbeddedSection):
+        return EmbeddedExpert(
+            section.id,
+            client,
+            lambda: address,
+            section.first_token_timeout_s,
+            section.idle_timeout_s,
+            replica.key,
+        )
+    return HttpExpert(
+        section.id,
+        client,
+        f"{address}/v1",
+        api_key=replica.key,
+        first_token_timeout_s=section.first_token_timeout_s,
+        idle_timeout_s=section.idle_timeout_s,
+    )
