@@ -33,7 +33,7 @@ install: uv
 	@$(UV) sync --locked --no-group dev --extra embedded --extra plots --inexact
 
 install-dev: uv
-	@$(UV) sync --locked --extra embedded --extra plots
+	@$(UV) sync --locked --extra embedded --extra plots --extra fleet
 
 uv:
 	@$(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/pip install --quiet uv; }

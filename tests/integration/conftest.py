@@ -101,7 +101,7 @@ def gateway(embedded_config) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
     """Wait for a condition: `wait_for`."""
     return wait_for

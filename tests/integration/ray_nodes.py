@@ -22,10 +22,13 @@ QUICK = {
     "health_check_failure_threshold": 3,
 }
 _STORE_BYTES = 80_000_000
+# Ray has things to say too, on standard output
+_ANSWERS = os.dup(1)
 
 
 def main() -> None:
     """Obey until standard input ends."""
+    os.dup2(2, 1)
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -59,14 +62,13 @@ def _obey(cluster: Cluster, nodes: dict[str, Any], command: dict[str, Any]) -> A
     elif command["do"] == "remove":
         cluster.remove_node(nodes.pop(name), allow_graceful=False)
     elif command["do"] == "kill":
-        actor = ray.get_actor(name)
-        os.kill(ray.get(actor.process_id.remote()), signal.SIGKILL)
+        process_id = ray.get(ray.get_actor(name).__ray_call__.remote(lambda actor: os.getpid()))
+        os.kill(process_id, signal.SIGKILL)
     return name
 
 
 def _say(what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
+    os.write(_ANSWERS, json.dumps(what).encode() + b"\n")
 
 
 if __name__ == "__main__":

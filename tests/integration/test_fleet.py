@@ -1,0 +1,323 @@
+"""Real experts on a real Ray cluster of several nodes: placed, found, lost, moved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from coe.config import DATA, load_config
+from coe.replica import Replica
+from coe.services.cluster.follower import FleetClient
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.engine
+
+SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
+CONFIG = """
+artefact: {data}/artefact
+budgets: {data}/budgets.yaml
+fleet: {{ray_address: "{address}", port: {port}}}
+nodes: {{cloud: {{memory_gb: 8}}, edge-1: {{memory_gb: 4}}, edge-2: {{memory_gb: 4}}}}
+devices:
+  core: {{ttft_b_ms: 5, ttft_c_ms: 200, decode_tokens_per_s: 50, prefill_w: 12, decode_w: 10}}
+experts:
+  - {{id: {small}, kind: embedded, weights: smollm2-135m-instruct-q4_1, device: core,
+     threads: 1, context_tokens: 2048, resources: {{jetson_orin: 1}}}}
+  - {{id: {large}, kind: embedded, weights: qwen2.5-coder-0.5b-instruct-q4_k_m, device: core,
+     threads: 1, context_tokens: 2048, node: cloud, resources: {{gpu: 1}}, memory_gb: 1}}
+"""
+NODES = {"cloud": {"gpu": 1}, "edge-1": {"jetson_orin": 1}, "edge-2": {"jetson_orin": 1}}
+
+
+@dataclass
+class Nodes:
+    """The cluster's process, obeyed line by line."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def do(self, what: str, name: str, **more: object) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({"do": what, "name": name, **more}) + "\n")
+        self.process.stdin.flush()
+        assert json.loads(self.process.stdout.readline()) == name
+
+
+@dataclass
+class Fleet:
+    """A fleet that is up, and a gateway that follows it."""
+
+    nodes: Nodes
+    config_path: Path
+    client: openai.OpenAI
+    url: str
+    wait_for: Callable
+
+    def copies(self, expert_id: str) -> list[Replica]:
+        config = load_config(self.config_path)
+
+        async def asked() -> list[Replica]:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                source = FleetClient(client, config.fleet.url, os.environ["COE_FLEET_TOKEN"])
+                return (await source.snapshot()).of(expert_id)
+
+        return asyncio.run(asked())
+
+    def ready(self, expert_id: str) -> list[Replica]:
+        return [r for r in self.copies(expert_id) if r.report.state == "ready"]
+
+    def seen(self, expert_id: str) -> str:
+        """The expert's state as the gateway knows it."""
+        return httpx.get(f"{self.url}/readyz", timeout=10).json()["experts"][expert_id]
+
+    def ask(self, model: str, max_tokens: int = 4):
+        return self.client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": "What is 7 times 8?"}],
+            max_tokens=max_tokens,
+        )
+
+    def until_whole(self) -> None:
+        self.wait_for(
+            lambda: self.ready(SMALL) and self.ready(LARGE) and self.seen(LARGE) == "ready",
+            "a whole fleet",
+        )
+
+
+@pytest.fixture(scope="module")
+def secret() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("COE_FLEET_TOKEN", secrets.token_hex(16))
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(secret) -> Iterator[Nodes]:
+    script = Path(__file__).with_name("ray_nodes.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        found = Nodes(process, json.loads(process.stdout.readline()))
+        for name, resources in NODES.items():
+            found.do("add", name, resources=resources)
+        yield found
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        process.wait(60)
+        assert process.stdout
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def fleet(nodes, embedded_config, tmp_path_factory, serve, coe, eventually) -> Iterator[Fleet]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    path = tmp_path_factory.mktemp("fleet") / "coe.yaml"
+    path.write_text(
+        CONFIG.format(data=DATA, address=nodes.address, port=port, small=SMALL, large=LARGE)
+    )
+    up = coe("fleet", "up", "--config", path)
+    assert up.returncode == 0, up.stderr
+    with serve(load_config(path)) as gateway:
+        yield Fleet(nodes, path, gateway.client, gateway.url, eventually)
+    down = coe("fleet", "down", "--config", path)
+    assert down.returncode == 0, down.stderr
+    assert "the fleet is down" in down.stdout
+
+
+def test_experts_are_where_their_resources_and_labels_are(fleet):
+    (small,), (large,) = fleet.ready(SMALL), fleet.ready(LARGE)
+    assert small.node in ("edge-1", "edge-2")
+    assert large.node == "cloud"
+    assert small.report.memory_bytes > 100_000_000
+
+
+def test_an_answer_comes_straight_from_the_engine_and_streams(fleet):
+    stream = fleet.client.chat.completions.create(
+        model="auto",
+        messages=[{"role": "user", "content": "Write a function is_even(n)."}],
+        max_tokens=12,
+        stream=True,
+    )
+    with stream:
+        pieces = [chunk for chunk in stream if chunk.choices]
+    assert len(pieces) > 5
+    assert pieces[-1].choices[0].finish_reason == "length"
+    assert fleet.ask(SMALL).model == SMALL
+
+
+def test_an_engine_answers_nobody_without_its_key(fleet):
+    (replica,) = fleet.ready(LARGE)
+    asked = httpx.post(
+        f"{replica.report.address}/v1/chat/completions",
+        json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1},
+        timeout=10,
+    )
+    assert asked.status_code == 401
+
+
+def test_the_supervisor_answers_nobody_without_the_token(fleet):
+    url = load_config(fleet.config_path).fleet.url
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        refused = httpx.get(f"{url}/v1/fleet", headers=headers, timeout=10)
+        assert refused.status_code == 401
+        assert refused.json()["error"]["code"] == "invalid_token"
+
+
+def test_status_is_a_table_and_a_document_without_keys(fleet, coe):
+    table = coe("fleet", "status", "--config", fleet.config_path)
+    assert table.returncode == 0, table.stderr
+    assert "ready" in table.stdout
+    assert "cloud" in table.stdout
+    document = coe("fleet", "status", "--json", "--config", fleet.config_path).stdout
+    replicas = json.loads(document)["replicas"].values()
+    assert {r["expert_id"] for r in replicas} == {SMALL, LARGE}
+    keys = {r.key for r in fleet.copies(SMALL) + fleet.copies(LARGE)}
+    assert not any(key in document for key in keys)
+
+
+def test_a_killed_actor_is_noticed_within_two_seconds_and_comes_back(fleet):
+    fleet.until_whole()
+    (before,) = fleet.ready(LARGE)
+    fleet.nodes.do("kill", f"coe-expert:{before.replica_id}")
+    killed = time.monotonic()
+    noticed: list[float] = []
+
+    def notice() -> None:
+        fleet.wait_for(lambda: fleet.seen(LARGE) != "ready", "the gateway's notice", 10)
+        noticed.append(time.monotonic() - killed)
+
+    noticing = threading.Thread(target=notice)
+    noticing.start()
+    # at once, noticed or not, before its first piece
+    assert fleet.ask("auto:best").model == SMALL
+    noticing.join()
+    assert noticed[0] < 2.0
+    explained = fleet.ask("auto:best").model_extra["coe"]["why"]
+    assert f"{LARGE}: not running" in explained
+    with pytest.raises(openai.InternalServerError) as raised:
+        fleet.ask(LARGE)
+    assert raised.value.code == "expert_unavailable"
+    fleet.wait_for(lambda: fleet.seen(LARGE) == "ready", "a restart")
+    (after,) = fleet.ready(LARGE)
+    assert after.replica_id == before.replica_id
+    assert after.report.address != before.report.address
+    assert fleet.ask(LARGE).model == LARGE
+
+
+def test_a_killed_supervisor_comes_back_with_everything_as_it_was(fleet):
+    fleet.until_whole()
+    before = {r.replica_id for r in fleet.ready(SMALL) + fleet.ready(LARGE)}
+    fleet.nodes.do("kill", "coe-supervisor")
+    # its last word holds meanwhile
+    assert fleet.ask(LARGE).model == LARGE
+
+    def back() -> bool:
+        try:
+            return {r.replica_id for r in fleet.ready(SMALL) + fleet.ready(LARGE)} == before
+        except Exception:  # noqa: BLE001  # whatever a supervisor that is not there raises
+            return False
+
+    fleet.wait_for(back, "the supervisor")
+    assert fleet.ask(SMALL).model == SMALL
+
+
+def test_scaled_up_both_copies_answer_and_scaled_down_none_is_lost(fleet, coe):
+    fleet.until_whole()
+    assert coe("fleet", "scale", SMALL, "2", "--config", fleet.config_path).returncode == 0
+    fleet.wait_for(lambda: len(fleet.ready(SMALL)) == 2, "two copies")
+    assert {r.node for r in fleet.ready(SMALL)} == {"edge-1", "edge-2"}
+    answers: list[object] = []
+    asking = [
+        threading.Thread(target=lambda: answers.append(fleet.ask(SMALL, 24))) for _ in range(6)
+    ]
+    for thread in asking:
+        thread.start()
+    fleet.wait_for(
+        lambda: all(r.report.n_running for r in fleet.ready(SMALL)), "both copies at work", 20
+    )
+    assert coe("fleet", "scale", SMALL, "1", "--config", fleet.config_path).returncode == 0
+    for thread in asking:
+        thread.join(60)
+    assert [answer.model for answer in answers] == [SMALL] * 6
+    fleet.wait_for(lambda: len(fleet.copies(SMALL)) == 1, "one copy")
+    wrong = coe("fleet", "scale", "nobody", "1", "--config", fleet.config_path)
+    assert wrong.returncode != 0
+    assert "no expert 'nobody'" in wrong.stderr
+
+
+def test_a_drained_node_finishes_what_it_has_begun_and_its_expert_moves(fleet, coe):
+    fleet.until_whole()
+    (before,) = fleet.ready(SMALL)
+    stream = fleet.client.chat.completions.create(
+        model=SMALL,
+        messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
+        max_tokens=150,
+        stream=True,
+    )
+    with stream:
+        pieces = iter(stream)
+        next(pieces)
+        drained = coe("fleet", "drain", before.node, "--config", fleet.config_path)
+        assert drained.returncode == 0, drained.stderr
+        rest = [chunk for chunk in pieces if chunk.choices]
+    assert rest[-1].choices[0].finish_reason in ("length", "stop")
+    fleet.wait_for(
+        lambda: (
+            [r.node for r in fleet.copies(SMALL)] not in ([], [before.node])
+            and len(fleet.copies(SMALL)) == 1
+        ),
+        "the move",
+    )
+    undone = coe("fleet", "drain", before.node, "--undo", "--config", fleet.config_path)
+    assert undone.returncode == 0, undone.stderr
+    assert fleet.ask(SMALL).model == SMALL
+
+
+def test_a_node_killed_in_mid_stream_ends_the_stream_visibly_and_its_expert_moves(fleet):
+    fleet.until_whole()
+    (before,) = fleet.ready(SMALL)
+    stream = fleet.client.chat.completions.create(
+        model=SMALL,
+        messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
+        max_tokens=1500,
+        stream=True,
+    )
+    with stream:
+        pieces = iter(stream)
+        next(pieces)
+        fleet.nodes.do("remove", before.node)
+        with pytest.raises(openai.APIError):
+            list(pieces)
+    # nothing is lost meanwhile
+    assert fleet.ask("auto:fast").model in (SMALL, LARGE)
+    fleet.wait_for(
+        lambda: [r.node for r in fleet.ready(SMALL)] not in ([], [before.node]), "a move"
+    )
+    fleet.nodes.do("add", before.node, resources=NODES[before.node])
+    assert fleet.ask(SMALL).model == SMALL
