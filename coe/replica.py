@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 HostState = Literal["stopped", "starting", "ready", "draining", "failed"]
-"""``draining`` answers what it has begun and takes nothing new; ``failed`` is final."""
+"""``draining`` answers what it has begun and takes nothing new; ``failed`` is final, except
+for an expert that is an address: that is asked on and may be ready again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,11 @@ def with_passages(request: Request, quoted: Quoted) -> Request:
     return replace(request, payload=payload, passages_tokens=n_tokens)
 
 
+def is_quoted(text: str) -> bool:
+    """Whether a message is what `quote` made."""
+    return text.startswith(_HEAD)
+
+
 def harmless(text: str) -> str:
     """The text without what could be read as a token of a chat template or as a delimiter."""
     # first what is not seen: it could stand inside a token

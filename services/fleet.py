@@ -28,8 +28,7 @@ from coe.experts.replay import ReplayExpert
 from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
 from coe.services.host.experts import open_host
-from coe.services.host.process import EngineHost
-from coe.services.host.standing import Standing
+from coe.services.host.watched import WatchedHost
 from coe.services.weights import embedded_weights, locate
 
 Say = Callable[[str], None]
@@ -51,7 +50,7 @@ class Fleet:
 
     specs: Mapping[str, ExpertSpec]
     experts: Mapping[str, Expert]
-    hosts: Mapping[str, EngineHost]
+    hosts: Mapping[str, WatchedHost]
     copies: Follower | None = None
     away: frozenset[str] = frozenset()
 
@@ -109,7 +108,10 @@ async def running(
     here = [e for e in present if not config.on_fleet(e)]
     embedded = [e for e in here if isinstance(e, EmbeddedSection)]
     remark = partial(_remark, say)
-    hosts = {e.id: open_host(e, n_engines=len(embedded), on_change=remark) for e in embedded}
+    hosts = {
+        e.id: open_host(e, config.spec(e), n_engines=len(embedded), on_change=remark)
+        for e in embedded
+    }
     async with (
         httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client,
         AsyncExitStack() as stack,
@@ -193,7 +195,7 @@ def _can_run(section: ExpertSection, say: Say) -> bool:
     return gap is None
 
 
-def _remark(say: Say, host: Standing) -> None:
+def _remark(say: Say, host: WatchedHost) -> None:
     if host.state == "ready":
         again = "" if host.n_starts == 1 else f" again (start {host.n_starts})"
         say(f"expert {host.name}: ready{again}")
@@ -205,7 +207,7 @@ def _expert(
     section: ExpertSection,
     config: Config,
     client: httpx.AsyncClient,
-    hosts: Mapping[str, EngineHost],
+    hosts: Mapping[str, WatchedHost],
 ) -> Expert:
     if isinstance(section, EmbeddedSection):
         host = hosts[section.id]

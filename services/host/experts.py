@@ -7,49 +7,73 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from coe.config import EmbeddedSection, weights_home
-from coe.services.host.process import EngineHost, Watch
-from coe.services.host.standing import Standing
+from pydantic import TypeAdapter
+
+from coe.config import (
+    EmbeddedSection,
+    ExpertSection,
+    HttpSection,
+    ReplaySection,
+    api_key,
+    weights_home,
+)
+from coe.core import ExpertSpec
+from coe.services.host.external import WATCH as EXTERNAL_WATCH
+from coe.services.host.external import ExternalHost
+from coe.services.host.process import EngineHost
+from coe.services.host.watched import Watch, WatchedHost
 from coe.services.weights import Weights, embedded_weights, verified
 
 LOOPBACK = "127.0.0.1"
 
 
 def open_host(
-    section: EmbeddedSection,
+    section: ExpertSection,
+    spec: ExpertSpec,
     *,
     bind: str = LOOPBACK,
     key: str | None = None,
     n_engines: int = 1,
     watch: Watch | None = None,
-    on_change: Callable[[Standing], None] = lambda host: None,
-) -> EngineHost:
+    on_change: Callable[[WatchedHost], None] = lambda host: None,
+) -> EngineHost | ExternalHost:
     """The host of an expert, not yet started. Nothing is opened here.
 
-    Paths and the weights manifest are those of this machine.
+    Paths, the weights manifest and environment variables are those of this machine.
 
     Parameters
     ----------
-    bind : address of this machine to listen on; others reach the engine by it.
-    key : bearer token that the engine is to ask for.
+    spec : the section's, by `coe.config.Config.spec`.
+    bind : address of this machine to listen on; others reach the engine by it. Without effect
+        on an expert that is an address.
+    key : bearer token that the engine is to ask for; an expert that is an address has its own.
     n_engines : engines that share this machine's cores.
+    watch : periods and limits; by default those of the expert's kind.
     on_change : called with the host after every change of state.
 
     Raises
     ------
     ConfigError
-        The weights manifest does not know the weights.
+        The weights manifest does not know the weights, or the key of an address is not set.
     """
+    if isinstance(section, HttpSection):
+        return ExternalHost(
+            section.id,
+            section.base_url,
+            slots=section.slots,
+            key=api_key(section),
+            watch=watch or EXTERNAL_WATCH,
+            on_change=on_change,
+        )
+    engine = partial(EngineHost, section.id, watch=watch, key=key, on_change=on_change)
+    if isinstance(section, ReplaySection):
+        return engine(partial(_replay, section, spec, bind), slots=section.slots)
     threads = section.threads or _share(n_engines)
-    return EngineHost(
-        section.id,
+    return engine(
         partial(_llama, section, embedded_weights(section), threads, bind),
         environment={"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)},
-        watch=watch,
         slots=_slots(section),
-        key=key,
         first_request=_greeting(section.id),
-        on_change=on_change,
     )
 
 
@@ -82,4 +106,14 @@ def _llama(section: EmbeddedSection, weights: Weights, threads: int, bind: str) 
         "--weights", str(path), "--alias", section.id, "--threads", str(threads),
         "--slots", str(_slots(section)), "--context", str(section.context_tokens),
         "--repeat-penalty", str(section.repeat_penalty),
+    ]  # fmt: skip
+
+
+def _replay(section: ReplaySection, spec: ExpertSpec, bind: str) -> list[str]:
+    """Command line of a process that repeats a recording."""
+    return [
+        sys.executable, "-m", "coe.services.host.replay", "--bind", bind,
+        "--spec", TypeAdapter(ExpertSpec).dump_json(spec).decode(),
+        "--recording", str(section.recording), "--recorded-as", section.recorded_as or section.id,
+        "--time-scale", str(section.time_scale),
     ]  # fmt: skip

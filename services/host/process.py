@@ -7,7 +7,6 @@ import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
@@ -17,7 +16,7 @@ from coe.replica import HostReport
 from coe.services.host.child import Child
 from coe.services.host.memory import resident_bytes
 from coe.services.host.probe import Load, Probe
-from coe.services.host.standing import Standing
+from coe.services.host.watched import Watch, WatchedHost
 
 KEY_VARIABLE: Final = "COE_ENGINE_KEY"
 """Environment variable in which an engine finds the key that it has to ask for."""
@@ -26,25 +25,7 @@ _REPORT_TIMEOUT_S = 0.7
 _DRAIN_PERIOD_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Periods and limits of watching an engine, in seconds unless a count."""
-
-    start_timeout_s: float = 60.0
-    health_period_s: float = 2.0
-    health_timeout_s: float = 5.0
-    n_failed_checks: int = 3
-    first_delay_s: float = 0.25
-    max_delay_s: float = 30.0
-    settled_s: float = 30.0
-    n_crashes: int = 8
-
-    def delay_s(self, crashes: int) -> float:
-        """Wait before the next start, after that many crashes in a row (1, 2, ...)."""
-        return min(self.first_delay_s * 2.0 ** (crashes - 1), self.max_delay_s)
-
-
-class EngineHost(Standing):
+class EngineHost(WatchedHost):
     """Keeps one engine process alive. A `coe.replica.Host`.
 
     Parameters
@@ -70,7 +51,7 @@ class EngineHost(Standing):
         slots: int = 1,
         key: str | None = None,
         first_request: Mapping[str, Any] | None = None,
-        on_change: Callable[[Standing], None] = lambda host: None,
+        on_change: Callable[[WatchedHost], None] = lambda host: None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -86,18 +67,11 @@ class EngineHost(Standing):
         self._probe: Probe | None = None
         self._load = self._load_at_first = Load()
         self._child: Child | None = None
-        self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def process_id(self) -> int | None:
         """Id of the running engine process."""
         return self._child.id if self._child else None
-
-    async def start(self) -> None:
-        """Begin to start and watch the engine; returns at once. `settled` waits."""
-        if self._supervisor is None:
-            self._become("starting", "")
-            self._supervisor = asyncio.create_task(self._supervise(), name=f"host {self.name}")
 
     async def report(self) -> HostReport:
         """How it is now.
@@ -143,14 +117,6 @@ class EngineHost(Standing):
             await self._sleep(_DRAIN_PERIOD_S)
         return False
 
-    async def stop(self) -> None:
-        """End the engine process and stop watching. Harmless when not started."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            supervisor.cancel()
-            await asyncio.gather(supervisor, return_exceptions=True)
-        self._become("stopped", "")
-
     async def _supervise(self) -> None:
         crashes = 0
         while True:
@@ -190,7 +156,7 @@ class EngineHost(Standing):
         except ExpertUnavailableError as error:
             return error.reason
         finally:
-            self._probe = self._child = None
+            self._address = self._probe = self._child = None
             await child.end()
         return f"did not say its address: {child.last_words}"
 

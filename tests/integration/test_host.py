@@ -67,7 +67,7 @@ def test_an_engine_killed_in_mid_stream_ends_the_stream_with_an_error(gateway, e
 
 async def test_an_engine_is_guarded_reports_and_drains(embedded_config):
     section = next(e for e in embedded_config.experts if e.id == SMALL)
-    host = open_host(section, bind="127.0.0.2", key="secret")
+    host = open_host(section, embedded_config.spec(section), bind="127.0.0.2", key="secret")
     await host.start()
     assert await host.settled() == "ready", host.reason
     try:

@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
 from coe.config import DATA, load_config
+from coe.core import Message, Request
 from coe.errors import ConfigError
 from coe.experts.replay import prompt_key
 from coe.routers.outcomes import Outcomes
+from coe.services.host.experts import open_host
+from coe.services.host.watched import Watch
 from coe.services.recording import read_recording
 
 OUTCOMES = Path(__file__).parents[2] / "data" / "outcomes" / "embedded.parquet"
@@ -30,6 +34,13 @@ def replay(tmp_path_factory, serve):
     path.write_text(CONFIG)
     with serve(load_config(path)) as running:
         yield running
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "coe.yaml"
+    path.write_text(CONFIG)
+    return load_config(path)
 
 
 def ask(replay, content, model, **more):
@@ -69,3 +80,36 @@ def test_a_recording_without_the_expert_is_named(tmp_path):
         read_recording(OUTCOMES, "nobody")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_recording(tmp_path / "gone.parquet", SMALL)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_process_answers_byte_for_byte_as_the_expert_in_the_gateway(config, stream, replay):
+    section = config.experts[1]
+    host = open_host(section, config.spec(section), key="secret")
+    await host.start()
+    try:
+        assert await host.settled() == "ready", host.reason
+        prompt = Outcomes.read(OUTCOMES).prompts[0]
+        body = {"model": LARGE, "messages": [{"role": "user", "content": prompt}]}
+        url = f"{host.address}/v1/chat/completions"
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+            assert (await client.post(url, json=body)).status_code == 401
+            client.headers["authorization"] = "Bearer secret"
+            answer = await client.post(url, json={**body, "stream": stream, "max_tokens": 40})
+        request = Request(messages=(Message("user", prompt),), stream=stream)
+        pieces = replay.runtime.fleet.experts[LARGE].stream(request, 40)
+        assert answer.content == b"".join([piece async for piece in pieces])
+        assert await host.drain(10)
+        report = await host.report()
+        assert (report.state, report.n_running, report.slots) == ("draining", 0, 1)
+    finally:
+        await host.stop()
+
+
+async def test_a_recording_that_is_gone_fails_with_its_name(config, tmp_path):
+    section = config.experts[0].model_copy(update={"recording": tmp_path / "gone.parquet"})
+    host = open_host(section, config.spec(section), watch=Watch(first_delay_s=0.01, n_crashes=1))
+    await host.start()
+    assert await host.settled() == "failed"
+    assert "gone.parquet" in host.reason
+    await host.stop()

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from coe.errors import WeightsError
-from coe.services.host.process import EngineHost, Watch
+from coe.services.host.process import EngineHost
+from coe.services.host.watched import Watch
 
 ENGINE = """
 import http.server, json, sys, threading

@@ -10,7 +10,8 @@ import pytest
 
 from coe.services.host.memory import resident_bytes
 from coe.services.host.probe import Load, read_load
-from coe.services.host.process import EngineHost, Watch
+from coe.services.host.process import EngineHost
+from coe.services.host.watched import Watch
 
 # answers in llama.cpp's words; a chat request of "hold" lasts until somebody gets /release
 ENGINE = """
