@@ -21,9 +21,14 @@ Say = Callable[[str], None]
 class Balance:
     def pick(self, names):
         import random
+
         return random.choice(names)
-    def ended(self, name, latency_s): pass
-    def left(self, name): pass
+
+    def ended(self, name, latency_s):
+        pass
+
+    def left(self, name):
+        pass
 
 
 @asynccontextmanager
