@@ -27,6 +27,14 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Question(_Body):
+    """What the asker has seen, and how long it would wait for something else."""
+
+    epoch: str = ""
+    version: int = -1
+    wait_s: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+
+
 class Scaling(_Body):
     """How many copies of an expert are to run; ``None``: as the load has it."""
 
@@ -90,7 +98,7 @@ class ServedSupervisor:
                 return _refusal(401, "the fleet's token is missing or wrong", "invalid_token")
             try:
                 return await answer(http)
-            except (ValidationError, ValueError) as error:
+            except ValidationError as error:
                 return _refusal(400, str(error), "invalid_value")
             except FleetError as error:
                 return _refusal(404, str(error), "not_found")
@@ -98,11 +106,9 @@ class ServedSupervisor:
         return guarded
 
     async def _snapshot(self, http: Request) -> Response:
-        query = http.query_params
-        wait_s = min(float(query.get("wait_s", 0.0)), LONGEST_WAIT_S)
-        found = await self.supervisor.newer(
-            query.get("epoch", ""), int(query.get("version", -1)), wait_s
-        )
+        asked = Question.model_validate(dict(http.query_params))
+        wait_s = min(asked.wait_s, LONGEST_WAIT_S)
+        found = await self.supervisor.newer(asked.epoch, asked.version, wait_s)
         return JSONResponse(found.document())
 
     async def _scale(self, http: Request) -> Response:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from coe.answer import DONE, completion, pieces_of
-from coe.core import Budget, Message, Policy, Prices, Request
+from coe.core import Budget, Message, Policy, Presence, Prices, Request
 from coe.engine import Engine
 from coe.errors import (
     ExpertError,
@@ -451,6 +451,55 @@ async def test_a_busy_expert_is_passed_over_when_it_would_be_late(rig):
     assert (first.decision.expert_id, second.decision.expert_id) == ("good", "fair")
     await first.close()
     await second.close()
+
+
+# ---- experts that come and go
+
+
+async def test_an_expert_without_a_copy_is_left_out_and_the_reason_said(rig):
+    r = rig()
+    r.engine.presence = lambda: {"good": Presence(0, 0), "fair": Presence(1, 0)}
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.receipt.expert_id == "fair"
+    assert reply.failed_over == ()
+    assert reply.decision.why.endswith("; good: not running")
+    assert r.experts["good"].requests == []
+
+
+async def test_where_no_expert_has_a_copy_the_best_is_asked_all_the_same(rig):
+    r = rig()
+    r.engine.presence = lambda: dict.fromkeys(IDLE, Presence(0, 0))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.receipt.expert_id == "good"
+
+
+async def test_a_pinned_expert_is_asked_whether_or_not_it_has_a_copy(rig):
+    r = rig(good=failing("good"))
+    r.engine.presence = lambda: {"good": Presence(0, 0)}
+    with pytest.raises(ExpertUnavailableError):
+        await r.engine.answer(ask(pinned="good"))
+
+
+async def test_an_absent_expert_is_no_way_around_a_budget(rig):
+    r = rig()
+    r.engine.presence = lambda: dict.fromkeys(("fair", "poor"), Presence(0, 0))
+    with pytest.raises(InfeasibleError) as raised:
+        await r.engine.answer(ask(budget=Budget(latency_ms=1.0)))
+    assert raised.value.code == "budget_infeasible"
+
+
+async def test_copies_share_the_requests_of_all_gateways(rig):
+    # idle an answer takes 1.1 s; two elsewhere on one copy stretch a third to 3.3 s
+    r = rig()
+    r.engine.presence = lambda: {"good": Presence(1, 2)}
+    assert r.stretch("good") == pytest.approx(3.0)
+    r.engine.presence = lambda: {"good": Presence(3, 2)}
+    assert r.stretch("good") == pytest.approx(1.0)
+    reply = await r.engine.answer(ask())
+    assert reply.stretch == 1.0
+    await reply.close()
 
 
 # ---- receipts
