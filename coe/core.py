@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from coe.device import DeviceProfile
+from coe.device import Amount, DeviceProfile
 from coe.errors import RequestError
 
 GENERAL = "general"
@@ -15,6 +15,9 @@ GENERAL = "general"
 
 TurnRule = Literal["last", "all", "sticky"]
 """Which user turns a decision goes by; see `coe.routers.turns`."""
+
+
+_SMOOTHING = 0.2  # weight of the latest request in what is learned of an expert's slowdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class ExpertSpec:
     ) -> Estimate:
         """The estimate of one answer of ``output_tokens`` under the present ``load``."""
         load = load or Load()
-        stretch = load.slowdown * self.crowding(load)
+        stretch = load.slowdown * self.stretch(load)
         ttft_ms = self.profile.ttft_ms(prompt_tokens) * stretch
         return Estimate(
             quality=quality,
@@ -150,12 +153,12 @@ class ExpertSpec:
             output_tokens=output_tokens,
         )
 
-    def crowding(self, load: Load) -> float:
-        """By how much one more request than there are is stretched, at least 1."""
+    def stretch(self, load: Load) -> float:
+        """By how much those that are being answered stretch the time of one more; at least 1."""
         return max(1.0, (load.n_in_flight + 1) / (self.slots * max(1, load.n_copies)))
 
-    def cost_usd(self, prompt_tokens: float, output_tokens: float) -> float:
-        """Price of the tokens of one answer."""
+    def cost_usd(self, prompt_tokens: Amount, output_tokens: Amount) -> Amount:
+        """Price of the tokens of one answer, or of each of several."""
         return (
             prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
         ) / 1_000_000
@@ -171,6 +174,21 @@ class Load:
     n_in_flight: int = 0
     slowdown: float = 1.0
     n_copies: int = 1
+
+    def entered(self) -> Load:
+        """With one request more."""
+        return replace(self, n_in_flight=self.n_in_flight + 1)
+
+    def left(self, slowdown: float | None = None) -> Load:
+        """With one request less, which took ``slowdown`` times what was predicted.
+
+        ``None``: nothing is learned from it. One request cannot say much: it counts as between a
+        tenth and ten times.
+        """
+        learned = self.slowdown
+        if slowdown is not None:
+            learned += _SMOOTHING * (min(max(slowdown, 0.1), 10.0) - learned)
+        return replace(self, n_in_flight=self.n_in_flight - 1, slowdown=learned)
 
 
 @dataclass(frozen=True, slots=True)

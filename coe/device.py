@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Amount = TypeVar("Amount", float, "NDArray[np.float64]")
+"""One number, or an array of them, taken one by one."""
 
 Scope = Literal["rail", "board", "wall"]
 """What a figure in watts covers: some rails of a module, the board, or the whole machine."""
@@ -37,11 +44,11 @@ class DeviceProfile:
     scope: Scope = "board"
     source: str = ""
 
-    def ttft_ms(self, prompt_tokens: float) -> float:
+    def ttft_ms(self, prompt_tokens: Amount) -> Amount:
         """Milliseconds to the first token."""
         return (self.ttft_a_ms * prompt_tokens + self.ttft_b_ms) * prompt_tokens + self.ttft_c_ms
 
-    def decode_ms(self, output_tokens: float) -> float:
+    def decode_ms(self, output_tokens: Amount) -> Amount:
         """Milliseconds to generate ``output_tokens``."""
         return 1000.0 * output_tokens / self.decode_tokens_per_s
 
@@ -50,7 +57,7 @@ class DeviceProfile:
         """Joules of an output token."""
         return self.decode_w / self.decode_tokens_per_s
 
-    def energy_j(self, prompt_tokens: float, output_tokens: float) -> float:
+    def energy_j(self, prompt_tokens: Amount, output_tokens: Amount) -> Amount:
         """Joules of a whole request."""
         prefill_j = self.prefill_w * self.ttft_ms(prompt_tokens) / 1000.0
         return prefill_j + self.decode_w * self.decode_ms(output_tokens) / 1000.0

@@ -37,7 +37,6 @@ from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import declined, observe, running_prices, settle, steered
 from coe.router import Router
 
-_SMOOTHING = 0.2
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
 
@@ -218,19 +217,13 @@ class Engine:
     def _enter(self, expert_id: str) -> float:
         """Count a request in; returns by how much others stretch it."""
         load = self._loads.get(expert_id, Load())
-        self._loads[expert_id] = replace(load, n_in_flight=load.n_in_flight + 1)
+        self._loads[expert_id] = load.entered()
         there = self.presence().get(expert_id, Presence(1, 0))
-        shared = replace(load, n_copies=there.n_copies)
-        return self.router.specs[expert_id].crowding(shared)
+        return self.router.specs[expert_id].stretch(replace(load, n_copies=there.n_copies))
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""
-        load = self._loads[expert_id]
-        learned = load.slowdown
-        if slowdown is not None:
-            bounded = min(max(slowdown, 0.1), 10.0)
-            learned += _SMOOTHING * (bounded - learned)
-        self._loads[expert_id] = Load(load.n_in_flight - 1, learned)
+        self._loads[expert_id] = self._loads[expert_id].left(slowdown)
 
 
 @dataclass(slots=True)
