@@ -330,11 +330,10 @@ def _shown(utility: NDArray[np.float64], index: int) -> list[int]:
 
 def _index(choice: Choice, request: Request, ceilings: Budget) -> int:
     """The chosen index, or an error that says what budget would do."""
-    if choice.index is not None:
-        return choice.index
-    if request.policy.on_infeasible == "nearest" and choice.nearest is not None:
-        return choice.nearest
-    raise refusal(choice, ceilings.ceilings())
+    index = choice.taken(request.policy.on_infeasible)
+    if index is None:
+        raise refusal(choice, ceilings.ceilings())
+    return index
 
 
 def _status(choice: Choice, request: Request) -> Literal["optimal", "nearest", "pinned"]:

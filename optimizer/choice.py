@@ -35,3 +35,7 @@ class Choice:
     slack: Mapping[str, float]
     needed: Mapping[str, float | None]
     nearest: int | None
+
+    def taken(self, on_infeasible: Literal["reject", "nearest"]) -> int | None:
+        """The candidate that a policy takes; ``None``: it refuses."""
+        return self.nearest if self.index is None and on_infeasible == "nearest" else self.index

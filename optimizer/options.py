@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 class Options:
     """Choose one of N experts: most utility, no ceiling exceeded.
 
+    Further dimensions may lead: each of many requests then chooses one of N.
+
     Parameters
     ----------
     quality : (n_experts,) expected score in [0, 1].
@@ -46,17 +48,17 @@ class Options:
         usages = [self.usage]
         if self.expected_usage is not None:
             usages.append(self.expected_usage)
-        if any(u.shape != (self.quality.size, n_axes) for u in usages) or self.quality.ndim != 1:
-            raise ValueError(f"usage must have shape ({self.quality.size}, {n_axes})")
+        if self.quality.ndim == 0 or any(u.shape != (*self.quality.shape, n_axes) for u in usages):
+            raise ValueError(f"usage must have shape {(*self.quality.shape, n_axes)}")
         if self.ceilings.shape != (n_axes,) or self.prices.shape != (n_axes,):
             raise ValueError(f"ceilings and prices must have shape ({n_axes},)")
-        # written so that NaN fails too
-        if not (np.all(self.quality >= 0) and np.all(self.quality <= 1)):
+        # written so that NaN fails too, and that nothing passes for the least and the most
+        if not (self.quality.min(initial=0.0) >= 0 and self.quality.max(initial=0.0) <= 1):
             raise ValueError("quality must lie in [0, 1]")
         for amounts in (*usages, self.prices):
-            if not (np.all(amounts >= 0) and np.all(amounts < np.inf)):
+            if not (amounts.min(initial=0.0) >= 0 and amounts.max(initial=0.0) < np.inf):
                 raise ValueError("usage and prices must be finite and not negative")
-        if not np.all(self.ceilings > 0):
+        if not self.ceilings.min() > 0:
             raise ValueError("ceilings must be positive")
 
     @classmethod
@@ -71,13 +73,12 @@ class Options:
 
         ``cautious`` must fit the budget; ``expected`` gives the quality and is paid for.
         """
-        ceilings = budget.ceilings()
         return cls(
             quality=np.array([e.quality for e in expected], dtype=float),
             usage=_usage(cautious),
             expected_usage=_usage(expected),
-            ceilings=np.array([ceilings.get(axis, np.inf) for axis in AXES]),
-            prices=np.array([prices.per_second / 1000.0, 0.0, prices.per_joule, prices.per_usd]),
+            ceilings=ceilings_of(budget),
+            prices=prices_of(prices),
         )
 
     def rows(self, kept: Sequence[int]) -> Options:
@@ -94,20 +95,23 @@ class Options:
         members : (n_sets, n_experts) who of these options is in each set.
         quality : (n_sets,) expected score of the sets, in [0, 1].
         """
-        paid = self.usage if self.expected_usage is None else self.expected_usage
         return Options(
             quality=quality,
             usage=_of_sets(self.usage, members),
             ceilings=self.ceilings,
             prices=self.prices,
-            expected_usage=_of_sets(paid, members),
+            expected_usage=_of_sets(self.paid, members),
         )
+
+    @property
+    def paid(self) -> Floats:
+        """(n_experts, 4) the usage that prices are paid on."""
+        return self.usage if self.expected_usage is None else self.expected_usage
 
     @property
     def utility(self) -> Floats:
         """(n_experts,) quality less what the expected usage is worth at the prices."""
-        paid = self.usage if self.expected_usage is None else self.expected_usage
-        worth: Floats = self.quality - paid @ self.prices
+        worth: Floats = self.quality - self.paid @ self.prices
         return worth
 
     @property
@@ -115,6 +119,17 @@ class Options:
         """(n_experts, 4) usage over ceiling, less one: positive where the ceiling is exceeded."""
         over: Floats = self.usage / self.ceilings - 1.0
         return over
+
+
+def ceilings_of(budget: Budget) -> Floats:
+    """(4,) the ceilings in the order of `AXES`."""
+    ceilings = budget.ceilings()
+    return np.array([ceilings.get(axis, np.inf) for axis in AXES])
+
+
+def prices_of(prices: Prices) -> Floats:
+    """(4,) points of quality per unit of each of `AXES`."""
+    return np.array([prices.per_second / 1000.0, 0.0, prices.per_joule, prices.per_usd])
 
 
 def _of_sets(usage: Floats, members: NDArray[np.bool_]) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import AXES, Options
@@ -20,10 +21,9 @@ def select(options: Options) -> Choice:
         return Choice("infeasible", None, (), -np.inf, None, {}, {}, None)
     utility, excess = options.utility, options.excess
     feasible = np.all(excess <= 0, axis=1)
-    energy_j, latency_ms = options.usage[:, 2], options.usage[:, 0]
-    order = np.lexsort((np.arange(utility.size), latency_ms, energy_j, -utility))
-    ranking = tuple(int(i) for i in order if feasible[i])
-    nearest = int(np.lexsort((-utility, np.max(excess, axis=1)))[0])
+    order = _order(options, utility)
+    ranking = tuple(order[feasible[order]].tolist())
+    nearest = int(_nearest(utility, excess)[0])
     if not ranking:
         return Choice(
             status="infeasible",
@@ -48,6 +48,35 @@ def select(options: Options) -> Choice:
     )
 
 
+def select_each(
+    options: Options, able: NDArray[np.bool_], nearest: bool
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """What `select` chooses for each of many requests, and whether that fits the ceilings.
+
+    Parameters
+    ----------
+    options : of (n_requests, n_experts), n_experts >= 1.
+    able : (n_requests, n_experts) who is an option at all.
+    nearest : where nobody fits, take who exceeds the ceilings least.
+
+    Returns
+    -------
+    index : (n_requests,) -1 where there is nobody to choose.
+    fits : (n_requests,).
+    """
+    utility, excess = options.utility, options.excess
+    order = _order(options, utility)
+    feasible = np.take_along_axis(able & np.all(excess <= 0, axis=-1), order, axis=-1)
+    fits: NDArray[np.bool_] = np.any(feasible, axis=-1)
+    first = feasible.argmax(axis=-1)[..., None]
+    index = np.where(fits, np.take_along_axis(order, first, axis=-1)[..., 0], -1)
+    if nearest and not fits.all():
+        excess = np.where(able[..., None], excess, np.inf)
+        closest = np.where(able.any(axis=-1), _nearest(utility, excess)[..., 0], -1)
+        index = np.where(fits, index, closest)
+    return index, fits
+
+
 def slack(options: Options, index: int) -> dict[str, float]:
     """Per present ceiling, what candidate ``index`` leaves of it; negative where it exceeds."""
     return {
@@ -60,6 +89,20 @@ def slack(options: Options, index: int) -> dict[str, float]:
 def violated(options: Options, index: int) -> tuple[str, ...]:
     """The ceilings that candidate ``index`` exceeds, in the order of `AXES`."""
     return tuple(axis for axis, over in zip(AXES, options.excess[index], strict=True) if over > 0)
+
+
+def _order(options: Options, utility: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(..., n_experts) the experts of each request, best first, whether they fit or not."""
+    energy_j, latency_ms = options.usage[..., 2], options.usage[..., 0]
+    # stable: of equal ones the smaller index comes first
+    order: NDArray[np.int64] = np.lexsort((latency_ms, energy_j, -utility), axis=-1)
+    return order
+
+
+def _nearest(utility: NDArray[np.float64], excess: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(..., n_experts) the experts of each request, the least excess first."""
+    order: NDArray[np.int64] = np.lexsort((-utility, np.max(excess, axis=-1)), axis=-1)
+    return order
 
 
 def _needed(options: Options) -> dict[str, float | None]:

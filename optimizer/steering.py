@@ -19,7 +19,7 @@ def running_prices(pacer: Pacer, now_s: float) -> Prices:
 
 def steered(policy: Policy, running: Prices) -> Policy:
     """The policy with the running prices on top of its own."""
-    return replace(policy, prices=_sum(policy.prices, running))
+    return replace(policy, prices=sum_of(policy.prices, running))
 
 
 def declined(pacer: Pacer, decision: Decision, own: Prices) -> Allowance | None:
@@ -29,10 +29,18 @@ def declined(pacer: Pacer, decision: Decision, own: Prices) -> Allowance | None:
     ``own``, the prices of the policy, and at the running ones.
     """
     predicted = [decision.predicted]
-    worth = Options.of(predicted, predicted, Budget(), _sum(own, decision.running)).utility
-    if worth[0] >= 0:
+    return decliner(
+        pacer, Options.of(predicted, predicted, Budget(), sum_of(own, decision.running))
+    )
+
+
+def decliner(pacer: Pacer, chosen: Options) -> Allowance | None:
+    """As `declined`, of a choice that is an option of its own, at all its prices."""
+    if chosen.utility[0] >= 0:
         return None
-    return pacer.decliner({name: getattr(decision.predicted, name) for name in pacer.resources})
+    return pacer.decliner(
+        {name: float(chosen.paid[0, AXES.index(name)]) for name in pacer.resources}
+    )
 
 
 def observe(pacer: Pacer, now_s: float, decision: Decision, own: Prices) -> None:
@@ -43,9 +51,13 @@ def observe(pacer: Pacer, now_s: float, decision: Decision, own: Prices) -> None
     """
     fitting = [other.estimate for other in decision.alternatives if not other.violated]
     options = [decision.predicted, *fitting]
-    rows = Options.of(options, options, Budget(), own)
+    note(pacer, now_s, Options.of(options, options, Budget(), own))
+
+
+def note(pacer: Pacer, now_s: float, fitting: Options) -> None:
+    """As `observe`, of options that fit their ceilings, at the prices of the policy alone."""
     columns = [AXES.index(name) for name in pacer.resources]
-    worth, usage = rows.utility, rows.usage[:, columns]
+    worth, usage = fitting.utility, fitting.paid[:, columns]
     if any(allowance.may_decline for allowance in pacer.allowances):
         worth, usage = np.append(worth, 0.0), np.pad(usage, [(0, 1), (0, 0)])
     pacer.observe(now_s, worth, usage)
@@ -56,7 +68,8 @@ def settle(pacer: Pacer, began_s: float, receipt: Receipt) -> None:
     pacer.settle(began_s, {name: getattr(receipt, name) for name in pacer.resources})
 
 
-def _sum(one: Prices, other: Prices) -> Prices:
+def sum_of(one: Prices, other: Prices) -> Prices:
+    """Both prices together."""
     return Prices(
         one.per_second + other.per_second,
         one.per_joule + other.per_joule,

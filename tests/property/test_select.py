@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.optimizer.options import AXES, Options
-from coe.optimizer.select import select, slack, violated
+from coe.optimizer.select import select, select_each, slack, violated
 
 # eighths: sums and products are exact, and ties are common
 eighths = st.integers(0, 8).map(lambda n: n / 8)
@@ -186,3 +186,27 @@ def test_slack_is_not_negative_exactly_where_the_candidate_fits(problem, data):
 def test_the_slack_of_a_result_is_that_of_its_choice(problem):
     result = select(problem)
     assert result.slack == ({} if result.index is None else slack(problem, result.index))
+
+
+@given(
+    st.booleans().flatmap(lambda exact: problems(min_size=1, exact=exact)),
+    st.lists(st.permutations(range(8)), min_size=1, max_size=3),
+    st.integers(0, 255),
+    st.booleans(),
+)
+def test_many_requests_choose_as_each_would_alone(problem, orders, mask, nearest):
+    n = problem.quality.size
+    rows = [reordered(problem, [k for k in order if k < n]) for order in orders]
+    able = np.array([mask >> k & 1 for k in range(n)], dtype=bool)
+    many = replace(
+        problem,
+        quality=np.array([row.quality for row in rows]),
+        usage=np.array([row.usage for row in rows]),
+        expected_usage=np.array([row.expected_usage for row in rows]),
+    )
+    index, fits = select_each(many, np.tile(able, (len(rows), 1)), nearest)
+    for k, row in enumerate(rows):
+        choice = select(row.rows(np.flatnonzero(able)))
+        taken = choice.taken("nearest" if nearest else "reject")
+        assert index[k] == (-1 if taken is None else np.flatnonzero(able)[taken])
+        assert fits[k] == (choice.index is not None)
