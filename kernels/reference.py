@@ -160,6 +160,59 @@ def best_in_box(
     return best, chosen
 
 
+def queues(
+    at_s: list[float],
+    expert: list[int],
+    service_s: list[float],
+    draws: list[list[float]],
+    replicas: list[int],
+    slots: list[int],
+) -> tuple[list[tuple[int, float, float]], list[int], list[list[int]]]:
+    """Twin of `coe.kernels.queues.serve`, event after event, without a thought to what is to come.
+
+    Per request its replica, start and end, (-1, nan, nan) for those that ask nobody; the requests
+    in the order of their ends; and per request those that each expert had inside as it came.
+    """
+    first = [sum(replicas[:e]) for e in range(len(replicas))]
+    room = [slots[e] for e in range(len(replicas)) for _ in range(replicas[e])]
+    running: list[list[tuple[float, int]]] = [[] for _ in room]
+    waiting: list[list[int]] = [[] for _ in room]
+    found = [(-1, math.nan, math.nan)] * len(at_s)
+    ended, seen = list[int](), list[list[int]]()
+
+    def begin(r: int, i: int, now_s: float) -> None:
+        found[i] = (r, now_s, now_s + service_s[i])
+        running[r].append((now_s + service_s[i], i))
+
+    def end_all(until_s: float) -> None:
+        while any(running):
+            end_s, i, r = min((*pair, r) for r, pairs in enumerate(running) for pair in pairs)
+            if end_s > until_s:
+                return
+            running[r].remove((end_s, i))
+            ended.append(i)
+            if waiting[r]:
+                begin(r, waiting[r].pop(0), end_s)
+
+    for i, now_s in enumerate(at_s):
+        end_all(now_s)
+        inside = [len(running[r]) + len(waiting[r]) for r in range(len(room))]
+        seen.append([sum(inside[f : f + n]) for f, n in zip(first, replicas, strict=True)])
+        if expert[i] < 0:
+            continue
+        mine = list(range(first[expert[i]], first[expert[i]] + replicas[expert[i]]))
+        chosen = mine.pop(int(draws[i][0] * len(mine)))
+        if mine:
+            other = mine[int(draws[i][1] * len(mine))]
+            chosen = other if inside[other] < inside[chosen] else chosen
+        if len(running[chosen]) < room[chosen]:
+            begin(chosen, i, now_s)
+        else:
+            waiting[chosen].append(i)
+    end_all(math.inf)
+    return found, ended, seen
+
+
 def _fits(members: tuple[int, ...], ceilings: tuple[Any, ...]) -> bool:
     figures, _, most, limits = (table.tolist() for table in ceilings)
     for parts, count, limit in zip(figures, most, limits, strict=True):
