@@ -9,6 +9,7 @@
     ├── OutcomesError          an outcome or prompt table has the wrong columns or values
     ├── MeasurementsError      a table of measured requests has the wrong columns or values
     ├── FleetError             a cluster, its supervisor or a node of it is not there
+    ├── MeterError             a meter of power or energy cannot be read
     ├── EmbeddingError         an embeddings endpoint gave no vectors
     │   └── EmbeddingUnavailableError  not there, overloaded, or too slow: may pass by itself
     ├── RequestError           the caller asked for something impossible
@@ -56,6 +57,26 @@ class MeasurementsError(CoeError):
 
 class FleetError(CoeError):
     """A cluster, its supervisor, or a node of it is not there, or does not accept us."""
+
+
+class MeterError(CoeError):
+    """A meter of power or energy cannot be read.
+
+    Parameters
+    ----------
+    meter : its name, such as ``"rapl"``.
+    reason : why, in a few words.
+    remedy : what a person can do about it; empty where the machine has no such meter.
+    """
+
+    def __init__(self, meter: str, reason: str, remedy: str = "") -> None:
+        super().__init__(meter, reason, remedy)
+        self.meter = meter
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.meter}: {self.reason}" + (f": {self.remedy}" if self.remedy else "")
 
 
 class EmbeddingError(CoeError):

@@ -19,6 +19,7 @@ from coe.errors import (
     FleetError,
     InfeasibleError,
     MeasurementsError,
+    MeterError,
     OutcomesError,
     PlanError,
     RequestError,
@@ -35,6 +36,7 @@ ERRORS = [
     OutcomesError("no score"),
     PlanError("plan.json: not a readable plan"),
     FleetError("no Ray cluster at 'auto'"),
+    MeterError("rapl", "may not be read", "sudo chmod a+r energy_uj"),
     EmbeddingError("embedder.dim: the vectors have 3 numbers"),
     EmbeddingUnavailableError("embedder.base_url: nobody there"),
     RequestError("too small", "coe.budget.energy_j", "too_small"),
@@ -83,6 +85,10 @@ def test_defaults_say_what_clients_match_on():
 def test_the_message_is_the_sentence_alone():
     assert str(InfeasibleError("no expert fits", "p", needed={"energy_j": 1.0})) == "no expert fits"
     assert str(ExpertTimeoutError("a", "silent")) == "expert 'a': silent"
+    assert str(MeterError("rapl", "not here")) == "rapl: not here"
+    assert str(MeterError("rapl", "may not be read", "run chmod")) == (
+        "rapl: may not be read: run chmod"
+    )
 
 
 def test_errors_form_one_tree():
@@ -101,7 +107,9 @@ def test_errors_form_one_tree():
             ],
             "CoeError",
         ),
-        **dict.fromkeys(["EmbeddingError", "RequestError", "ExpertError"], "CoeError"),
+        **dict.fromkeys(
+            ["MeterError", "EmbeddingError", "RequestError", "ExpertError"], "CoeError"
+        ),
         "EmbeddingUnavailableError": "EmbeddingError",
         **dict.fromkeys(["UnknownExpertError", "InfeasibleError"], "RequestError"),
         **dict.fromkeys(
