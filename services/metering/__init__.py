@@ -1,0 +1,1 @@
+"""Meters of this machine: found, read, and sampled while requests are answered."""
