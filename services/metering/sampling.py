@@ -1,0 +1,92 @@
+"""A meter read while requests are answered: now and then, and at their ends where that is quick."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from statistics import median
+
+from coe.energy import EnergyAccount
+from coe.errors import MeterError
+from coe.meter import Meter, MeterReading
+
+Say = Callable[[str], None]
+_N_TRIES = 5
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Reads a meter for an account, for one event loop.
+
+    Parameters
+    ----------
+    say : told when the meter fails, and when it works again.
+    period_s : time between two reads.
+    quick_s : a meter that takes no longer is read by the event loop itself, also when a request
+        enters or ends; another one in a thread, and only every ``period_s``.
+    """
+
+    meter: Meter
+    account: EnergyAccount
+    say: Say = lambda line: None
+    period_s: float = 0.2
+    quick_s: float = 100e-6
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    timer: Callable[[], float] = time.perf_counter
+    _failing: bool = False
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        quick = await asyncio.to_thread(self._takes_s) <= self.quick_s
+        if quick:
+            self.account.refresh = self.refresh
+        try:
+            while True:
+                if quick:
+                    self.refresh()
+                else:
+                    self._hand_on(await asyncio.to_thread(self._attempt))
+                await self.sleep(self.period_s)
+        finally:
+            self.account.refresh = None
+
+    def refresh(self) -> None:
+        """Read the meter now, for the account."""
+        self._hand_on(self._attempt())
+
+    def _attempt(self) -> MeterReading | MeterError:
+        try:
+            return self.meter.read()
+        except MeterError as error:
+            return error
+
+    def _hand_on(self, read: MeterReading | MeterError) -> None:
+        failing = isinstance(read, MeterError)
+        if failing != self._failing:
+            self.say(f"energy: {read}: modelled meanwhile" if failing else "energy: measured again")
+        self._failing = failing
+        if not isinstance(read, MeterError):
+            self.account.note_reading(read)
+
+    def _takes_s(self) -> float:
+        """Seconds of a read, as a rule."""
+        times = []
+        for _ in range(_N_TRIES):
+            started = self.timer()
+            self._attempt()
+            times.append(self.timer() - started)
+        return median(times)
+
+
+@asynccontextmanager
+async def sampled(sampler: Sampler) -> AsyncIterator[None]:
+    """While it lasts, the sampler runs in the background."""
+    task = asyncio.create_task(sampler.run(), name="meter")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
