@@ -48,6 +48,14 @@ class AnswerMeter:
         self._n_events += (seam + piece).count(_EVENT)
         self._tail = (self._tail + piece)[-_KEPT_TAIL:]
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens seen so far, give or take the events that end a stream.
+
+        0 of a whole answer that comes in one piece.
+        """
+        return max(0, self._n_events - self.n_answers)
+
     def reading(self) -> Reading:
         """What the pieces so far say."""
         if not self.stream:

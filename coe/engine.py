@@ -13,6 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from coe.answer import AnswerMeter
 from coe.core import (
@@ -26,6 +27,7 @@ from coe.core import (
     Receipt,
     Request,
 )
+from coe.energy import Claim, EnergyAccount
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
@@ -55,6 +57,8 @@ class Engine:
     pacer : makes budgets over time last, on the same clock; ``None``: there are none.
     presence : of the experts that come and go; one of which no copy can answer is left out
         while another can. An expert that it does not name is taken to be there.
+    accounts : of the machines whose joules are measured, by the experts that run there. The
+        receipts of other experts go by their device profiles.
     """
 
     router: Router
@@ -63,6 +67,7 @@ class Engine:
     warm: Callable[[Sequence[str]], Awaitable[None]] | None = None
     pacer: Pacer | None = None
     presence: Callable[[], Mapping[str, Presence]] = dict
+    accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -192,25 +197,26 @@ class Engine:
     ) -> Reply:
         expert_id = decision.expert_id
         stretch = self._enter(expert_id)
-        dispatched = self.now()
+        spec, account = self.router.specs[expert_id], self.accounts.get(expert_id)
         reply = Reply(
             engine=self,
             request=request,
             decision=decision,
-            spec=self.router.specs[expert_id],
+            spec=spec,
             failed_over=failed,
             started=started,
-            dispatched=dispatched,
+            dispatched=self.now(),
             stretch=stretch,
+            claim=None if account is None else account.enter(spec.profile, request.prompt_tokens),
         )
         try:
             pieces = self.experts[expert_id].stream(request, decision.max_tokens)
             reply.hold(await anext(pieces), pieces)
         except StopAsyncIteration:
-            self.leave(expert_id)
+            reply.abandon()
             raise ExpertUnavailableError(expert_id, "answered with nothing") from None
         except BaseException:
-            self.leave(expert_id)
+            reply.abandon()
             raise
         return reply
 
@@ -241,6 +247,7 @@ class Reply:
     started: float
     dispatched: float
     stretch: float
+    claim: Claim | None = None
     receipt: Receipt | None = None
     _first: bytes = b""
     _rest: AsyncIterator[bytes] | None = None
@@ -252,6 +259,12 @@ class Reply:
         self._first, self._rest, self._first_at = first, rest, self.engine.now()
         self._meter = AnswerMeter(self.request.stream, self.request.n_answers)
 
+    def abandon(self) -> None:
+        """Count the request out, which got no answer; what it drew is its share, on no receipt."""
+        self.engine.leave(self.spec.id)
+        if self.claim is not None:
+            self.claim.leave()
+
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
 
@@ -261,15 +274,14 @@ class Reply:
             The expert failed in mid-answer, or ended without a proper end.
         """
         assert self._rest is not None
-        meter = self._meter
         outcome: Outcome = "failed"
         try:
-            meter.feed(self._first)
+            self._feed(self._first)
             yield self._first
             async for piece in self._rest:
-                meter.feed(piece)
+                self._feed(piece)
                 yield piece
-            if not meter.reading().ended:
+            if not self._meter.reading().ended:
                 raise ExpertUnavailableError(self.spec.id, "the answer broke off")
             outcome = "complete"
         except (GeneratorExit, asyncio.CancelledError):
@@ -284,6 +296,11 @@ class Reply:
         if self.receipt is None and self._rest is not None:
             self._settle("cancelled")
             await close(self._rest)
+
+    def _feed(self, piece: bytes) -> None:
+        self._meter.feed(piece)
+        if self.claim is not None:
+            self.claim.note(self._meter.n_tokens)
 
     def _settle(self, outcome: Outcome) -> None:
         # an iterator may be finalised after `close`: the first settlement counts
@@ -300,6 +317,7 @@ class Reply:
         complete = outcome == "complete" and predicted_ms > 0
         slowdown = measured_ms / (predicted_ms * self.stretch) if complete else None
         self.engine.leave(self.spec.id, slowdown)
+        energy_j, source, scope = self._energy(prompt_tokens, reading.output_tokens)
         self.receipt = Receipt(
             decision_id=self.decision.decision_id,
             expert_id=self.spec.id,
@@ -309,14 +327,25 @@ class Reply:
             prompt_tokens=prompt_tokens,
             output_tokens=reading.output_tokens,
             tokens_source="stated" if reading.stated else "counted",
-            energy_j=profile.energy_j(prompt_tokens, reading.output_tokens),
-            energy_source="modelled",
-            energy_scope=profile.scope,
+            energy_j=energy_j,
+            energy_source=source,
+            energy_scope=scope,
             cost_usd=self.spec.cost_usd(prompt_tokens, reading.output_tokens),
             failed_over=self.failed_over,
         )
         if self.engine.pacer is not None:
             settle(self.engine.pacer, self.started, self.receipt)
+
+    def _energy(
+        self, prompt_tokens: int, output_tokens: int
+    ) -> tuple[float, Literal["measured", "modelled"], str]:
+        """Joules of the answer that ends now, where they come from, and what they cover."""
+        if self.claim is not None:
+            self.claim.note(output_tokens)
+            if (measured_j := self.claim.leave()) is not None:
+                return measured_j, "measured", self.claim.account.scope
+        profile = self.spec.profile
+        return profile.energy_j(prompt_tokens, output_tokens), "modelled", profile.scope
 
 
 Dispatch = Callable[

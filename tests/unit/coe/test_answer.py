@@ -137,6 +137,15 @@ def test_empty_pieces_tell_of_the_tokens_of_a_whole_answer_that_breaks_off():
     assert read(b"", stream=False) == Reading(None, 0, False, False)
 
 
+def test_tokens_can_be_counted_along():
+    meter, counts = AnswerMeter(True), []
+    for piece in pieces_of("a", "x", ["Hello", " there", "."]):
+        meter.feed(piece)
+        counts.append(meter.n_tokens)
+    # role, three tokens, finish reason, end mark
+    assert counts[:4] == [0, 1, 2, 3]
+
+
 def test_a_whole_answer_is_worth_more_than_its_empty_pieces():
     body = completion("chatcmpl-1", "a", "Hello", 11, 7, "stop")
     assert read(*[b""] * 4, body, stream=False) == Reading(11, 7, True, True)

@@ -7,6 +7,7 @@ import pytest
 
 from coe.answer import DONE, completion, pieces_of
 from coe.core import Budget, Message, Policy, Presence, Prices, Request
+from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import (
     ExpertError,
@@ -17,6 +18,7 @@ from coe.errors import (
     UnknownExpertError,
 )
 from coe.experts.stub import StubExpert
+from coe.meter import MeterReading
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.retrieval import Retriever
 from coe.routers.retrieve import Index, Passage
@@ -543,6 +545,82 @@ async def test_the_time_of_a_receipt_begins_before_the_failed_attempt(rig, clock
     reply = await r.engine.answer(ask())
     await drain(reply)
     assert (reply.receipt.ttft_ms, reply.receipt.latency_ms) == (750.0, 750.0)
+
+
+# ---- measured joules
+
+
+@pytest.fixture
+def metered(rig, clock):
+    """An engine with experts "good" and "fair" on a machine that draws twenty watts."""
+
+    def build(**unusual):
+        r = rig(**unusual)
+        account = EnergyAccount("rail", now=clock)
+        account.refresh = lambda: account.note_reading(MeterReading(clock(), 20.0 * clock()))
+        r.engine.accounts = {"good": account, "fair": account}
+        return r, account
+
+    return build
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_receipt_of_an_expert_on_a_metered_machine_is_measured(metered, stream):
+    r, account = metered()
+    started = r.engine.now()
+    reply = await r.engine.answer(ask(stream=stream))
+    await drain(reply)
+    joules = 20.0 * (r.engine.now() - started)
+    assert reply.receipt.energy_j == pytest.approx(joules)
+    assert (reply.receipt.energy_source, reply.receipt.energy_scope) == ("measured", "rail")
+    assert (account.requests_j, account.waiting) == (pytest.approx(joules), 0)
+
+
+async def test_an_expert_elsewhere_is_not_billed_by_the_meter_here(metered):
+    r, account = metered()
+    reply = await r.engine.answer(ask(pinned="poor"))
+    await drain(reply)
+    assert (reply.receipt.energy_source, reply.receipt.energy_scope) == ("modelled", "board")
+    assert account.requests_j == 0
+
+
+async def test_answers_at_once_share_what_the_machine_draws(metered):
+    r, account = metered()
+    replies = [await r.engine.answer(ask(pinned=name)) for name in ("good", "good", "fair")]
+    for reply in replies:
+        await drain(reply)
+    joules = [reply.receipt.energy_j for reply in replies]
+    assert {reply.receipt.energy_source for reply in replies} == {"measured"}
+    assert sum(joules) == pytest.approx(account.requests_j) == pytest.approx(account.metered_j)
+    assert all(share > 0 for share in joules)
+
+
+async def test_a_failed_attempt_leaves_its_joules_with_the_machine(metered, clock):
+    r, account = metered(good=Script(clock, [0.5, SILENT]))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.receipt.expert_id == "fair"
+    # ten joules went into the attempt, and onto no receipt
+    assert account.requests_j == pytest.approx(reply.receipt.energy_j + 10.0)
+    assert account.waiting == 0
+
+
+async def test_a_cancelled_answer_is_measured_up_to_its_end(metered, clock):
+    r, account = metered(good=Script(clock, [0.25, STREAM[:50], 60.0, STREAM[50:]]))
+    reply = await r.engine.answer(ask())
+    clock.seconds += 0.25
+    await reply.close()
+    assert reply.receipt.energy_j == pytest.approx(10.0)
+    assert account.waiting == 0
+
+
+async def test_where_the_meter_says_nothing_the_receipt_goes_by_the_profile(metered, make_spec):
+    r, account = metered()
+    account.refresh = None
+    reply = await r.engine.answer(ask(stream=False))
+    await drain(reply)
+    assert reply.receipt.energy_j == make_spec("good").profile.energy_j(5, 3)
+    assert (reply.receipt.energy_source, reply.receipt.energy_scope) == ("modelled", "board")
 
 
 # ---- learning
