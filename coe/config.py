@@ -182,6 +182,13 @@ class FleetSection(Section):
         return f"http://{host}:{self.port}"
 
 
+class MeteringSection(Section):
+    """What measures the joules of engines on one machine; see `coe.energy.EnergyAccount`."""
+
+    meter: Literal["auto", "ina3221", "jtop", "nvml", "rapl", "modelled"] = "auto"
+    idle_w: NonNegative = 0.0
+
+
 class RoutingSection(Section):
     """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
 
@@ -196,6 +203,7 @@ class Config(Section):
     artefact: Path = DATA / "artefact"
     embedder: EmbedderSection | None = None
     routing: RoutingSection = RoutingSection()
+    metering: MeteringSection = MeteringSection()
     retrieval: RetrievalSection | None = None
     budgets: Path = DATA / "budgets.yaml"
     plan: Path | None = None

@@ -146,7 +146,9 @@ class Gateway:
 
     async def scrape(self, http: HttpRequest) -> Response:
         """Prometheus metrics."""
-        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4")
+        return Response(
+            self.metrics.page(self.runtime.machines), media_type="text/plain; version=0.0.4"
+        )
 
     async def _parse(self, http: HttpRequest) -> tuple[Request, bool]:
         limit = self.runtime.config.gateway.max_body_bytes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from coe.core import Decision, Receipt
+from coe.energy import EnergyAccount
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _DECIDE_SECONDS = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
@@ -27,6 +29,7 @@ class Metrics:
     ttft: Histogram = field(init=False)
     latency: Histogram = field(init=False)
     in_flight: Gauge = field(init=False)
+    metered: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
@@ -54,6 +57,10 @@ class Metrics:
             "coe_latency_seconds", "Time of a whole answer.", expert, buckets=_SECONDS, registry=r
         )
         self.in_flight = Gauge("coe_in_flight", "Requests being answered.", registry=r)
+        self.metered = Gauge(
+            "coe_meter_joules", "Joules that a machine's meter counted, and whose they are.",
+            ("machine", "part"), registry=r,
+        )  # fmt: skip
 
     def settle(self, decision: Decision, receipt: Receipt) -> None:
         """Count a finished answer."""
@@ -69,6 +76,20 @@ class Metrics:
         self.ttft.labels(name).observe(receipt.ttft_ms / 1000)
         self.latency.labels(name).observe(receipt.latency_ms / 1000)
 
-    def page(self) -> bytes:
-        """The text that Prometheus scrapes."""
+    def page(self, machines: Mapping[str, EnergyAccount]) -> bytes:
+        """The text that Prometheus scrapes.
+
+        Parameters
+        ----------
+        machines : accounts of the machines whose joules are measured, by name.
+        """
+        for name, account in machines.items():
+            parts = {
+                "metered": account.metered_j,
+                "idle": account.idle_j,
+                "requests": account.requests_j,
+                "carried": account.carried_j,
+            }
+            for part, energy_j in parts.items():
+                self.metered.labels(name, part).set(energy_j)
         return generate_latest(self.registry)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from coe.budgets import load_budgets
 from coe.config import Config, RetrievalSection
 from coe.core import Policy
+from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import ConfigError, PlanError
 from coe.offers import Offers
@@ -21,27 +23,36 @@ from coe.routers.embed import Embedder
 from coe.routers.retrieve import Index
 from coe.services.embedding import HttpEmbedder, configured
 from coe.services.fleet import Fleet, Say, running
+from coe.services.metering.detect import SYSFS
+from coe.services.metering.machine import metered
 from coe.services.prefetch import prefetching
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A configuration brought to life."""
+    """A configuration brought to life; ``machines`` are those whose joules are measured."""
 
     config: Config
     policies: Mapping[str, Policy]
     engine: Engine
     fleet: Fleet
+    machines: Mapping[str, EnergyAccount] = field(default_factory=dict)
 
 
 @asynccontextmanager
-async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator[Runtime]:
+async def serving(
+    config: Config, say: Say = lambda line: None, sysfs: Path = SYSFS
+) -> AsyncIterator[Runtime]:
     """The runtime of ``config``, which ends with the context. Engines may still be starting.
+
+    Parameters
+    ----------
+    sysfs : where meters of this machine are looked for.
 
     Raises
     ------
     ConfigError
-        As `coe.services.fleet.running`.
+        As `coe.services.fleet.running` and `coe.services.metering.machine.metered`.
     ArtefactError
         The artefact is absent, altered, or fails a canary prompt; or as `retriever_of`.
     PlanError
@@ -68,10 +79,17 @@ async def serving(config: Config, say: Say = lambda line: None) -> AsyncIterator
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
             engine.warm = prefetched.warm
+        machines = {}
+        # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
+        if fleet.hosts:
+            account = await stack.enter_async_context(metered(config.metering, say, sysfs))
+            if account is not None:
+                engine.accounts = dict.fromkeys(fleet.hosts, account)
+                machines["gateway"] = account
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence
-        yield Runtime(config, budgets.as_policies(), engine, fleet)
+        yield Runtime(config, budgets.as_policies(), engine, fleet, machines)
 
 
 def offers_of(config: Config, experts: Collection[str]) -> Offers | None:

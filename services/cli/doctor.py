@@ -19,6 +19,7 @@ from coe.config import (
     Config,
     EmbeddedSection,
     ExpertSection,
+    MeteringSection,
     find_config,
     load_config,
     weights_home,
@@ -29,6 +30,8 @@ from coe.services.cli.console import print_json, results
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import configured
 from coe.services.fleet import missing
+from coe.services.metering.detect import survey
+from coe.services.metering.machine import kinds
 from coe.services.runtime import offers_of
 from coe.services.weights import embedded_weights, verified
 
@@ -95,6 +98,7 @@ def _examine(path: Path) -> Iterator[Finding]:
     yield from experts
     if not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
+    yield _energy(config.metering)
     yield _port(config)
 
 
@@ -158,6 +162,25 @@ def _engine_complaint() -> str:
     command = [sys.executable, "-c", "import xllamacpp"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason"])[-1]
+
+
+def _energy(section: MeteringSection) -> Finding:
+    """What measures the engines of this machine, every other meter, and why not the rest."""
+    found, failed = survey()
+    names = {meter.name: str(meter) for meter in found}
+    chosen = next((names.pop(kind) for kind in kinds(section) if kind in names), None)
+    detail = f"measured by {chosen}" if chosen else "modelled by the device profiles"
+    if names:
+        detail += f"; also here: {'; '.join(names.values())}"
+    reasons = [f"{error.meter}: {error.reason}" for error in failed]
+    if reasons:
+        detail += f" (cannot be read: {'; '.join(reasons)})"
+    remedy = "; ".join(error.remedy for error in failed if error.remedy)
+    if chosen or section.meter == "modelled":
+        return Finding("energy", "ok", detail)
+    if section.meter != "auto":
+        return Finding("energy", "failed", detail, remedy or "set metering.meter to auto")
+    return Finding("energy", "warning" if remedy else "ok", detail, remedy)
 
 
 def _port(config: Config) -> Finding:

@@ -15,6 +15,7 @@ from coe.errors import ConfigError
 from coe.services.cli.console import configuration, say
 from coe.services.fleet import Say
 from coe.services.gateway import Gateway
+from coe.services.metering.detect import SYSFS
 from coe.services.runtime import Runtime, serving
 from coe.services.server import Server, server
 
@@ -74,16 +75,23 @@ def _own_name() -> str:
 
 @asynccontextmanager
 async def gateway_on(
-    config: Config, listener: socket.socket, say: Say = lambda line: None
+    config: Config,
+    listener: socket.socket,
+    say: Say = lambda line: None,
+    sysfs: Path = SYSFS,
 ) -> AsyncIterator[tuple[str, Runtime]]:
     """Address and runtime of a gateway that lives in this event loop for the time being.
+
+    Parameters
+    ----------
+    sysfs : as in `coe.services.runtime.serving`.
 
     Raises
     ------
     ConfigError, ArtefactError
         As `coe.services.runtime.serving`.
     """
-    async with serving(config, say) as runtime:
+    async with serving(config, say, sysfs) as runtime:
         gateway = _server(runtime)
         task = asyncio.create_task(gateway.serve(sockets=[listener]))
         try:

@@ -50,15 +50,15 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0
 
 
 @contextmanager
-def served(config) -> Iterator[Served]:
-    """The gateway of ``config`` in a thread, its engines settled."""
+def served(config, **more) -> Iterator[Served]:
+    """The gateway of ``config`` in a thread, its engines settled; ``more`` is for `gateway_on`."""
     up, down = threading.Event(), asyncio.Event()
     found: list = []
 
     async def live() -> None:
         loop = asyncio.get_running_loop()
         with listen("127.0.0.1", 0) as listener:
-            async with gateway_on(config, listener) as (url, runtime):
+            async with gateway_on(config, listener, **more) as (url, runtime):
                 await runtime.fleet.settled()
                 client = openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
                 found.extend([Served(url, runtime, client), loop])

@@ -1,6 +1,7 @@
 """The gateway over stub experts: what is rendered, and how errors look."""
 
 import asyncio
+import itertools
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from coe.answer import DONE, pieces_of
 from coe.budgets import load_policies
 from coe.config import DATA, load_config
+from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import (
     ExpertRejectedError,
@@ -17,6 +19,7 @@ from coe.errors import (
     ExpertUnavailableError,
 )
 from coe.experts.stub import StubExpert
+from coe.meter import MeterReading
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.retrieval import Retriever
 from coe.router import Router
@@ -91,6 +94,22 @@ async def test_a_scarce_period_budget_shows_its_price(client, gateway):
     assert last["running_prices"]["per_joule"] > 0
     assert last["running_prices"]["per_usd"] == 0
     assert (first["experts"][0]["id"], last["experts"][0]["id"]) == (LARGE, SMALL)
+
+
+async def test_measured_joules_are_said_to_be_and_the_meter_is_on_the_metrics(client, gateway):
+    joules = itertools.count()
+    account = EnergyAccount("rail", now=lambda: float(next(joules)))
+    account.refresh = lambda: account.note_reading(MeterReading(now := account.now(), 3.0 * now))
+    gateway.runtime.engine.accounts = {LARGE: account}
+    gateway.runtime = replace(gateway.runtime, machines={"gateway": account})
+    answer = await post(client, body())
+    assert answer.headers["x-coe-figures"] == "measured"
+    receipt = answer.json()["coe"]["receipt"]
+    assert (receipt["energy_source"], receipt["energy_scope"]) == ("measured", "rail")
+    page = (await client.get("/metrics")).text
+    for part in ("metered", "idle", "requests", "carried"):
+        assert f'coe_meter_joules{{machine="gateway",part="{part}"}}' in page
+    assert f'coe_energy_joules_total{{expert="{LARGE}",source="measured"}}' in page
 
 
 async def test_text_parts_are_read_and_other_parts_passed_on(client, stubs):

@@ -3,15 +3,18 @@
 import os
 import tempfile
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from coe.errors import MeterError
+from coe.config import MeteringSection
+from coe.errors import ConfigError, MeterError
 from coe.services.metering.detect import ALL, ON_CPU, open_meter, survey
 from coe.services.metering.ina3221 import open_ina3221
 from coe.services.metering.jtop import open_jtop
+from coe.services.metering.machine import metered
 from coe.services.metering.nvml import open_nvml
 from coe.services.metering.rails import counted_rails
 from coe.services.metering.rapl import open_rapl
@@ -87,6 +90,23 @@ def powercap(tmp_path):
         return root
 
     return build
+
+
+@pytest.fixture
+def unprivileged(powercap):
+    """Writes RAPL zones whose first counter this process may not read."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+
+        def build(zones):
+            root = powercap(zones, Path(folder))
+            root.chmod(0o755)
+            (root / "class/powercap/intel-rapl:0/energy_uj").chmod(0)
+            if os.geteuid() == 0:
+                os.seteuid(65534)
+                stack.callback(os.seteuid, 0)
+            return root
+
+        yield build
 
 
 # ---- rails
@@ -181,20 +201,9 @@ def test_both_packages_of_an_amd_count(powercap, clock):
     assert found.meter.read().energy_j == pytest.approx(2.5)
 
 
-def test_a_counter_that_only_root_may_read_says_so_and_what_to_do(powercap, clock):
-    with tempfile.TemporaryDirectory() as folder:
-        root = powercap(INTEL, Path(folder))
-        root.chmod(0o755)
-        (root / "class/powercap/intel-rapl:0/energy_uj").chmod(0o400 if os.geteuid() == 0 else 0)
-        root_user = os.geteuid() == 0
-        if root_user:
-            os.seteuid(65534)
-        try:
-            with pytest.raises(MeterError, match="may only be read by root") as raised:
-                open_rapl(root, clock)
-        finally:
-            if root_user:
-                os.seteuid(0)
+def test_a_counter_that_only_root_may_read_says_so_and_what_to_do(unprivileged, clock):
+    with pytest.raises(MeterError, match="may only be read by root") as raised:
+        open_rapl(unprivileged(INTEL), clock)
     assert "docs/energy.md" in raised.value.remedy
 
 
@@ -412,3 +421,42 @@ def test_every_kind_says_why_it_is_not_here(tmp_path, clock):
     with pytest.raises(MeterError):
         open_meter("rapl", tmp_path, clock)
     assert set(ON_CPU) < set(ALL)
+
+
+# ---- the machine of the gateway
+
+
+async def test_auto_takes_the_widest_meter_that_sees_a_processor(hwmon, powercap, clock):
+    said = []
+    hwmon(ORIN_NANO)
+    async with metered(MeteringSection(), said.append, powercap(INTEL), clock) as account:
+        assert account.scope == "board"
+    assert said == ["energy of embedded experts: measured by ina3221, scope board: VDD_IN"]
+
+
+async def test_the_configured_meter_and_idle_power_are_used(hwmon, powercap, clock):
+    hwmon(ORIN_NANO)
+    section = MeteringSection(meter="rapl", idle_w=3.0)
+    async with metered(section, sysfs=powercap(INTEL), now=clock) as account:
+        assert (account.scope, account.idle_w) == ("rail", 3.0)
+
+
+async def test_modelled_looks_at_no_meter(hwmon):
+    async with metered(MeteringSection(meter="modelled"), sysfs=hwmon(ORIN_NANO)) as account:
+        assert account is None
+
+
+async def test_a_meter_that_was_asked_for_and_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"metering\.meter: rapl: no processor package"):
+        async with metered(MeteringSection(meter="rapl"), sysfs=tmp_path):
+            raise AssertionError("it began")
+
+
+async def test_a_counter_that_is_there_and_not_readable_is_said(powercap, unprivileged):
+    said = []
+    root = unprivileged(INTEL)
+    async with metered(MeteringSection(), said.append, root) as account:
+        assert account is None
+    (line,) = said
+    assert "modelled, not measured: rapl:" in line
+    assert "may only be read by root" in line
