@@ -155,7 +155,10 @@ class EnergyAccount:
         return claim.share_j + tail_j
 
     def note_reading(self, reading: MeterReading) -> None:
-        """Share out what the meter counted since the last reading; an older one is ignored."""
+        """Share out what the meter counted since the last reading; one not later is ignored.
+
+        O(requests in flight + tokens since the last reading).
+        """
         last = self._last
         if last is not None and reading.at_s <= last.at_s:
             return

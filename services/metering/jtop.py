@@ -85,7 +85,7 @@ def _message(client: Any, library: Any) -> Mapping[str, Any]:
         if not client.ok(spin=True):
             raise MeterError(NAME, "its service has ended")
         power: Mapping[str, Any] = client.power
-    except (library.JtopException, OSError) as error:
+    except (library.JtopException, OSError, EOFError) as error:
         raise MeterError(NAME, f"its service is lost ({error})") from error
     return power
 

@@ -83,10 +83,15 @@ class Sampler:
 
 @asynccontextmanager
 async def sampled(sampler: Sampler) -> AsyncIterator[None]:
-    """While it lasts, the sampler runs in the background."""
+    """While it lasts, the sampler runs in the background.
+
+    A fault of it surfaces at the end; until then nothing is measured any more.
+    """
     task = asyncio.create_task(sampler.run(), name="meter")
     try:
         yield
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        (ended,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(ended, Exception):
+            raise ended

@@ -145,6 +145,25 @@ def test_an_old_reading_is_ignored(account, clock):
     assert account.metered_j == 200.0
 
 
+def test_a_second_reading_of_the_same_moment_waits_for_the_next(account, clock):
+    claim = ten_seconds_of_twenty_watts(account, clock)
+    told(account, clock, 207.0)
+    assert (account.metered_j, account.idle_j) == (200.0, 0.0)
+    clock.seconds += 1.0
+    told(account, clock, 220.0)
+    assert claim.share_j == pytest.approx(220.0)
+
+
+def test_requests_that_do_nothing_share_by_their_time_in_flight(account, clock):
+    told(account, clock, 0.0)
+    first = account.enter(PROFILE, 100)
+    clock.seconds += 3.0
+    second = account.enter(PROFILE, 100)
+    clock.seconds += 1.0
+    told(account, clock, 10.0)
+    assert (first.share_j, second.share_j) == pytest.approx((8.0, 2.0))
+
+
 def test_while_nothing_is_in_flight_all_is_idle(account, clock):
     ten_seconds_of_twenty_watts(account, clock).leave()
     clock.seconds += 1.0

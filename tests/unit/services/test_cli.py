@@ -7,6 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from coe.config import DATA
 from coe.services.cli import app
 
 CODE = "Write a Python function that returns the sum of the even numbers in a list."
@@ -69,7 +70,15 @@ def test_doctor_reports_every_subject_and_its_exit_code_agrees():
     report = json.loads(result.stdout)
     assert report["ok"] == (result.exit_code == 0)
     subjects = {finding["subject"] for finding in report["findings"]}
-    assert subjects >= {"python", "machine", "configuration", "budgets", "artefact", "port"}
+    assert subjects >= {
+        "python",
+        "machine",
+        "configuration",
+        "budgets",
+        "artefact",
+        "port",
+        "energy",
+    }
     assert all(f["remedy"] for f in report["findings"] if f["status"] == "failed")
 
 
@@ -78,6 +87,27 @@ def test_doctor_says_what_is_wrong_with_a_configuration(tmp_path):
     result = run("doctor", "--config", str(tmp_path / "coe.yaml"))
     assert result.exit_code == 1
     assert "coe.yaml:2: experts:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("meter", "says"),
+    [("auto", ""), ("modelled", "modelled by the device profiles"), ("ina3221", "ina3221")],
+)
+def test_doctor_says_what_measures_the_joules_and_why_nothing_else_does(tmp_path, meter, says):
+    config = (DATA / "coe.yaml").read_text() + f"\nmetering: {{meter: {meter}}}\n"
+    for name in ("artefact", "budgets.yaml"):
+        config = config.replace(f": {name}\n", f": {DATA / name}\n")
+    (tmp_path / "coe.yaml").write_text(config)
+    result = run("doctor", "--json", "--config", str(tmp_path / "coe.yaml"))
+    findings = json.loads(result.stdout)["findings"]
+    (finding,) = [each for each in findings if each["subject"] == "energy"]
+    measured = finding["detail"].startswith("measured by ")
+    assert measured or finding["detail"].startswith("modelled by ")
+    assert says in finding["detail"]
+    # a meter that was asked for must be there; else the profiles do
+    assert (finding["status"] == "failed") == (meter == "ina3221" and not measured)
+    # every kind is either found or has a reason
+    assert all(kind in finding["detail"] for kind in ("ina3221", "jtop", "nvml", "rapl"))
 
 
 def test_weights_list_names_licence_and_place():
