@@ -75,16 +75,24 @@ class AnswerMeter:
         return reading
 
 
-def chunk(answer_id: str, expert_id: str, delta: dict[str, Any], finish: str | None) -> bytes:
-    """One server-sent event of a chat completion stream."""
+def chunk(
+    answer_id: str,
+    expert_id: str,
+    delta: dict[str, Any],
+    finish: str | None,
+    usage: tuple[int, int] | None = None,
+) -> bytes:
+    """One server-sent event of a chat completion stream; ``usage`` as in `pieces_of`."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    document = {
+    document: dict[str, Any] = {
         "id": answer_id,
         "object": "chat.completion.chunk",
         "created": 0,
         "model": expert_id,
         "choices": [choice],
     }
+    if usage is not None:
+        document["usage"] = _stated(*usage)
     return b"data: " + json.dumps(document).encode() + b"\n\n"
 
 
@@ -100,13 +108,17 @@ def completion(
             "created": 0,
             "model": expert_id,
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": output_tokens,
-                "total_tokens": prompt_tokens + output_tokens,
-            },
+            "usage": _stated(prompt_tokens, output_tokens),
         }
     ).encode()
+
+
+def _stated(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": prompt_tokens + output_tokens,
+    }
 
 
 async def before_end(pieces: AsyncIterator[bytes], event: bytes) -> AsyncIterator[bytes]:
@@ -147,13 +159,22 @@ def _mark_in(text: bytes, at_line_start: bool) -> int | None:
 
 
 def pieces_of(
-    answer_id: str, expert_id: str, tokens: list[str], finish: str = "stop"
+    answer_id: str,
+    expert_id: str,
+    tokens: list[str],
+    finish: str = "stop",
+    usage: tuple[int, int] | None = None,
 ) -> Iterator[bytes]:
-    """The events of a stream that says ``tokens``, the end mark included."""
+    """The events of a stream that says ``tokens``, the end mark included.
+
+    Parameters
+    ----------
+    usage : prompt and output tokens, stated with the reason to finish; ``None``: left out.
+    """
     yield chunk(answer_id, expert_id, {"role": "assistant", "content": ""}, None)
     for token in tokens:
         yield chunk(answer_id, expert_id, {"content": token}, None)
-    yield chunk(answer_id, expert_id, {}, finish)
+    yield chunk(answer_id, expert_id, {}, finish, usage)
     yield DONE
 
 

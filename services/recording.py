@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coe.errors import ConfigError
-from coe.experts.replay import prompt_key
+from coe.experts.replay import Recorded, prompt_key
 
 
-def read_recording(path: Path, expert_id: str) -> dict[str, str]:
-    """Answers by `prompt_key`, from the column ``answer__<expert_id>`` of an outcome table.
+def read_recording(path: Path, expert_id: str) -> dict[str, Recorded]:
+    """What was recorded, by `prompt_key`, from two columns of an outcome table.
+
+    These are ``answer__<expert_id>`` and, if there is one, ``tokens__<expert_id>``.
 
     Raises
     ------
     ConfigError
-        The file is not Parquet or lacks the columns.
+        The file is not Parquet, lacks the columns, or a count is not a number.
     """
-    column = f"answer__{expert_id}"
+    column, counts = f"answer__{expert_id}", f"tokens__{expert_id}"
     try:
-        table = pq.read_table(path, columns=["prompt", column])
-    except (OSError, pa.ArrowInvalid) as error:
+        table = pq.read_table(path, columns=["prompt", column, counts])
+        n_tokens = [None] * table.num_rows
+        if counts in table.column_names:
+            n_tokens = table[counts].cast(pa.float64()).to_pylist()
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ConfigError(f"recording {path}: cannot be read: {error}") from error
     if column not in table.column_names:
         raise ConfigError(f"recording {path}: has no column {column!r}: name it in recorded_as")
-    rows = zip(table["prompt"].to_pylist(), table[column].to_pylist(), strict=True)
-    return {prompt_key(prompt): answer for prompt, answer in rows if answer is not None}
+    rows = zip(table["prompt"].to_pylist(), table[column].to_pylist(), n_tokens, strict=True)
+    return {
+        prompt_key(prompt): Recorded(answer, _count(n))
+        for prompt, answer, n in rows
+        if answer is not None
+    }
+
+
+def _count(n_tokens: float | None) -> int | None:
+    """A count of tokens; ``None`` where it is unknown."""
+    return None if n_tokens is None or not math.isfinite(n_tokens) else round(n_tokens)

@@ -14,22 +14,33 @@ from coe.errors import ExpertRejectedError
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an expert once said, and how many tokens that took.
+
+    Without a count, or with one of 0, a word with the space before it stands for a token.
+    """
+
+    text: str
+    n_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayExpert:
     """Answers a known prompt with what a real expert once said.
 
-    The first piece comes after the profile's time to the first token, the others at its decode
-    rate, so that latency and modelled joules are those of the device. A word with the space
-    before it stands for a token.
+    The first piece comes after the profile's time to the first token, and the last when its
+    decode rate has made all recorded tokens, so that latency and modelled joules are those of
+    the device. Pieces are words, evenly spaced.
 
     Parameters
     ----------
     spec : whose profile sets the pace.
-    answers : recorded answer by `prompt_key` of the user turns.
+    answers : what was recorded, by `prompt_key` of the user turns.
     time_scale : real seconds per profile second; 0 answers at once.
     """
 
     spec: ExpertSpec
-    answers: Mapping[str, str]
+    answers: Mapping[str, Recorded]
     time_scale: float = 1.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -42,37 +53,37 @@ class ReplayExpert:
             The prompt was not recorded (HTTP 404).
         """
         key = prompt_key(request.text)
-        text = self.answers.get(key)
-        if text is None:
+        recorded = self.answers.get(key)
+        if recorded is None:
             raise ExpertRejectedError(self.spec.id, "has no recorded answer to this prompt", 404)
-        tokens = re.findall(r"\s*\S+|\s+$", text)
-        finish = "stop"
-        if max_tokens is not None and len(tokens) > max_tokens:
-            tokens, finish = tokens[:max_tokens], "length"
+        words, n_tokens, finish = _said(recorded, max_tokens)
         answer_id = f"chatcmpl-replay-{key[:16]}"
-        profile = self.spec.profile
+        profile, expert_id = self.spec.profile, self.spec.id
         prefill_s = profile.ttft_ms(request.prompt_tokens) / 1000
-        token_s = profile.decode_ms(1) / 1000
+        decode_s = profile.decode_ms(n_tokens) / 1000
+        usage = (request.prompt_tokens, n_tokens)
         if not request.stream:
-            await self._pace(prefill_s + token_s * len(tokens))
-            yield completion(
-                answer_id,
-                self.spec.id,
-                "".join(tokens),
-                request.prompt_tokens,
-                len(tokens),
-                finish,
-            )
+            await self._pace(prefill_s + decode_s)
+            yield completion(answer_id, expert_id, "".join(words), *usage, finish)
             return
         await self._pace(prefill_s)
-        for n, piece in enumerate(pieces_of(answer_id, self.spec.id, tokens, finish)):
-            if 0 < n <= len(tokens):
-                await self._pace(token_s)
+        for n, piece in enumerate(pieces_of(answer_id, expert_id, words, finish, usage)):
+            if 0 < n <= len(words):
+                await self._pace(decode_s / len(words))
             yield piece
 
     async def _pace(self, seconds: float) -> None:
         if self.time_scale > 0:
             await self.sleep(seconds * self.time_scale)
+
+
+def _said(recorded: Recorded, max_tokens: int | None) -> tuple[list[str], int, str]:
+    """The words of an answer that a cap leaves, their tokens, and why it ends."""
+    words = re.findall(r"\s*\S+|\s+$", recorded.text)
+    n_tokens = recorded.n_tokens or len(words)
+    if max_tokens is None or n_tokens <= max_tokens:
+        return words, n_tokens, "stop"
+    return words[: len(words) * max_tokens // n_tokens], max_tokens, "length"
 
 
 def prompt_key(text: str) -> str:

@@ -51,7 +51,7 @@ def ask(replay, content, model, **more):
 def test_a_known_prompt_gets_the_recorded_answer_whole_and_streamed(replay):
     prompt = Outcomes.read(OUTCOMES).prompts[0]
     whole = ask(replay, prompt, LARGE).choices[0].message.content
-    assert whole == read_recording(OUTCOMES, LARGE)[prompt_key(prompt)]
+    assert whole == read_recording(OUTCOMES, LARGE)[prompt_key(prompt)].text
     stream = ask(replay, prompt, LARGE, stream=True)
     assert "".join(c.choices[0].delta.content or "" for c in stream) == whole
 
@@ -68,6 +68,16 @@ def test_the_pace_is_the_profiles(replay):
     assert receipt["energy_j"] == pytest.approx(
         profile.energy_j(receipt["prompt_tokens"], receipt["output_tokens"]), rel=1e-4
     )
+
+
+def test_the_receipt_counts_the_tokens_that_were_recorded(replay):
+    outcomes = Outcomes.read(OUTCOMES)
+    n_tokens = outcomes.tokens[0, outcomes.expert_ids.index(LARGE)]
+    answer = ask(replay, outcomes.prompts[0], LARGE)
+    assert answer.model_extra["coe"]["receipt"]["output_tokens"] == n_tokens
+    assert answer.usage.completion_tokens == n_tokens
+    *_, last = ask(replay, outcomes.prompts[0], LARGE, stream=True)
+    assert last.usage.completion_tokens == n_tokens
 
 
 def test_an_unknown_prompt_has_no_recorded_answer(replay):

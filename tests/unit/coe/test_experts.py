@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.answer import AnswerMeter, pieces_of
+from coe.answer import AnswerMeter, Reading, pieces_of
 from coe.core import Message, Request
 from coe.errors import ExpertRejectedError, ExpertTimeoutError
-from coe.experts.replay import ReplayExpert, prompt_key
+from coe.experts.replay import Recorded, ReplayExpert, prompt_key
 from coe.experts.stub import StubExpert
 
 PROMPT = "Why is the sky blue?"
@@ -94,10 +94,9 @@ def replay(make_spec, pauses):
     async def sleep(seconds):
         pauses.append(seconds)
 
-    def replaying(time_scale=1.0, answer=ANSWER, **fields):
-        return ReplayExpert(
-            make_spec("a", **fields), {prompt_key(PROMPT): answer}, time_scale, sleep
-        )
+    def replaying(time_scale=1.0, answer=ANSWER, n_tokens=None, **fields):
+        answers = {prompt_key(PROMPT): Recorded(answer, n_tokens)}
+        return ReplayExpert(make_spec("a", **fields), answers, time_scale, sleep)
 
     return replaying
 
@@ -112,17 +111,35 @@ async def test_a_replay_says_what_was_recorded(replay):
 async def test_a_replay_states_its_token_counts(replay):
     meter = AnswerMeter(stream=True)
     meter.feed(await joined(replay(), ask()))
-    assert meter.reading().ended
     # a word with the space before it is a token, and so is the space at the end
-    assert meter.reading().output_tokens == 6
+    assert meter.reading() == Reading(ask().prompt_tokens, 6, stated=True, ended=True)
     usage = json.loads(await joined(replay(), ask(stream=False)))["usage"]
     assert usage["completion_tokens"] == 6
     assert usage["prompt_tokens"] == ask().prompt_tokens
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_recorded_tokens_count_and_not_words(replay, pauses, stream):
+    expert = replay(n_tokens=12, ttft_ms=250.0, tokens_per_s=8.0)
+    meter = AnswerMeter(stream)
+    meter.feed(await joined(expert, ask(stream=stream)))
+    assert meter.reading() == Reading(ask().prompt_tokens, 12, stated=True, ended=True)
+    assert sum(pauses) == 0.25 + 12 / 8
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_cap_on_recorded_tokens_cuts_words_in_proportion(replay, stream):
+    meter = AnswerMeter(stream)
+    body = await joined(replay(n_tokens=12), ask(stream=stream), 4)
+    meter.feed(body)
+    assert meter.reading().output_tokens == 4
+    if stream:
+        assert words(body) == ("Because short", "length")
+
+
 @given(text=st.text())
 def test_the_tokens_of_a_replay_lose_nothing(text, make_spec):
-    expert = ReplayExpert(make_spec("a"), {prompt_key(PROMPT): text}, time_scale=0)
+    expert = ReplayExpert(make_spec("a"), {prompt_key(PROMPT): Recorded(text)}, time_scale=0)
     body = drained(expert.stream(ask(), None))
     assert words(body)[0] == text
 
