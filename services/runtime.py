@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,13 +42,18 @@ class Runtime:
 
 @asynccontextmanager
 async def serving(
-    config: Config, say: Say = lambda line: None, sysfs: Path = SYSFS
+    config: Config,
+    say: Say = lambda line: None,
+    sysfs: Path = SYSFS,
+    now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Runtime]:
     """The runtime of ``config``, which ends with the context. Engines may still be starting.
 
     Parameters
     ----------
     sysfs : where meters of this machine are looked for.
+    now : seconds by which answers are timed; a clock that runs faster than the world's goes
+        with replay experts whose ``time_scale`` is as much below 1.
 
     Raises
     ------
@@ -73,7 +79,7 @@ async def serving(
         offers = offers_of(config, fleet.specs)
         routing = config.routing.model_dump()
         engine = Engine(
-            replace(router, retriever=retriever, offers=offers, **routing), fleet.experts
+            replace(router, retriever=retriever, offers=offers, **routing), fleet.experts, now
         )
         if isinstance(embedder, HttpEmbedder):
             prefetched = await stack.enter_async_context(prefetching(embedder, say))

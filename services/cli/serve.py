@@ -6,7 +6,8 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -79,19 +80,20 @@ async def gateway_on(
     listener: socket.socket,
     say: Say = lambda line: None,
     sysfs: Path = SYSFS,
+    now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[str, Runtime]]:
     """Address and runtime of a gateway that lives in this event loop for the time being.
 
     Parameters
     ----------
-    sysfs : as in `coe.services.runtime.serving`.
+    sysfs, now : as in `coe.services.runtime.serving`.
 
     Raises
     ------
     ConfigError, ArtefactError
         As `coe.services.runtime.serving`.
     """
-    async with serving(config, say, sysfs) as runtime:
+    async with serving(config, say, sysfs, now) as runtime:
         gateway = _server(runtime)
         task = asyncio.create_task(gateway.serve(sockets=[listener]))
         try:

@@ -1,5 +1,6 @@
 """Recorded answers, served over HTTP at the pace of a device profile."""
 
+import time
 from pathlib import Path
 
 import httpx
@@ -78,6 +79,24 @@ def test_the_receipt_counts_the_tokens_that_were_recorded(replay):
     assert answer.usage.completion_tokens == n_tokens
     *_, last = ask(replay, outcomes.prompts[0], LARGE, stream=True)
     assert last.usage.completion_tokens == n_tokens
+
+
+def test_a_fast_clock_and_a_small_time_scale_give_device_time(tmp_path, serve):
+    path = tmp_path / "coe.yaml"
+    path.write_text(CONFIG.replace("device: h100}", "device: h100, time_scale: 0.01}"))
+    prompt = Outcomes.read(OUTCOMES).prompts[0]
+    with serve(load_config(path), now=lambda: 100 * time.monotonic()) as fast:
+        answers = [ask(fast, prompt, SMALL).model_extra["coe"] for _ in range(2)]
+        profile = fast.runtime.fleet.specs[SMALL].profile
+    for answer in answers:
+        receipt = answer["receipt"]
+        expected = profile.ttft_ms(receipt["prompt_tokens"]) + profile.decode_ms(
+            receipt["output_tokens"]
+        )
+        assert receipt["latency_ms"] >= expected
+    # what was measured agrees with what is predicted: the expert is not taken for a faster one
+    first, second = (answer["predicted"]["latency_ms"] for answer in answers)
+    assert second >= first
 
 
 def test_an_unknown_prompt_has_no_recorded_answer(replay):
