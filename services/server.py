@@ -30,6 +30,9 @@ def server(app: Starlette, **options: Any) -> Server:
             app,
             log_level="warning",
             access_log=False,
+            # longer than clients keep an idle connection (httpx: 5 s): one that is closed here just
+            # as it is used again costs the caller an error
+            timeout_keep_alive=75,
             server_header=False,
             lifespan="off",
             **options,
