@@ -1,0 +1,166 @@
+"""What the choice of a replica promises of every state, and of streams of requests."""
+
+import heapq
+import math
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coe.optimizer.balance import MEMORY_S, MOST_PENALTY_S, PENALTY_S, ReplicaState, pick
+
+NOW_S = 1000.0
+
+states = st.builds(
+    ReplicaState,
+    replica_id=st.just(""),
+    draining=st.booleans(),
+    n_in_flight=st.integers(0, 20),
+    latency_s=st.floats(0, 100),
+    seen_s=st.just(-math.inf) | st.floats(0, NOW_S),
+    avoided_until_s=st.just(-math.inf) | st.floats(0, 2 * NOW_S),
+).map(lambda one: replace(one, began_s=one.n_in_flight * (NOW_S - 5.0)))
+fleets = st.lists(states, max_size=6).map(
+    lambda each: [replace(one, replica_id=str(n)) for n, one in enumerate(each)]
+)
+
+
+@given(fleets, st.integers(0, 99))
+def test_only_those_that_take_requests_are_picked(replicas, seed):
+    chosen = pick(replicas, Random(seed), NOW_S)
+    taking = [one for one in replicas if not one.draining]
+    healthy = [one for one in taking if one.avoided_until_s <= NOW_S]
+    assert chosen in (healthy or taking or [None])
+
+
+@given(fleets, st.integers(0, 99))
+def test_the_same_draws_pick_the_same(replicas, seed):
+    assert pick(replicas, Random(seed), NOW_S) is pick(replicas, Random(seed), NOW_S)
+
+
+@given(fleets, st.integers(0, 99))
+def test_the_dearest_of_several_is_never_picked(replicas, seed):
+    able = [one for one in replicas if not one.draining and one.avoided_until_s <= NOW_S]
+    costs = sorted(one.cost(NOW_S) for one in able)
+    chosen = pick(replicas, Random(seed), NOW_S)
+    if len(able) > 1 and costs[-1] > costs[-2]:
+        assert chosen.cost(NOW_S) < costs[-1]
+
+
+@given(fleets)
+def test_costs_are_numbers(replicas):
+    for one in replicas:
+        assert one.cost(NOW_S) >= 0
+        assert not math.isnan(one.cost(NOW_S))
+
+
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=1, max_size=20))
+def test_a_latency_lies_among_those_measured_and_jumps_to_a_peak(steps):
+    one, now_s, seen = ReplicaState("a"), 0.0, []
+    for taken_s, pause_s in steps:
+        one.begin(now_s)
+        now_s += taken_s
+        one.end(now_s - taken_s, now_s)
+        seen.append(taken_s)
+        assert min(seen) - 1e-6 <= one.latency_s <= max(seen) + 1e-6
+        assert one.latency_s >= taken_s - 1e-6
+        now_s += pause_s
+    assert (one.n_in_flight, one.began_s) == (0, 0.0)
+
+
+def run(replicas, service_s, n_requests, rate_per_s, seed, failing=()):
+    """How many requests each replica got; every one answers them one after another."""
+    rng, random = np.random.default_rng(seed), Random(seed)
+    free_s, got, ends = dict.fromkeys(service_s, 0.0), dict.fromkeys(service_s, 0), []
+    for now_s in np.cumsum(rng.exponential(1 / rate_per_s, n_requests)).tolist():
+        while ends and ends[0][0] <= now_s:
+            end_s, _, began_s, one = heapq.heappop(ends)
+            (one.fail if one.replica_id in failing else one.end)(began_s, end_s)
+        one = pick(replicas, random, now_s)
+        name = one.replica_id
+        got[name] += 1
+        one.begin(now_s)
+        free_s[name] = max(free_s[name], now_s) + service_s[name] * rng.uniform(0.5, 1.5)
+        heapq.heappush(ends, (free_s[name], len(ends) + sum(got.values()), now_s, one))
+    return got
+
+
+def fleet(n):
+    return [ReplicaState(f"r{k}") for k in range(n)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_replicas_of_one_kind_get_nearly_the_same(seed):
+    replicas = fleet(4)
+    got = run(replicas, {one.replica_id: 1.0 for one in replicas}, 4000, 2.8, seed)
+    assert max(got.values()) / min(got.values()) < 1.15
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slow_replica_gets_less(seed):
+    replicas = fleet(4)
+    got = run(replicas, {"r0": 4.0, "r1": 1.0, "r2": 1.0, "r3": 1.0}, 4000, 2.0, seed)
+    assert got["r0"] < 0.5 * min(got["r1"], got["r2"], got["r3"])
+    assert got["r0"] > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_replica_that_fails_is_hardly_asked(seed):
+    replicas = fleet(4)
+    got = run(replicas, {f"r{k}": 1.0 for k in range(4)}, 4000, 2.0, seed, failing={"r0"})
+    # in 2,000 s one try a minute, and what is sent before the first has failed
+    assert got["r0"] < 4000 * 0.03
+
+
+def test_a_failure_is_forgiven_after_its_time_and_doubles_without_an_answer_between():
+    one, other = fleet(2)
+    for began_s, n in ((0.0, 0), (100.0, 1), (200.0, 2)):
+        one.begin(began_s)
+        one.fail(began_s, began_s)
+        until_s = began_s + PENALTY_S * 2.0**n
+        assert pick([one, other], Random(0), until_s - 0.01) is other
+        assert {pick([one, other], Random(k), until_s).replica_id for k in range(9)} == {"r0", "r1"}
+    for _ in range(20):
+        one.begin(300.0)
+        one.fail(300.0, 300.0)
+    assert one.avoided_until_s == 300.0 + MOST_PENALTY_S
+    one.begin(400.0)
+    one.end(400.0, 401.0)
+    assert one.avoided_until_s == -math.inf
+
+
+def test_a_new_replica_is_tried_by_one_request_until_it_has_answered():
+    known, new = fleet(2)
+    known.begin(0.0)
+    known.end(0.0, 1.0)
+    assert pick([known, new], Random(0), 1.0) is new
+    new.begin(1.0)
+    known.begin(1.0)
+    assert all(pick([known, new], Random(k), 2.0) is known for k in range(9))
+    new.end(1.0, 2.0)
+    assert pick([known, new], Random(0), 2.0) is new
+
+
+def test_a_replica_that_hangs_is_not_tried_again_while_one_that_was_slow_is():
+    fast, other = fleet(2)
+    for one, taken_s in ((fast, 1.0), (other, 20.0)):
+        one.begin(0.0)
+        one.end(0.0, taken_s)
+    assert pick([fast, other], Random(0), 20.0) is fast
+    # the fast one goes on answering, nothing is heard of the other
+    later_s = 20.0 + 10 * MEMORY_S
+    fast.begin(later_s - 1.0)
+    fast.end(later_s - 1.0, later_s)
+    assert pick([fast, other], Random(0), later_s) is other
+    other.begin(20.0)
+    assert pick([fast, other], Random(0), later_s) is fast
+
+
+def test_an_answer_that_the_caller_gave_up_teaches_nothing():
+    (one,) = fleet(1)
+    one.begin(0.0)
+    one.end(0.0, 100.0, measured=False)
+    assert (one.n_in_flight, one.latency_s, one.seen_s) == (0, 0.0, -math.inf)
