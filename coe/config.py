@@ -33,18 +33,17 @@ _SHARED_SPACE = ip_network("100.64.0.0/10")
 class ReplicasSection(Section):
     """How many copies of an expert a fleet runs; a number alone is both bounds.
 
-    Between the bounds, as many as keep the requests in each copy's slots and queue near
-    ``target_queue``.
+    Between the bounds, as many as let no more than ``target_queue`` requests wait for each copy.
     """
 
-    min: Annotated[int, Field(ge=0, le=1000)] = 1
+    min: Annotated[int, Field(ge=1, le=1000)] = 1
     max: Annotated[int, Field(ge=1, le=1000)] = 1
-    target_queue: Positive = 2.0
+    target_queue: Positive = 1.0
 
     @model_validator(mode="before")
     @classmethod
     def _of_number(cls, value: Any) -> Any:
-        return {"min": value, "max": max(value, 1)} if type(value) is int else value
+        return {"min": value, "max": value} if type(value) is int else value
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicasSection:

@@ -69,7 +69,7 @@ class Deployment:
     resources : what a node must offer to one copy, by name; ``CPU`` and ``GPU`` are Ray's own.
     labels : what a node must be called, by label.
     memory_gb : memory of one copy; 0 where it is not known.
-    least, most : copies; between them, as many as keep ``target_queue`` requests in each.
+    least, most : copies; between them, as many as let ``target_queue`` requests wait for each.
     """
 
     expert_id: str
@@ -79,7 +79,7 @@ class Deployment:
     memory_gb: float = 0.0
     least: int = 1
     most: int = 1
-    target_queue: float = 2.0
+    target_queue: float = 1.0
 
     @property
     def digest(self) -> str:

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from random import Random
 
 from coe.core import Request
 from coe.errors import ExpertError, ExpertTimeoutError, ExpertUnavailableError
 from coe.experts.protocol import Expert, close
+from coe.optimizer.balance import ReplicaState, pick
 from coe.replica import Replica
 
 
-class Balancer(Protocol):
-    """Chooses among copies, and learns how they do."""
-
-    def pick(self, names: Sequence[str]) -> str:
-        """One of the names, at least one of which is given; a request goes there."""
-        ...
-
-    def ended(self, name: str, latency_s: float | None) -> None:
-        """The request has had its first piece after so long, or (``None``) has failed."""
-        ...
-
-    def left(self, name: str) -> None:
-        """The request is over."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplicatedExpert:
     """An expert by its copies of the moment.
 
@@ -36,18 +22,21 @@ class ReplicatedExpert:
     ----------
     copies : the copies that can be asked now.
     connect : the expert at a copy's address.
+    rng : draws the copies that are compared.
     """
 
     expert_id: str
     copies: Callable[[], Sequence[Replica]]
     connect: Callable[[Replica], Expert]
-    balancer: Balancer
+    rng: Random = field(default_factory=Random)
     now: Callable[[], float] = time.monotonic
+    _states: dict[str, ReplicaState] = field(default_factory=dict)
 
     async def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
         """The answer's body as one copy sends it.
 
-        A copy that fails before its first piece is replaced by another; none is asked twice.
+        The copy is the better of two (`coe.optimizer.balance`). One that fails before its first
+        piece is replaced by another; none is asked twice.
 
         Raises
         ------
@@ -59,28 +48,39 @@ class ReplicatedExpert:
         """
         tried: set[str] = set()
         first_error: ExpertError | None = None
-        while True:
-            here = {c.replica_id: c for c in self.copies() if c.replica_id not in tried}
-            if not here:
-                raise first_error or ExpertUnavailableError(
-                    self.expert_id, "no copy of it is running"
-                )
-            name = self.balancer.pick(list(here))
-            tried.add(name)
-            started, began = self.now(), False
-            pieces = self.connect(here[name]).stream(request, max_tokens)
+        while (copy := self._next(tried)) is not None:
+            tried.add(copy.replica_id)
+            state, started, began = self._states[copy.replica_id], self.now(), False
+            state.begin(started)
+            complete = failed = False
+            pieces = self.connect(copy).stream(request, max_tokens)
             try:
                 async for piece in pieces:
-                    if not began:
-                        began = True
-                        self.balancer.ended(name, self.now() - started)
+                    began = True
                     yield piece
+                complete = True
                 return
             except (ExpertUnavailableError, ExpertTimeoutError) as error:
-                self.balancer.ended(name, None)
+                failed = True
                 if began:
                     raise
                 first_error = first_error or error
             finally:
-                self.balancer.left(name)
+                if failed:
+                    state.fail(started, self.now())
+                else:
+                    state.end(started, self.now(), measured=complete)
                 await close(pieces)
+        raise first_error or ExpertUnavailableError(self.expert_id, "no copy of it is running")
+
+    def _next(self, tried: set[str]) -> Replica | None:
+        """The copy to ask, out of those that have not been."""
+        here = {copy.replica_id: copy for copy in self.copies()}
+        states = {name: self._states.get(name) or ReplicaState(name) for name in here}
+        # one that has left the fleet is forgotten once its last answer has ended
+        left = {name: s for name, s in self._states.items() if s.n_in_flight and name not in here}
+        self._states = states | left
+        chosen = pick(
+            [state for name, state in states.items() if name not in tried], self.rng, self.now()
+        )
+        return None if chosen is None else here[chosen.replica_id]

@@ -18,19 +18,6 @@ from coe.services.cluster.follower import FleetClient, Follower, following
 Say = Callable[[str], None]
 
 
-class Balance:  # noqa
-    def pick(self, names):
-        import random
-
-        return random.choice(names)
-
-    def ended(self, name, latency_s):
-        pass
-
-    def left(self, name):
-        pass
-
-
 @asynccontextmanager
 async def following_fleet(
     fleet: FleetSection, client: httpx.AsyncClient, say: Say
@@ -52,10 +39,7 @@ def expert_on_fleet(
 ) -> ReplicatedExpert:
     """An expert by its copies on the fleet."""
     return ReplicatedExpert(
-        section.id,
-        partial(follower.ready, section.id),
-        partial(_at, section, client),
-        balancer=Balance(),
+        section.id, partial(follower.ready, section.id), partial(_at, section, client)
     )
 
 

@@ -15,6 +15,7 @@ from coe.errors import FleetError
 from coe.replica import Card, Deployment, HostReport, Replica, Snapshot
 from coe.services.cluster.protocol import Cluster, RunningCopy
 from coe.services.cluster.reconcile import Copy, changes
+from coe.services.cluster.targets import LoadTargets, Target
 
 _UNKNOWN = HostReport("starting", "waits for a node that has what it needs")
 _SILENT = "its host does not answer"
@@ -48,15 +49,6 @@ class _Record:
     absent_since: float | None = None
 
 
-Target = Callable[[Deployment, Sequence[HostReport], float], int]
-"""Copies wanted of an expert: by its deployment, the reports of its copies, and the time."""
-
-
-def at_least(deployment: Deployment, reports: Sequence[HostReport], now_s: float) -> int:
-    """The fewest copies that the deployment asks for, whatever the load."""
-    return deployment.least
-
-
 @dataclass(slots=True)
 class Supervisor:
     """Reconciles what runs on ``cluster`` with what is wanted.
@@ -65,12 +57,13 @@ class Supervisor:
 
     Parameters
     ----------
-    target : how many copies an expert gets that nobody has scaled by hand.
+    target : how many copies an expert gets that nobody has scaled by hand; kept up to date by
+        asking it again and again.
     """
 
     cluster: Cluster
     pace: Pace = Pace()
-    target: Target = at_least
+    target: Target = field(default_factory=LoadTargets)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     epoch: str = field(default_factory=lambda: secrets.token_hex(4))

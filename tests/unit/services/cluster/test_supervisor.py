@@ -8,6 +8,7 @@ import pytest
 
 from coe.errors import FleetError
 from coe.replica import Deployment, HostReport
+from coe.services.cluster.targets import LoadTargets
 
 A, B = Deployment("a", "{}"), Deployment("b", "{}", least=2, most=2)
 
@@ -107,16 +108,13 @@ async def test_scaled_up_and_down_by_hand(cluster, supervising, until):
 
 
 async def test_scaled_by_load(cluster, supervising, until):
-    def two_if_busy(deployment, reports, now_s):
-        return 2 if any(report.n_waiting for report in reports) else 1
-
-    async with supervising(cluster, target=two_if_busy) as supervisor:
-        await supervisor.want([A])
+    async with supervising(cluster, target=LoadTargets(stable_s=0.05)) as supervisor:
+        await supervisor.want([replace(A, most=3)])
         await until(lambda: states(supervisor, "a") == ["ready"])
         busy = cluster.of("a")[0]
-        busy.report = replace(busy.report, n_waiting=5)
+        busy.report = replace(busy.report, n_running=1, n_waiting=2)
         await until(lambda: states(supervisor, "a") == ["ready"] * 2)
-        busy.report = replace(busy.report, n_waiting=0)
+        busy.report = replace(busy.report, n_running=0, n_waiting=0)
         await until(lambda: states(supervisor, "a") == ["ready"])
 
 
