@@ -78,6 +78,21 @@ class EmbeddedSection(_ExpertSection):
     repeat_penalty: Positive = 1.0
 
 
+class VllmSection(_ExpertSection):
+    """An expert that runs in a vLLM process on this machine.
+
+    ``python`` is the interpreter of the environment that holds vLLM; ``None``: this one.
+    """
+
+    kind: Literal["vllm"]
+    weights: Annotated[str, Field(min_length=1)]
+    python: Path | None = None
+    arguments: list[str] = Field(default=[])
+    environment: dict[str, str] = Field(default={})
+    start_timeout_s: Positive = 600.0
+    answer_timeout_s: Positive = 600.0
+
+
 class HttpSection(_ExpertSection):
     """An expert behind any OpenAI-compatible server."""
 
@@ -99,7 +114,7 @@ class ReplaySection(_ExpertSection):
 
 
 ExpertSection = Annotated[
-    EmbeddedSection | HttpSection | ReplaySection, Field(discriminator="kind")
+    EmbeddedSection | VllmSection | HttpSection | ReplaySection, Field(discriminator="kind")
 ]
 
 
@@ -372,6 +387,11 @@ def _cache_home() -> Path:
 def _resolved(section: Any, base: Path) -> Any:
     if isinstance(section, ReplaySection):
         return section.model_copy(update={"recording": base / section.recording})
+    if isinstance(section, VllmSection):
+        folder = base / section.weights
+        weights = str(folder) if folder.is_dir() else section.weights
+        python = None if section.python is None else base / section.python
+        return section.model_copy(update={"weights": weights, "python": python})
     if isinstance(section, RetrievalSection):
         return section.model_copy(update={"index": base / section.index})
     return section

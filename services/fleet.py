@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,17 +18,18 @@ from coe.config import (
     ExpertSection,
     HttpSection,
     ReplaySection,
+    VllmSection,
     api_key,
     weights_home,
 )
 from coe.core import ExpertSpec, Presence
 from coe.errors import ConfigError, WeightsError
-from coe.experts.http import EmbeddedExpert, HttpExpert
+from coe.experts.http import EmbeddedExpert, HostedExpert, HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
-from coe.services.host.experts import open_host
+from coe.services.host.experts import interpreter, open_host
 from coe.services.host.watched import WatchedHost
 from coe.services.weights import embedded_weights, locate
 
@@ -106,11 +108,11 @@ async def running(
     present = runnable(config, say, only)
     away = [e for e in present if config.on_fleet(e)]
     here = [e for e in present if not config.on_fleet(e)]
-    embedded = [e for e in here if isinstance(e, EmbeddedSection)]
+    engines = [e for e in here if isinstance(e, EmbeddedSection | VllmSection)]
     remark = partial(_remark, say)
     hosts = {
-        e.id: open_host(e, config.spec(e), n_engines=len(embedded), on_change=remark)
-        for e in embedded
+        e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=remark)
+        for e in engines
     }
     async with (
         httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client,
@@ -175,6 +177,8 @@ def missing(section: ExpertSection) -> Gap | None:
             return Gap("llama.cpp is not installed", "pip install 'coe-router[embedded]'")
         if locate(embedded_weights(section), weights_home()) is None:
             return Gap(f"weights {section.weights!r} are not here", "coe weights fetch")
+    if isinstance(section, VllmSection):
+        return _missing_vllm(section)
     if isinstance(section, ReplaySection) and not section.recording.exists():
         return Gap(f"recording {section.recording} does not exist", "correct its path")
     if isinstance(section, HttpSection):
@@ -185,6 +189,19 @@ def missing(section: ExpertSection) -> Gap | None:
                 f"environment variable {section.api_key_env} is not set",
                 "export it, or remove api_key_env",
             )
+    return None
+
+
+def _missing_vllm(section: VllmSection) -> Gap | None:
+    program = interpreter(section)
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    try:
+        done = subprocess.run([program, "-c", look], capture_output=True, check=False)
+    except OSError as error:
+        return Gap(f"{program} cannot be run: {error.strerror}", "correct `python`")
+    if done.returncode:
+        remedy = "install it there, or name in `python` the interpreter of an environment with it"
+        return Gap(f"vLLM is not installed beside {program}", remedy)
     return None
 
 
@@ -210,13 +227,21 @@ def _expert(
     hosts: Mapping[str, WatchedHost],
 ) -> Expert:
     if isinstance(section, EmbeddedSection):
-        host = hosts[section.id]
         return EmbeddedExpert(
             expert_id=section.id,
             client=client,
-            address=lambda: host.address,
+            address=lambda: hosts[section.id].address,
             first_token_timeout_s=section.first_token_timeout_s,
             idle_timeout_s=section.idle_timeout_s,
+        )
+    if isinstance(section, VllmSection):
+        return HostedExpert(
+            expert_id=section.id,
+            client=client,
+            address=lambda: hosts[section.id].address,
+            first_token_timeout_s=section.first_token_timeout_s,
+            idle_timeout_s=section.idle_timeout_s,
+            answer_timeout_s=section.answer_timeout_s,
         )
     if isinstance(section, ReplaySection):
         # reads Parquet: 40 MB of memory that a gateway without replay does not need

@@ -115,6 +115,39 @@ class HttpExpert:
 
 
 @dataclass(frozen=True, slots=True)
+class HostedExpert:
+    """An expert in an engine process on this machine, whose address changes with restarts.
+
+    Parameters
+    ----------
+    address : the engine's present address, or ``None`` while it is not ready.
+    first_token_timeout_s, idle_timeout_s, answer_timeout_s : as in `HttpExpert`.
+    """
+
+    expert_id: str
+    client: httpx.AsyncClient
+    address: Callable[[], str | None]
+    first_token_timeout_s: float = 60.0
+    idle_timeout_s: float = 30.0
+    answer_timeout_s: float = 600.0
+
+    def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
+        """As `HttpExpert.stream`, from the engine's present address."""
+        address = self.address()
+        if address is None:
+            raise ExpertUnavailableError(self.expert_id, "its engine is not running")
+        expert = HttpExpert(
+            expert_id=self.expert_id,
+            client=self.client,
+            base_url=f"{address}/v1",
+            first_token_timeout_s=self.first_token_timeout_s,
+            idle_timeout_s=self.idle_timeout_s,
+            answer_timeout_s=self.answer_timeout_s,
+        )
+        return expert.stream(request, max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedExpert:
     """An expert in a llama.cpp process, whose address changes with restarts.
 

@@ -10,6 +10,8 @@ import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+_LINE_BYTES = 65536
+
 
 class Child:
     """A running process that says its address in one JSON line, and ends when its input ends.
@@ -17,10 +19,11 @@ class Child:
     Made by `spawn`.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, exited: asyncio.Event) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         self._process = process
+        self._exited = exited
         self._last_words: deque[str] = deque(maxlen=3)
         self._announced: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         # both pipes are read to their end: a full one would block the engine
@@ -38,15 +41,14 @@ class Child:
         OSError
             It cannot be started.
         """
-        process = await asyncio.create_subprocess_exec(
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: _Streams(_LINE_BYTES, loop),
             *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
             env=environment,
             start_new_session=True,
         )
-        return cls(process)
+        return cls(asyncio.subprocess.Process(transport, protocol, loop), protocol.exited)
 
     @property
     def id(self) -> int:
@@ -63,8 +65,10 @@ class Child:
         return await asyncio.shield(self._announced)
 
     async def ended(self) -> int:
-        """Its exit code, once it has ended."""
-        return await self._process.wait()
+        """Its exit code, once it has ended; others may still hold its pipes."""
+        await self._exited.wait()
+        assert self._process.returncode is not None
+        return self._process.returncode
 
     async def end(self) -> None:
         """Close its standard input, which asks it to end; insist; end what it has left behind."""
@@ -74,16 +78,29 @@ class Child:
         for wait_s, insist in ((2.0, signal.SIGTERM), (2.0, signal.SIGKILL)):
             try:
                 async with asyncio.timeout(wait_s):
-                    await process.wait()
+                    await self.ended()
                     break
             except TimeoutError:
-                process.send_signal(insist)
-        await process.wait()
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(insist)
+        await self.ended()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         _, unfinished = await asyncio.wait(self._readers, timeout=1.0)
         for reader in unfinished:
             reader.cancel()
+
+
+class _Streams(asyncio.subprocess.SubprocessStreamProtocol):
+    """Says when the process has exited: asyncio waits until nobody holds its pipes."""
+
+    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit, loop)
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
 
 
 async def _listen(stream: asyncio.StreamReader, announced: asyncio.Future[str | None]) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -14,6 +15,7 @@ from coe.config import (
     ExpertSection,
     HttpSection,
     ReplaySection,
+    VllmSection,
     api_key,
     weights_home,
 )
@@ -65,13 +67,22 @@ def open_host(
             watch=watch or EXTERNAL_WATCH,
             on_change=on_change,
         )
-    engine = partial(EngineHost, section.id, watch=watch, key=key, on_change=on_change)
+    engine = partial(EngineHost, section.id, key=key, on_change=on_change)
     if isinstance(section, ReplaySection):
-        return engine(partial(_replay, section, spec, bind), slots=section.slots)
+        return engine(partial(_replay, section, spec, bind), watch=watch, slots=section.slots)
+    if isinstance(section, VllmSection):
+        return engine(
+            partial(_vllm, section, bind),
+            environment=section.environment,
+            watch=watch or Watch(start_timeout_s=section.start_timeout_s),
+            slots=section.slots,
+            first_request=_greeting(section.id),
+        )
     threads = section.threads or _share(n_engines)
     return engine(
         partial(_llama, section, embedded_weights(section), threads, bind),
         environment={"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)},
+        watch=watch,
         slots=_slots(section),
         first_request=_greeting(section.id),
     )
@@ -106,6 +117,20 @@ def _llama(section: EmbeddedSection, weights: Weights, threads: int, bind: str) 
         "--weights", str(path), "--alias", section.id, "--threads", str(threads),
         "--slots", str(_slots(section)), "--context", str(section.context_tokens),
         "--repeat-penalty", str(section.repeat_penalty),
+    ]  # fmt: skip
+
+
+def interpreter(section: VllmSection) -> str:
+    """The Python that runs the engine."""
+    return sys.executable if section.python is None else str(section.python.absolute())
+
+
+def _vllm(section: VllmSection, bind: str) -> list[str]:
+    """Command line of a vLLM engine, for an interpreter that need not know this package."""
+    return [
+        interpreter(section), str(Path(__file__).with_name("vllm.py")), "--bind", bind,
+        "--weights", section.weights, "--alias", section.id, "--slots", str(section.slots),
+        "--context", str(section.context_tokens), "--", *section.arguments,
     ]  # fmt: skip
 
 
