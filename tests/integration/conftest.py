@@ -50,7 +50,7 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 60.0
 
 
 @contextmanager
-def served(config, **more) -> Iterator[Served]:
+def served(config, start_timeout_s=120.0, **more) -> Iterator[Served]:
     """The gateway of ``config`` in a thread, its engines settled; ``more`` is for `gateway_on`."""
     up, down = threading.Event(), asyncio.Event()
     found: list = []
@@ -73,7 +73,7 @@ def served(config, **more) -> Iterator[Served]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert up.wait(120), "the gateway did not start"
+    assert up.wait(start_timeout_s), "the gateway did not start"
     assert found, "the gateway failed to start"
     gateway, loop = found
     try:
