@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ class EngineHost(WatchedHost):
         self._probe: Probe | None = None
         self._load = self._load_at_first = Load()
         self._child: Child | None = None
+        self._ready_s = math.inf
 
     @property
     def process_id(self) -> int | None:
@@ -120,7 +122,7 @@ class EngineHost(WatchedHost):
     async def _supervise(self) -> None:
         crashes = 0
         while True:
-            started = self._now()
+            self._ready_s = math.inf
             try:
                 reason = await self._run_once()
             except (CoeError, OSError) as error:
@@ -129,7 +131,7 @@ class EngineHost(WatchedHost):
             if self.state == "draining":
                 self._become("stopped", reason)
                 return
-            settled = self._now() - started >= self._watch.settled_s
+            settled = self._now() - self._ready_s >= self._watch.settled_s
             crashes = 1 if settled else crashes + 1
             if crashes >= self._watch.n_crashes:
                 self._become("failed", f"{reason}; gave up after {crashes} crashes in a row")
@@ -149,6 +151,7 @@ class EngineHost(WatchedHost):
                 async with asyncio.timeout(self._watch.start_timeout_s):
                     probe = await self._started(child, client)
                 if probe is not None:
+                    self._ready_s = self._now()
                     self._become("ready", "")
                     return await self._until_end(child, probe)
         except TimeoutError:

@@ -12,7 +12,10 @@ from coe.replica import HostReport, HostState
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Periods and limits of watching an engine, in seconds unless a count."""
+    """Periods and limits of watching an engine, in seconds unless a count.
+
+    An engine that was ready for ``settled_s`` has its crashes forgotten.
+    """
 
     start_timeout_s: float = 60.0
     health_period_s: float = 2.0

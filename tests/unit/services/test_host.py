@@ -95,6 +95,18 @@ async def test_a_crash_loop_ends_in_failed_with_the_engines_last_words():
     await host.stop()
 
 
+async def test_a_long_start_that_fails_is_a_crash_like_any_other(clock):
+    def prepare():
+        clock.seconds += 10 * QUICK.settled_s
+        return [sys.executable, "-c", "raise SystemExit(1)"]
+
+    host = EngineHost("e", prepare, watch=QUICK, now=clock, sleep=clock.sleep)
+    await host.start()
+    await until(lambda: host.state == "failed")
+    assert host.n_starts == QUICK.n_crashes
+    await host.stop()
+
+
 async def test_weights_that_cannot_be_verified_fail_at_once():
     def prepare():
         raise WeightsError("altered")
