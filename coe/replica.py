@@ -23,7 +23,8 @@ class HostReport:
     slots : requests that it serves at once.
     n_running, n_waiting : requests in its slots, and in its queue.
     memory_bytes : resident memory of the engine's processes; 0 where it is not known.
-    tokens_per_s : output rate measured while it was generating; 0 until it has generated.
+    tokens_per_s : measured output rate of the mean request, over those that ended since the engine
+        became ready; 0 until one has.
     n_starts : how often the engine was started.
     """
 

@@ -58,7 +58,7 @@ class EngineHost(WatchedHost):
     ) -> None:
         super().__init__(name, on_change)
         self._prepare = prepare
-        self._environment = {**(environment or {}), **({KEY_VARIABLE: key} if key else {})}
+        self._environment = {**(environment or {}), KEY_VARIABLE: key or ""}
         self._watch = watch or Watch()
         self._slots = slots
         self._key = key

@@ -49,7 +49,7 @@ def main() -> None:
     spec = TypeAdapter(ExpertSpec).validate_json(options.spec)
     answers = read_recording(options.recording, options.recorded_as)
     expert = ReplayExpert(spec=spec, answers=answers, time_scale=options.time_scale)
-    served = Served(expert, spec.id, os.environ.get("COE_ENGINE_KEY"))
+    served = Served(expert, spec.id, os.environ.get("COE_ENGINE_KEY") or None)
     config = uvicorn.Config(served.app(), log_level="warning", lifespan="off", ws="none")
     with _listen(options.bind) as listener:
         host = f"[{options.bind}]" if ":" in options.bind else options.bind

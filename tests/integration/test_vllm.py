@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import openai
 import pytest
@@ -17,10 +18,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from coe.config import DATA, load_config
 
 PYTHON = os.environ.get("COE_TEST_VLLM_PYTHON") or (
-    sys.executable if importlib.util.find_spec("vllm") else None
+    sys.executable if importlib.util.find_spec("vllm") else ""
 )
 pytestmark = pytest.mark.skipif(
-    PYTHON is None,
+    not PYTHON,
     reason="no vLLM here, and COE_TEST_VLLM_PYTHON names no interpreter that has one",
 )
 CONFIG = f"""
@@ -32,7 +33,7 @@ experts:
   - id: smollm2-135m
     kind: vllm
     weights: weights
-    python: {PYTHON}
+    python: {Path(PYTHON).absolute()}
     device: here
     context_tokens: 512
     slots: 4

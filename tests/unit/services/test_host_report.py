@@ -201,6 +201,12 @@ async def test_a_key_goes_by_the_environment_and_is_sent(open_host):
     assert (await held).status_code == 200
 
 
+async def test_a_key_of_the_environment_is_not_the_engines(open_host, monkeypatch):
+    monkeypatch.setenv("COE_ENGINE_KEY", "somebody else's")
+    host = await open_host(first_request=chat("e"))
+    assert host.state == "ready"
+
+
 @pytest.mark.parametrize(
     ("page", "load"),
     [
