@@ -24,9 +24,10 @@ from coe.config import (
 )
 from coe.core import ExpertSpec, Presence
 from coe.errors import ConfigError, WeightsError
-from coe.experts.http import EmbeddedExpert, HostedExpert, HttpExpert
+from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
+from coe.services.adapters import hosted
 from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
 from coe.services.host.experts import interpreter, open_host
@@ -226,23 +227,8 @@ def _expert(
     client: httpx.AsyncClient,
     hosts: Mapping[str, WatchedHost],
 ) -> Expert:
-    if isinstance(section, EmbeddedSection):
-        return EmbeddedExpert(
-            expert_id=section.id,
-            client=client,
-            address=lambda: hosts[section.id].address,
-            first_token_timeout_s=section.first_token_timeout_s,
-            idle_timeout_s=section.idle_timeout_s,
-        )
-    if isinstance(section, VllmSection):
-        return HostedExpert(
-            expert_id=section.id,
-            client=client,
-            address=lambda: hosts[section.id].address,
-            first_token_timeout_s=section.first_token_timeout_s,
-            idle_timeout_s=section.idle_timeout_s,
-            answer_timeout_s=section.answer_timeout_s,
-        )
+    if isinstance(section, EmbeddedSection | VllmSection):
+        return hosted(section, client, lambda: hosts[section.id].address)
     if isinstance(section, ReplaySection):
         # reads Parquet: 40 MB of memory that a gateway without replay does not need
         from coe.services.recording import read_recording

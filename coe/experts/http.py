@@ -116,12 +116,12 @@ class HttpExpert:
 
 @dataclass(frozen=True, slots=True)
 class HostedExpert:
-    """An expert in an engine process on this machine, whose address changes with restarts.
+    """An expert in an engine process, whose address changes with restarts.
 
     Parameters
     ----------
     address : the engine's present address, or ``None`` while it is not ready.
-    first_token_timeout_s, idle_timeout_s, answer_timeout_s : as in `HttpExpert`.
+    first_token_timeout_s, idle_timeout_s, answer_timeout_s, api_key : as in `HttpExpert`.
     """
 
     expert_id: str
@@ -130,6 +130,7 @@ class HostedExpert:
     first_token_timeout_s: float = 60.0
     idle_timeout_s: float = 30.0
     answer_timeout_s: float = 600.0
+    api_key: str | None = None
 
     def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
         """As `HttpExpert.stream`, from the engine's present address."""
@@ -140,6 +141,7 @@ class HostedExpert:
             expert_id=self.expert_id,
             client=self.client,
             base_url=f"{address}/v1",
+            api_key=self.api_key,
             first_token_timeout_s=self.first_token_timeout_s,
             idle_timeout_s=self.idle_timeout_s,
             answer_timeout_s=self.answer_timeout_s,

@@ -8,11 +8,11 @@ from functools import partial
 
 import httpx
 
-from coe.config import EmbeddedSection, ExpertSection, FleetSection, fleet_token
-from coe.experts.http import EmbeddedExpert, HttpExpert
+from coe.config import ExpertSection, FleetSection, HttpSection, fleet_token
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
 from coe.replica import Replica
+from coe.services.adapters import hosted
 from coe.services.cluster.follower import FleetClient, Follower, following
 
 Say = Callable[[str], None]
@@ -45,21 +45,5 @@ def expert_on_fleet(
 
 def _at(section: ExpertSection, client: httpx.AsyncClient, replica: Replica) -> Expert:
     """The expert at the address of a copy."""
-    address = replica.report.address
-    if isinstance(section, EmbeddedSection):
-        return EmbeddedExpert(
-            section.id,
-            client,
-            lambda: address,
-            section.first_token_timeout_s,
-            section.idle_timeout_s,
-            replica.key,
-        )
-    return HttpExpert(
-        section.id,
-        client,
-        f"{address}/v1",
-        api_key=replica.key,
-        first_token_timeout_s=section.first_token_timeout_s,
-        idle_timeout_s=section.idle_timeout_s,
-    )
+    assert not isinstance(section, HttpSection)
+    return hosted(section, client, lambda: replica.report.address, replica.key)
