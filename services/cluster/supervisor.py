@@ -30,7 +30,7 @@ class Pace:
     """
 
     watch_s: float = 0.5
-    grace_s: float = 1.0
+    grace_s: float = 0.8
     reconcile_s: float = 1.0
     drain_s: float = 60.0
     adopt_s: float = 5.0
