@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from coe.optimizer.figures import ROUNDING, Bools, Floats, check, check_flags
+from coe.optimizer.figures import ROUNDING, Bools, Floats, Integers, check, check_flags
 
 SLACK = 1e-6
 """The share of a node's slots by which the busy ones may exceed them: tolerance of solvers."""
@@ -161,15 +161,12 @@ class PlacementProblem:
         return self.rate_per_s * (self.cost + self.loading_s * self.second_cost)
 
     @property
-    def pairs(self) -> list[tuple[int, int, float]]:
+    def pairs(self) -> tuple[Integers, Integers, Floats]:
         """Experts that answer together, the smaller index first, and what it costs from apart."""
         if self.together is None or self.apart_cost == 0:
-            return []
-        price = np.triu(self.together) * self.apart_cost
-        first, second = np.nonzero(price)
-        return list(
-            zip(first.tolist(), second.tolist(), price[first, second].tolist(), strict=True)
-        )
+            return np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0)
+        first, second = np.nonzero(np.triu(self.together))
+        return first, second, self.together[first, second] * self.apart_cost
 
     def keep(self, experts: Any, nodes: Any) -> PlacementProblem:
         """The same problem with only these experts and nodes, in this order."""
@@ -220,14 +217,12 @@ def bill(problem: PlacementProblem, placement: Placement) -> Bill:
     """What a placement costs; each request of a pair is answered from one node where it can be."""
     share = placement.share
     waited = np.where(placement.on_demand, share, 0.0) * problem.loading_s
-    apart = [
-        price * (1.0 - min(1.0, float(np.minimum(share[:, e], share[:, h]).sum())))
-        for e, h, price in problem.pairs
-    ]
+    first, second, price = problem.pairs
+    united = np.minimum(share[:, first], share[:, second]).sum(axis=0)
     return Bill(
         answers=float((share * problem.resident_cost).sum()),
         loading=float((problem.rate_per_s * waited).sum() * problem.second_cost),
-        apart=sum(apart),
+        apart=float(price @ np.maximum(1.0 - united, 0.0)),
     )
 
 

@@ -180,14 +180,14 @@ class _Model:
     @property
     def apart(self) -> float:
         """What all pairs cost if each is answered from apart."""
-        return sum(price for *_, price in self.problem.pairs)
+        return float(self.problem.pairs[2].sum())
 
     def price(self) -> Terms:
         """The cost beside `apart`."""
         resident, on_demand = self.problem.resident_cost, self.problem.on_demand_cost
         terms = [(var, float(resident[at])) for at, var in self.f.items()]
         terms += [(var, float(on_demand[at])) for at, var in self.d.items()]
-        price = {(e, h): cost for e, h, cost in self.problem.pairs}
+        price = {(e, h): cost for e, h, cost in self._together()}
         return terms + [(var, -price[e, h]) for (_, e, h), var in self.t.items()]
 
     def memory(self, node: int) -> Terms:
@@ -239,7 +239,7 @@ class _Model:
             self.lp.addConstraint(total <= (1.0 if limit > 0 else 0.0))
 
     def _pairs(self) -> None:
-        for e, h, _ in self.problem.pairs:
+        for e, h, _ in self._together():
             for v in range(self.problem.n_nodes):
                 own = [self._share(v, e), self._share(v, h)]
                 if not all(own):
@@ -247,6 +247,10 @@ class _Model:
                 both = self.t[v, e, h] = self.lp.add_variable(f"t{v}_{e}_{h}", 0, 1)
                 for parts in own:
                     self.lp.addConstraint(both <= pulp.lpSum(parts))
+
+    def _together(self) -> list[tuple[int, int, float]]:
+        first, second, price = self.problem.pairs
+        return list(zip(first.tolist(), second.tolist(), price.tolist(), strict=True))
 
     def _share(self, node: int, expert: int) -> list[Any]:
         at = (node, expert)

@@ -42,20 +42,21 @@ def search(
         such as a relaxation's; zeros for no opinion.
     """
     site = _Site.of(problem, guide)
-    tries = ((rank, order) for rank in _RANKS for order in site.orders())
-    best = min((site.put(site.empty(), order, rank) for rank, order in tries), key=site.score)
-    improved = True
+    tried = [site.put(site.empty(), order, rank) for rank in _RANKS for order in site.orders()]
+    best = min(tried, key=site.score)
+    least, improved = site.score(best), True
     while improved and not expired():
         improved = False
         for out, orders in site.neighbourhoods(best):
             if expired():
                 break
             without = site.without(best, out)
-            for rank in _RANKS if site.score(best)[0] > 0 else _RANKS[:2]:
+            for rank in _RANKS if least[0] > 0 else _RANKS[:2]:
                 for order in orders:
                     other = site.put(without, order, rank)
-                    if site.score(other) < _lower(site.score(best)):
-                        best, improved = other, True
+                    score = site.score(other)
+                    if score < (least[0], least[1] - _GAIN * least[1]):
+                        best, least, improved = other, score, True
     return best
 
 
@@ -64,11 +65,6 @@ _RANKS: tuple[Rank, ...] = ("cost", "guide", "whole", "lean")
 """What a place is chosen by first: cost, the guide, how much it takes, how little memory."""
 
 Score = tuple[float, float]
-
-
-def _lower(score: Score) -> Score:
-    """What counts as better than a score."""
-    return (score[0], score[1] - _GAIN * abs(score[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +125,33 @@ class _Site:
         n = self.problem.n_experts
         for e in range(n):
             yield [e], ([e],)
-        for e in range(n):
-            for h in range(e + 1, n):
+        missing, orders = self._missing(placement), list(self.orders())
+        for e, h in np.argwhere(self._rivals(placement) | (missing > 0)[:, None]).tolist():
+            if e != h:
                 yield [e, h], ([e, h], [h, e])
-        orders = list(self.orders())
-        missing = self._missing(placement)
-        for lies in placement.resident | placement.on_demand:
-            here = set(np.flatnonzero(lies).tolist())
-            if len(here) > 2:
-                yield [*here], tuple([e for e in order if e in here] for order in orders)
+        there = [set(np.flatnonzero(r).tolist()) for r in placement.resident | placement.on_demand]
+        for here in there:
             for e in np.flatnonzero(missing).tolist():
                 others = here - {e}
-                yield (
-                    [e, *others],
-                    tuple([e, *(h for h in order if h in others)] for order in orders),
-                )
+                first = [[e, *(h for h in order if h in others)] for order in orders]
+                yield [e, *others], tuple(first)
+        for v, here in enumerate(there):
+            for other in (here, *(here | beside for beside in there[v + 1 :])):
+                yield [*other], tuple([e for e in order if e in other] for order in orders)
+
+    def _rivals(self, placement: Placement) -> Bools:
+        """(n_experts, n_experts) whether the second lies where the first would cost less."""
+        least = np.full(self.problem.cost.shape, np.inf)
+        paid = np.zeros(self.problem.n_experts)
+        for ok, cost, lies in zip(
+            self.ok, self.cost, (placement.resident, placement.on_demand), strict=True
+        ):
+            least = np.where(ok, np.minimum(least, cost), least)
+            paid += np.where(lies, placement.share * cost, 0.0).sum(axis=0)
+        cheaper = least < paid * (1 - _DUST)
+        lies = placement.resident | placement.on_demand
+        rivals: Bools = (cheaper.T.astype(float) @ lies > 0) | (self.pull > 0)
+        return rivals
 
     def without(self, placement: Placement, experts: list[int]) -> Placement:
         out = np.zeros(self.problem.n_experts, dtype=bool)

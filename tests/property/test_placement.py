@@ -67,7 +67,7 @@ def cost_of_shares(problem, mode):
     loading = np.where(mode == 2, problem.loading_s, 0.0)
     work = problem.rate_per_s * (problem.busy_s + loading)
     price = problem.rate_per_s * (problem.cost + loading * problem.second_cost)
-    both = [(e, h, p, v) for e, h, p in problem.pairs for v in range(n_nodes)]
+    both = [(e, h, p, v) for e, h, p in zip(*problem.pairs, strict=True) for v in range(n_nodes)]
     objective = np.concatenate([price.ravel(), [-p for _, _, p, _ in both]])
     rows, limits = [], []
 
@@ -98,7 +98,7 @@ def cost_of_shares(problem, mode):
         np.ones(n_experts),
         [(0, u) for u in upper],
     )
-    return found.fun + sum(p for *_, p in problem.pairs) if found.status == 0 else np.inf
+    return found.fun + problem.pairs[2].sum() if found.status == 0 else np.inf
 
 
 def close(cost):
