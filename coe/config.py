@@ -161,6 +161,8 @@ class NodeSection(Section):
     """A machine that experts may be resident on."""
 
     memory_gb: Positive
+    slots: Annotated[int, Field(gt=0)] | None = None
+    load_gb_per_s: Positive | None = None
 
 
 class FleetSection(Section):
