@@ -1,8 +1,10 @@
-"""Which replica of an expert takes a request: the better of two drawn ones, by recent peak latency.
+"""Which replica of an expert takes a request: the better of two drawn ones, by recent slowness.
 
 Two choices instead of one (Mitzenmacher 2001), compared by ``peak EWMA * (in flight + 1)``, as
-Finagle's load balancer does: slower answers count at once, faster ones gradually. Equations ours.
-The optimiser chooses among experts; this chooses among equals, in microseconds.
+Finagle's load balancer does: slower answers count at once, faster ones gradually. What is averaged
+here is the time that answers take over the time expected of them, so that long answers do not make
+a replica look slow; equations ours. The optimiser chooses among experts; this chooses among equals,
+in microseconds.
 """
 
 from __future__ import annotations
@@ -11,12 +13,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 MEMORY_S = 30.0
 """Time constant with which what was measured is forgotten: some answers, not hours."""
 
 PENALTY_S, MOST_PENALTY_S = 1.0, 60.0
 """How long a replica is avoided after a failure; twice as long after each further one, up to."""
+
+
+class Sent(NamedTuple):
+    """A request in flight.
+
+    Parameters
+    ----------
+    at_s : when it was sent.
+    expected_s : how long its answer is to take, positive; the same for all where nothing is known.
+    """
+
+    at_s: float
+    expected_s: float = 1.0
 
 
 @dataclass(slots=True)
@@ -28,8 +44,8 @@ class ReplicaState:
     replica_id : names it.
     draining : takes nothing new.
     n_in_flight : requests that it has not ended.
-    began_s : sum of the moments at which those began.
-    latency_s : peak EWMA at ``seen_s``; 0 before its first answer.
+    began_s, expected_s : sums over those: when they began, and how long they were to take.
+    slowness : peak EWMA at ``seen_s`` of time taken over time expected; 0 before its first answer.
     seen_s : when it last answered; ``-inf``: never.
     n_failures : since its last answer.
     avoided_until_s : after failures.
@@ -39,17 +55,19 @@ class ReplicaState:
     draining: bool = False
     n_in_flight: int = 0
     began_s: float = 0.0
-    latency_s: float = 0.0
+    expected_s: float = 0.0
+    slowness: float = 0.0
     seen_s: float = -math.inf
     n_failures: int = 0
     avoided_until_s: float = -math.inf
 
-    def begin(self, now_s: float) -> None:
+    def begin(self, sent: Sent) -> None:
         """A request was sent to it."""
         self.n_in_flight += 1
-        self.began_s += now_s
+        self.began_s += sent.at_s
+        self.expected_s += sent.expected_s
 
-    def end(self, began_s: float, now_s: float, measured: bool = True) -> None:
+    def end(self, sent: Sent, now_s: float, measured: bool = True) -> None:
         """A request has ended.
 
         Parameters
@@ -57,42 +75,45 @@ class ReplicaState:
         measured : whether the time that it took is to be learned from; not where the caller gave
             up.
         """
-        self._forget(began_s)
+        self._forget(sent)
         if not measured:
             return
-        taken_s = max(now_s - began_s, 0.0)
-        if taken_s >= self.latency_s:
-            self.latency_s = taken_s
+        slowness = max(now_s - sent.at_s, 0.0) / sent.expected_s
+        if slowness >= self.slowness:
+            self.slowness = slowness
         else:
             kept = math.exp((self.seen_s - now_s) / MEMORY_S)
-            self.latency_s = kept * self.latency_s + (1.0 - kept) * taken_s
+            self.slowness = kept * self.slowness + (1.0 - kept) * slowness
         self.seen_s, self.n_failures, self.avoided_until_s = now_s, 0, -math.inf
 
-    def fail(self, began_s: float, now_s: float) -> None:
+    def fail(self, sent: Sent, now_s: float) -> None:
         """A request has failed: it is avoided for a while, twice as long as the time before."""
-        self._forget(began_s)
+        self._forget(sent)
         self.n_failures += 1
         doublings = min(self.n_failures - 1, 32)
         self.avoided_until_s = now_s + min(PENALTY_S * 2.0**doublings, MOST_PENALTY_S)
 
     def cost(self, now_s: float) -> float:
-        """Seconds that another request is expected to take here; less is better.
+        """How many times as long as expected another request would take here; less is better.
 
-        A latency is forgotten while nothing is measured, so that a replica that was slow is tried
-        again; but those in flight have taken as long as their mean age already, so one that hangs
-        is not. Before the first answer 0 when idle, infinite with a request in flight: tried by
-        one, not by all.
+        A slowness is forgotten while nothing is measured, so that a replica that was slow is tried
+        again; but those in flight have taken as long as they are old already, so one that hangs is
+        not. Before the first answer 0 when idle, infinite with a request in flight: tried by one,
+        not by all.
         """
         if self.seen_s == -math.inf:
             return math.inf if self.n_in_flight else 0.0
-        latency_s = self.latency_s * math.exp((self.seen_s - now_s) / MEMORY_S)
+        slowness = self.slowness * math.exp((self.seen_s - now_s) / MEMORY_S)
         if self.n_in_flight:
-            latency_s = max(latency_s, now_s - self.began_s / self.n_in_flight)
-        return latency_s * (self.n_in_flight + 1)
+            age_s = self.n_in_flight * now_s - self.began_s
+            slowness = max(slowness, age_s / self.expected_s)
+        return slowness * (self.n_in_flight + 1)
 
-    def _forget(self, began_s: float) -> None:
+    def _forget(self, sent: Sent) -> None:
         self.n_in_flight -= 1
-        self.began_s = self.began_s - began_s if self.n_in_flight else 0.0
+        # what rounding leaves of the sums must not outlive the requests
+        self.began_s = self.began_s - sent.at_s if self.n_in_flight else 0.0
+        self.expected_s = self.expected_s - sent.expected_s if self.n_in_flight else 0.0
 
 
 def pick(replicas: Sequence[ReplicaState], rng: Random, now_s: float) -> ReplicaState | None:
@@ -104,7 +125,7 @@ def pick(replicas: Sequence[ReplicaState], rng: Random, now_s: float) -> Replica
 
     Parameters
     ----------
-    rng : of the standard library: NumPy's takes several microseconds for two numbers.
+    rng : of the standard library, whose numbers take an eighth of the time of NumPy's.
     """
     n = len(replicas)
     if n > 1:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.optimizer.balance import MEMORY_S, MOST_PENALTY_S, PENALTY_S, ReplicaState, pick
+from coe.optimizer.balance import MEMORY_S, MOST_PENALTY_S, PENALTY_S, ReplicaState, Sent, pick
 
 NOW_S = 1000.0
 
@@ -19,10 +19,10 @@ states = st.builds(
     replica_id=st.just(""),
     draining=st.booleans(),
     n_in_flight=st.integers(0, 20),
-    latency_s=st.floats(0, 100),
+    slowness=st.floats(0, 100),
     seen_s=st.just(-math.inf) | st.floats(0, NOW_S),
     avoided_until_s=st.just(-math.inf) | st.floats(0, 2 * NOW_S),
-).map(lambda one: replace(one, began_s=one.n_in_flight * (NOW_S - 5.0)))
+).map(lambda one: replace(one, began_s=one.n_in_flight * 995.0, expected_s=one.n_in_flight * 2.0))
 fleets = st.lists(states, max_size=6).map(
     lambda each: [replace(one, replica_id=str(n)) for n, one in enumerate(each)]
 )
@@ -58,17 +58,18 @@ def test_costs_are_numbers(replicas):
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=1, max_size=20))
-def test_a_latency_lies_among_those_measured_and_jumps_to_a_peak(steps):
+def test_a_slowness_lies_among_those_measured_and_jumps_to_a_peak(steps):
     one, now_s, seen = ReplicaState("a"), 0.0, []
     for taken_s, pause_s in steps:
-        one.begin(now_s)
+        sent = Sent(now_s, expected_s=2.0)
+        one.begin(sent)
         now_s += taken_s
-        one.end(now_s - taken_s, now_s)
-        seen.append(taken_s)
-        assert min(seen) - 1e-6 <= one.latency_s <= max(seen) + 1e-6
-        assert one.latency_s >= taken_s - 1e-6
+        one.end(sent, now_s)
+        seen.append(taken_s / 2.0)
+        assert min(seen) - 1e-6 <= one.slowness <= max(seen) + 1e-6
+        assert one.slowness >= taken_s / 2.0 - 1e-6
         now_s += pause_s
-    assert (one.n_in_flight, one.began_s) == (0, 0.0)
+    assert (one.n_in_flight, one.began_s, one.expected_s) == (0, 0.0, 0.0)
 
 
 def run(replicas, service_s, n_requests, rate_per_s, seed, failing=()):
@@ -77,14 +78,14 @@ def run(replicas, service_s, n_requests, rate_per_s, seed, failing=()):
     free_s, got, ends = dict.fromkeys(service_s, 0.0), dict.fromkeys(service_s, 0), []
     for now_s in np.cumsum(rng.exponential(1 / rate_per_s, n_requests)).tolist():
         while ends and ends[0][0] <= now_s:
-            end_s, _, began_s, one = heapq.heappop(ends)
-            (one.fail if one.replica_id in failing else one.end)(began_s, end_s)
+            end_s, _, sent, one = heapq.heappop(ends)
+            (one.fail if one.replica_id in failing else one.end)(sent, end_s)
         one = pick(replicas, random, now_s)
         name = one.replica_id
         got[name] += 1
-        one.begin(now_s)
+        one.begin(Sent(now_s))
         free_s[name] = max(free_s[name], now_s) + service_s[name] * rng.uniform(0.5, 1.5)
-        heapq.heappush(ends, (free_s[name], len(ends) + sum(got.values()), now_s, one))
+        heapq.heappush(ends, (free_s[name], sum(got.values()), Sent(now_s), one))
     return got
 
 
@@ -118,49 +119,60 @@ def test_a_replica_that_fails_is_hardly_asked(seed):
 def test_a_failure_is_forgiven_after_its_time_and_doubles_without_an_answer_between():
     one, other = fleet(2)
     for began_s, n in ((0.0, 0), (100.0, 1), (200.0, 2)):
-        one.begin(began_s)
-        one.fail(began_s, began_s)
+        one.begin(Sent(began_s))
+        one.fail(Sent(began_s), began_s)
         until_s = began_s + PENALTY_S * 2.0**n
         assert pick([one, other], Random(0), until_s - 0.01) is other
         assert {pick([one, other], Random(k), until_s).replica_id for k in range(9)} == {"r0", "r1"}
     for _ in range(20):
-        one.begin(300.0)
-        one.fail(300.0, 300.0)
+        one.begin(Sent(300.0))
+        one.fail(Sent(300.0), 300.0)
     assert one.avoided_until_s == 300.0 + MOST_PENALTY_S
-    one.begin(400.0)
-    one.end(400.0, 401.0)
+    one.begin(Sent(400.0))
+    one.end(Sent(400.0), 401.0)
     assert one.avoided_until_s == -math.inf
 
 
 def test_a_new_replica_is_tried_by_one_request_until_it_has_answered():
     known, new = fleet(2)
-    known.begin(0.0)
-    known.end(0.0, 1.0)
+    known.begin(Sent(0.0))
+    known.end(Sent(0.0), 1.0)
     assert pick([known, new], Random(0), 1.0) is new
-    new.begin(1.0)
-    known.begin(1.0)
+    new.begin(Sent(1.0))
+    known.begin(Sent(1.0))
     assert all(pick([known, new], Random(k), 2.0) is known for k in range(9))
-    new.end(1.0, 2.0)
+    new.end(Sent(1.0), 2.0)
     assert pick([known, new], Random(0), 2.0) is new
 
 
 def test_a_replica_that_hangs_is_not_tried_again_while_one_that_was_slow_is():
     fast, other = fleet(2)
     for one, taken_s in ((fast, 1.0), (other, 20.0)):
-        one.begin(0.0)
-        one.end(0.0, taken_s)
+        one.begin(Sent(0.0))
+        one.end(Sent(0.0), taken_s)
     assert pick([fast, other], Random(0), 20.0) is fast
     # the fast one goes on answering, nothing is heard of the other
     later_s = 20.0 + 10 * MEMORY_S
-    fast.begin(later_s - 1.0)
-    fast.end(later_s - 1.0, later_s)
+    last = Sent(later_s - 1.0)
+    fast.begin(last)
+    fast.end(last, later_s)
     assert pick([fast, other], Random(0), later_s) is other
-    other.begin(20.0)
+    other.begin(Sent(20.0))
     assert pick([fast, other], Random(0), later_s) is fast
 
 
 def test_an_answer_that_the_caller_gave_up_teaches_nothing():
     (one,) = fleet(1)
-    one.begin(0.0)
-    one.end(0.0, 100.0, measured=False)
-    assert (one.n_in_flight, one.latency_s, one.seen_s) == (0, 0.0, -math.inf)
+    one.begin(Sent(0.0))
+    one.end(Sent(0.0), 100.0, measured=False)
+    assert (one.n_in_flight, one.slowness, one.seen_s) == (0, 0.0, -math.inf)
+
+
+def test_a_long_answer_that_was_expected_does_not_make_a_replica_slow():
+    one, other = fleet(2)
+    for replica, taken_s in ((one, 2.0), (other, 30.0)):
+        sent = Sent(0.0, expected_s=taken_s)
+        replica.begin(sent)
+        replica.end(sent, taken_s * 1.1)
+        replica.seen_s = 40.0
+    assert one.cost(40.0) == pytest.approx(other.cost(40.0))
