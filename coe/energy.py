@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,10 +47,10 @@ class Claim:
     def note(self, n_tokens: int) -> None:
         """The answer has ``n_tokens`` by now; fewer than before are ignored."""
         if n_tokens > self.n_tokens:
-            now = self.account.now()
+            at_s = self.account.moment()
             if self._first_s is None:
-                self._first_s = now
-            self._notes.append((now, (n_tokens - self.n_tokens) * self.token_j))
+                self._first_s = at_s
+            self._notes.append((at_s, (n_tokens - self.n_tokens) * self.token_j))
             self.n_tokens = n_tokens
 
     def leave(self) -> float | None:
@@ -119,6 +120,13 @@ class EnergyAccount:
         """Requests in flight, and ended ones whose reading has not come yet."""
         return len(self._claims)
 
+    def moment(self) -> float:
+        """Now; or just after the last reading, if that is not earlier: what it covers is shared."""
+        now = self.now()
+        if self._last is None or now > self._last.at_s:
+            return now
+        return math.nextafter(self._last.at_s, math.inf)
+
     def enter(self, profile: DeviceProfile, prompt_tokens: int) -> Claim:
         """The claim of a request that is dispatched now."""
         self._update()
@@ -141,7 +149,6 @@ class EnergyAccount:
         self._update()
         claim.settled = True
         if self._last is None:
-            del self._claims[claim]
             return None
         covered_s = self._last.at_s
         if covered_s >= claim.left_s:
@@ -176,10 +183,14 @@ class EnergyAccount:
     def _update(self) -> None:
         if self.refresh is not None:
             self.refresh()
-        if self._last is not None and self.now() - self._last.at_s > self.longest_gap_s:
-            # no reading can follow on this one any more: what waits for it would pile up
+        now = self.now()
+        if self._last is not None and now - self._last.at_s > self.longest_gap_s:
+            # no reading can follow on this one any more
             self._last = None
-            self._break(self.now())
+            self._break(now)
+        if self._last is None:
+            # the first reading may be late, but what waits for it must not pile up
+            self._close(now - self.longest_gap_s)
 
     def _break(self, until_s: float) -> None:
         for claim in self._claims:

@@ -75,7 +75,7 @@ class Scene:
     """
 
     def __init__(self, idle_w, delay=0.0, forced=False):
-        self.now, self.delay = 0.0, delay
+        self.now, self.delay, self.delivered = 0.0, delay, -1.0
         self.account = EnergyAccount(
             "board",
             idle_w=idle_w,
@@ -106,8 +106,10 @@ class Scene:
     def tokens(self, k, n):
         if self.in_flight(k):
             self.claims[k].note(self.claims[k].n_tokens + n)
-            self.stays[k].first = min(self.stays[k].first, self.now)
-            self.stays[k].tokens.append((self.now, n))
+            # what comes at the moment of a reading, after it, belongs to the next
+            at = self.now if self.now > self.delivered else math.nextafter(self.now, math.inf)
+            self.stays[k].first = min(self.stays[k].first, at)
+            self.stays[k].tokens.append((at, n))
 
     def leave(self, k):
         if self.in_flight(k):
@@ -126,6 +128,7 @@ class Scene:
 
     def deliver(self):
         while self.on_the_way and self.on_the_way[0].at_s + self.delay <= self.now:
+            self.delivered = self.on_the_way[0].at_s
             self.account.note_reading(self.on_the_way.popleft())
 
     def expected(self):
