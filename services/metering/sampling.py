@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,6 @@ from coe.errors import MeterError
 from coe.meter import Meter, MeterReading
 
 Say = Callable[[str], None]
-_N_TRIES = 5
 
 
 @dataclass(slots=True)
@@ -24,8 +24,8 @@ class Sampler:
     ----------
     say : told when the meter fails, and when it works again.
     period_s : time between two reads.
-    quick_s : a meter that takes no longer is read by the event loop itself, also when a request
-        enters or ends; another one in a thread, and only every ``period_s``.
+    quick_s : a meter that was once read in that time is read by the event loop itself, also when
+        a request enters or ends; another one in a thread, and only every ``period_s``.
     """
 
     meter: Meter
@@ -36,18 +36,19 @@ class Sampler:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     timer: Callable[[], float] = time.perf_counter
     _failing: bool = False
+    _least_s: float = math.inf
 
     async def run(self) -> None:
         """Sample until cancelled."""
-        quick = await asyncio.to_thread(self._takes_s) <= self.quick_s
-        if quick:
-            self.account.refresh = self.refresh
         try:
             while True:
-                if quick:
-                    self.refresh()
-                else:
+                if self.account.refresh is None:
                     self._hand_on(await asyncio.to_thread(self._attempt))
+                    # the least of all reads: other work in the process only adds to them
+                    if self._least_s <= self.quick_s:
+                        self.account.refresh = self.refresh
+                else:
+                    self.refresh()
                 await self.sleep(self.period_s)
         finally:
             self.account.refresh = None
@@ -57,10 +58,13 @@ class Sampler:
         self._hand_on(self._attempt())
 
     def _attempt(self) -> MeterReading | MeterError:
+        started = self.timer()
         try:
-            return self.meter.read()
+            reading = self.meter.read()
         except MeterError as error:
             return error
+        self._least_s = min(self._least_s, self.timer() - started)
+        return reading
 
     def _hand_on(self, read: MeterReading | MeterError) -> None:
         failing = isinstance(read, MeterError)
@@ -69,15 +73,6 @@ class Sampler:
         self._failing = failing
         if not isinstance(read, MeterError):
             self.account.note_reading(read)
-
-    def _takes_s(self) -> float:
-        """Seconds of a read; the least of several, since other work in the process only adds."""
-        times = []
-        for _ in range(_N_TRIES):
-            started = self.timer()
-            self._attempt()
-            times.append(self.timer() - started)
-        return min(times)
 
 
 @asynccontextmanager

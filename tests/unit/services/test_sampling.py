@@ -94,6 +94,17 @@ async def test_a_slow_meter_is_read_every_period_only(bench, clock):
     assert joules == pytest.approx(20.0 * (clock() - claim.entered_s))
 
 
+async def test_a_quick_meter_is_found_to_be_one_when_the_process_is_less_busy(bench, clock):
+    b = bench(2e-3)
+    async with sampled(b.sampler):
+        await b.asleep.wait()
+        b.read_s = 20e-6
+        await b.period()
+        claim = b.account.enter(PROFILE, 0)
+        clock.seconds += 0.05
+        assert claim.leave() == pytest.approx(1.0)
+
+
 async def test_a_meter_that_fails_is_said_once_and_costs_nothing_but_the_measurement(bench, clock):
     b = bench(20e-6)
     async with sampled(b.sampler):
