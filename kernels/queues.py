@@ -196,6 +196,38 @@ def _drop(times: Floats, requests: Integers, size: int) -> None:
     times[at], requests[at] = time, request
 
 
+@compiled("i8(i8, i8, f8[::1], i8[::1])")
+def _pick(low: int, high: int, draws: Floats, n_inside: Integers) -> int:
+    """One of the replicas ``low`` to ``high``, half open: the emptier of two."""
+    chosen = low + int(draws[0] * (high - low))
+    if high - low > 1:
+        other = low + int(draws[1] * (high - low - 1))
+        if other >= chosen:
+            other += 1
+        if n_inside[other] < n_inside[chosen]:
+            chosen = other
+    return chosen
+
+
+@compiled("void(i8, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], f8[::1])")
+def _leave(
+    i: int,
+    expert: Integers,
+    at_s: Floats,
+    service_s: Floats,
+    end_s: Floats,
+    stretch: Floats,
+    n_in_flight: Integers,
+    slowdown: Floats,
+) -> None:
+    """Request i goes, and its expert's load learns from it."""
+    e = expert[i]
+    n_in_flight[e] -= 1
+    if service_s[i] > 0:
+        took = (end_s[i] - at_s[i]) / (service_s[i] * stretch[i])
+        slowdown[e] += _SMOOTHING * (min(max(took, _LEAST), _MOST) - slowdown[e])
+
+
 @compiled(
     "void(i8, i8, f8[::1], i8[::1], f8[::1], f8[:,::1], i8[::1], i8[::1], i8[::1], f8[::1],"
     " f8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8[::1], f8[::1], f8[::1], i8[::1], i8[::1],"
@@ -229,15 +261,10 @@ def _serve(
         if told_slowdown.size:
             told_in_flight[i - first], told_slowdown[i - first] = n_in_flight, slowdown
         e = expert[i]
+        replica[i], start_s[i], end_s[i] = -1, np.nan, np.nan
         if e >= 0:
             low, high = first_replica[e], first_replica[e + 1]
-            chosen = low + int(draws[i, 0] * (high - low))
-            if high - low > 1:
-                other = low + int(draws[i, 1] * (high - low - 1))
-                if other >= chosen:
-                    other += 1
-                if n_inside[other] < n_inside[chosen]:
-                    chosen = other
+            chosen = _pick(low, high, draws[i], n_inside)
             slot = first_slot[chosen]
             start = max(at_s[i], free_s[slot])
             end = start + service_s[i]
@@ -256,8 +283,4 @@ def _serve(
             n[0] -= 1
             n[1] += 1
             n_inside[replica[j]] -= 1
-            n_in_flight[expert[j]] -= 1
-            if service_s[j] > 0:
-                took = (end_s[j] - at_s[j]) / (service_s[j] * stretch[j])
-                took = min(max(took, _LEAST), _MOST)
-                slowdown[expert[j]] += _SMOOTHING * (took - slowdown[expert[j]])
+            _leave(j, expert, at_s, service_s, end_s, stretch, n_in_flight, slowdown)
