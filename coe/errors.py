@@ -43,6 +43,10 @@ class PlanError(CoeError):
     """A plan cannot be read, written, made or used."""
 
 
+class SimulationError(CoeError):
+    """What is asked for cannot be simulated, or a trace cannot be read."""
+
+
 class ArtefactError(CoeError):
     """A trained artefact is absent, altered or of another schema."""
 

@@ -28,6 +28,7 @@ from coe.errors import (
     OutcomesError,
     PlanError,
     RequestError,
+    SimulationError,
 )
 
 ConfigOption = Annotated[
@@ -42,7 +43,14 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document and nothing else.")
 ]
 
-_WRONG_INPUT = (ConfigError, MeasurementsError, OutcomesError, PlanError, RequestError)
+_WRONG_INPUT = (
+    ConfigError,
+    MeasurementsError,
+    OutcomesError,
+    PlanError,
+    RequestError,
+    SimulationError,
+)
 
 results = Console(highlight=False, soft_wrap=True)
 """What a verb was asked for, for people."""

@@ -23,6 +23,7 @@ from coe.errors import (
     OutcomesError,
     PlanError,
     RequestError,
+    SimulationError,
     UnknownExpertError,
     WeightsError,
 )
@@ -37,6 +38,7 @@ ERRORS = [
     PlanError("plan.json: not a readable plan"),
     FleetError("no Ray cluster at 'auto'"),
     MeterError("rapl", "may not be read", "sudo chmod a+r energy_uj"),
+    SimulationError("trace.csv: no rows"),
     EmbeddingError("embedder.dim: the vectors have 3 numbers"),
     EmbeddingUnavailableError("embedder.base_url: nobody there"),
     RequestError("too small", "coe.budget.energy_j", "too_small"),
@@ -104,6 +106,7 @@ def test_errors_form_one_tree():
                 "OutcomesError",
                 "FleetError",
                 "PlanError",
+                "SimulationError",
             ],
             "CoeError",
         ),

@@ -1,0 +1,1 @@
+"""Fleets replayed: requests arrive, a policy asks an expert, a replica answers in its turn."""

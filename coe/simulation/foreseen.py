@@ -1,0 +1,153 @@
+"""What requests may choose from on idle experts, many at a time: `coe.candidates` on arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.candidates import cap
+from coe.core import Budget, Candidate, ExpertSpec, Request
+from coe.offers import Offers
+from coe.simulation.outlook import Outlook
+from coe.simulation.workload import Workload
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+N_TIMES = 2
+"""The first so many axes are times, which a load stretches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """Requests ``first`` to ``first + n_rows``; axes as in `coe.optimizer.options.AXES`.
+
+    Parameters
+    ----------
+    able : (n_rows, n_experts) who may answer: the prompt fits its context, and a plan offers it.
+    quality : (n_rows, n_experts).
+    mean, cautious : (n_rows, n_experts, 4) what answers of mean and of cautious length take.
+    tokens, service_s : (2, n_rows, n_experts) how long answers will be, and how long they will
+        take; in row 1 of the first axis cut where they exceed what ceilings pay for.
+    """
+
+    first: int
+    able: Bools
+    quality: Floats
+    mean: Floats
+    cautious: Floats
+    tokens: Floats
+    service_s: Floats
+
+    @property
+    def last(self) -> int:
+        """The first request after them."""
+        return self.first + len(self.quality)
+
+
+def foresee(
+    outlook: Outlook, workload: Workload, caps: Caps, offered: Offered | None, rows: slice
+) -> Foreseen:
+    """What is foreseen of the requests of ``rows``, whose ends are given.
+
+    Parameters
+    ----------
+    offered : what a plan leaves to choose from; ``None``: everyone.
+    """
+    prompt, lengths = workload.prompt[rows], workload.prompt_tokens[rows]
+    contexts = np.array([spec.context_tokens for spec in outlook.specs])
+    able = lengths[:, None] < contexts
+    expected = outlook.expected
+    wanted = outlook.lengths(workload, rows)
+    tokens = np.stack([wanted, np.minimum(wanted, caps.tokens[caps.row[rows]])])
+    return Foreseen(
+        first=rows.start,
+        able=able if offered is None else offered.among(prompt, able),
+        quality=expected.quality[prompt],
+        mean=_usages(
+            outlook, lengths, np.minimum(expected.mean_tokens[prompt], outlook.answer_tokens)
+        ),
+        cautious=_usages(
+            outlook, lengths, np.minimum(expected.cautious_tokens[prompt], outlook.answer_tokens)
+        ),
+        tokens=tokens,
+        service_s=np.stack([_usages(outlook, lengths, one)[..., 0] for one in tokens]) / 1000.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The longest answers that ceilings on joules and dollars pay for.
+
+    Parameters
+    ----------
+    tokens : (n_lengths, n_experts) by length of the prompt.
+    row : (n_requests,) which of these lengths each request has.
+    """
+
+    tokens: Floats
+    row: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, outlook: Outlook, workload: Workload, budget: Budget) -> Caps:
+        """As `coe.candidates.cap` has them, which is asked once about every length."""
+        known, row = np.unique(workload.prompt_tokens, return_inverse=True)
+        asked = [Request((), passages_tokens=int(length)) for length in known]
+        caps = [[cap(spec, one, budget) or np.inf for spec in outlook.specs] for one in asked]
+        return cls(np.array(caps, dtype=float), row)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The experts that a plan offers for a prompt, each alone."""
+
+    offers: Offers
+    outlook: Outlook
+    _known: dict[tuple[int, bytes], Bools]
+
+    @classmethod
+    def of(cls, offers: Offers, outlook: Outlook) -> Offered:
+        """The offers of a plan to these prompts."""
+        return cls(offers, outlook, {})
+
+    def among(self, prompt: NDArray[np.int64], able: Bools) -> Bools:
+        """(n_rows, n_experts) who of ``able`` is offered for each prompt."""
+        resident = np.isin([spec.id for spec in self.outlook.specs], self.offers.experts)
+        rows = zip(prompt.tolist(), able & resident, strict=True)
+        return np.array([self._of(row, mask) for row, mask in rows])
+
+    def _of(self, prompt: int, able: Bools) -> Bools:
+        key = prompt, able.tobytes()
+        if key not in self._known:
+            columns = np.flatnonzero(able)
+            found = np.zeros_like(able)
+            if columns.size:
+                alone = [self._candidate(prompt, column) for column in columns.tolist()]
+                category = self.outlook.categories[prompt]
+                sets, _ = self.offers.sets(category, alone, most_experts=1, top_p=1.0)
+                found[columns] = sets.any(axis=0)
+            self._known[key] = found
+        return self._known[key]
+
+    def _candidate(self, prompt: int, column: int) -> Candidate:
+        spec = self.outlook.specs[column]
+        estimate = spec.estimate(float(self.outlook.expected.quality[prompt, column]), 0.0, 0.0)
+        return Candidate(spec.id, estimate, estimate)
+
+
+def usage_of(spec: ExpertSpec, prompt_tokens: Floats, output_tokens: Floats) -> Floats:
+    """(n_rows, 4) what answers of these lengths take of an idle expert."""
+    profile = spec.profile
+    ttft_ms = profile.ttft_ms(prompt_tokens)
+    latency_ms = ttft_ms + profile.decode_ms(output_tokens)
+    energy_j = profile.energy_j(prompt_tokens, output_tokens)
+    cost_usd = spec.cost_usd(prompt_tokens, output_tokens)
+    return np.stack([latency_ms, ttft_ms, energy_j, cost_usd], axis=1)
+
+
+def _usages(outlook: Outlook, prompt_tokens: Floats, output_tokens: Floats) -> Floats:
+    """(n_rows, n_experts, 4)."""
+    columns = zip(outlook.specs, output_tokens.T, strict=True)
+    return np.stack([usage_of(spec, prompt_tokens, column) for spec, column in columns], axis=1)
