@@ -34,6 +34,21 @@ BudgetOption = Annotated[
 EnergyOption = Annotated[float | None, typer.Option(help="Ceiling in joules.")]
 LatencyOption = Annotated[float | None, typer.Option(help="Ceiling in milliseconds.")]
 CostOption = Annotated[float | None, typer.Option(help="Ceiling in US dollars.")]
+ArtefactOption = Annotated[Path | None, typer.Option(help="By default the configured one.")]
+BudgetsOption = Annotated[
+    Path | None, typer.Option(help="A budgets.yaml; by default the configured one.")
+]
+PoliciesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="best-single, single:EXPERT, random, round-robin, coe, auto, plan, auto+pacing, "
+        "plan+pacing; may repeat. By default all that can be had."
+    ),
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens; may be gzipped."),
+]
 PromptArgument = Annotated[str, typer.Argument(help="The prompt.")]
 
 
@@ -182,10 +197,8 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 def plan_(
     budget: BudgetOption = "default",
     config: ConfigOption = None,
-    artefact: Annotated[Path | None, typer.Option(help="By default the configured one.")] = None,
-    budgets: Annotated[
-        Path | None, typer.Option(help="A budgets.yaml; by default the configured one.")
-    ] = None,
+    artefact: ArtefactOption = None,
+    budgets: BudgetsOption = None,
     outcomes: Annotated[
         Path | None, typer.Option(help="Recorded answers, to plan sets of several experts on.")
     ] = None,
@@ -219,6 +232,67 @@ def plan_(
     )
     with errors_explained():
         run(wish, config, artefact, budgets, out, plot, as_json)
+
+
+@app.command()
+def simulate(
+    outcomes: Annotated[Path, typer.Option(help="Outcome table (Parquet).")],
+    policy: PoliciesOption = None,
+    requests: Annotated[int, typer.Option(min=1, help="How many arrive.")] = 10_000,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Mean arrivals a second; by default the trace's, or a fair load."),
+    ] = None,
+    trace: TraceOption = None,
+    lengths: Annotated[
+        bool, typer.Option(help="Take lengths of prompts and answers from the trace.")
+    ] = True,
+    replicas: Annotated[
+        list[str] | None, typer.Option(help="EXPERT=NUMBER; may repeat. 1 by default.")
+    ] = None,
+    fleet: Annotated[
+        Path | None, typer.Option(help="YAML file with replicas: {EXPERT: NUMBER}.")
+    ] = None,
+    budget: BudgetOption = "default",
+    budgets: BudgetsOption = None,
+    artefact: ArtefactOption = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Of `coe plan`; by default the configured one.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Rows of the outcomes to ask.")] = "test",
+    seed: Annotated[int, typer.Option(min=0, help="Of arrivals, prompts and draws.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the result (JSON) to this file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw quality, joules and latencies: .svg, .png or .pdf.")
+    ] = None,
+    speedup: Annotated[
+        bool, typer.Option("--speedup", help="Also show how fast the simulation was.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay recorded outcomes on a fleet of any size, policies side by side."""
+    with notes.status("loading the simulator: the first time it is compiled, some 30 s"):
+        from coe.services.cli.simulate import Wish, run
+
+    wish = Wish(
+        outcomes=outcomes,
+        split=split,
+        artefact=artefact,
+        trace=trace,
+        lengths=lengths,
+        rate_per_s=rate,
+        n_requests=requests,
+        replicas=replicas or (),
+        fleet=fleet,
+        policies=policy or (),
+        plan=plan,
+        budget=budget,
+        budgets=budgets,
+        seed=seed,
+    )
+    with errors_explained():
+        run(wish, config, out, plot, speedup, as_json)
 
 
 @weights_app.command("list")

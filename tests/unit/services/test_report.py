@@ -447,7 +447,7 @@ def test_matplotlib_is_imported_where_pictures_are_drawn_and_nowhere_else():
         for name, text in texts.items()
         if re.search(r"^\s*(?:import|from) matplotlib", text, re.M)
     }
-    assert users == {"canvas.py", "plots.py", "staircase.py"}
+    assert users == {"canvas.py", "fleets.py", "plots.py", "staircase.py"}
     pyplot = re.compile(r"^\s*(?:import|from) .*pyplot", re.M)
     assert not any(pyplot.search(text) for text in texts.values())
 
