@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coe.answer import completion, pieces_of
 from coe.core import ExpertSpec, Request
@@ -30,11 +30,12 @@ class ReplayExpert:
 
     The first piece comes after the profile's time to the first token, and the last when its
     decode rate has made all recorded tokens, so that latency and modelled joules are those of
-    the device. Pieces are words, evenly spaced.
+    the device. Pieces are words, evenly spaced. As many requests as there are slots are answered at
+    once, each at full pace; others wait, first come first served.
 
     Parameters
     ----------
-    spec : whose profile sets the pace.
+    spec : whose profile sets the pace, and whose slots are taken.
     answers : what was recorded, by `prompt_key` of the user turns.
     time_scale : real seconds per profile second; 0 answers at once.
     """
@@ -43,6 +44,10 @@ class ReplayExpert:
     answers: Mapping[str, Recorded]
     time_scale: float = 1.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _free: asyncio.Semaphore = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_free", asyncio.Semaphore(self.spec.slots))
 
     async def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
         """The recorded answer in pieces.
@@ -56,8 +61,15 @@ class ReplayExpert:
         recorded = self.answers.get(key)
         if recorded is None:
             raise ExpertRejectedError(self.spec.id, "has no recorded answer to this prompt", 404)
+        async with self._free:
+            answer_id = f"chatcmpl-replay-{key[:16]}"
+            async for piece in self._paced(request, recorded, answer_id, max_tokens):
+                yield piece
+
+    async def _paced(
+        self, request: Request, recorded: Recorded, answer_id: str, max_tokens: int | None
+    ) -> AsyncIterator[bytes]:
         words, n_tokens, finish = _said(recorded, max_tokens)
-        answer_id = f"chatcmpl-replay-{key[:16]}"
         profile, expert_id = self.spec.profile, self.spec.id
         prefill_s = profile.ttft_ms(request.prompt_tokens) / 1000
         decode_s = profile.decode_ms(n_tokens) / 1000

@@ -1,5 +1,6 @@
 """Experts that need no engine: the stub and the replay."""
 
+import asyncio
 import json
 
 import pytest
@@ -215,3 +216,31 @@ def test_different_words_have_different_keys():
     assert len({prompt_key(text) for text in ("ab", "a b", "AB", "")}) == 4
     assert prompt_key("\ud83d") == prompt_key("\ud83d ")
     assert prompt_key(" a \n b ") == prompt_key("a b")
+
+
+async def test_a_replay_answers_as_many_at_once_as_it_has_slots(make_spec):
+    """First come first served, and whoever goes away makes room."""
+    begun, go = [], asyncio.Event()
+
+    async def until_told(seconds):
+        begun.append(seconds)
+        await go.wait()
+
+    spec = make_spec("a", ttft_ms=1000.0, tokens_per_s=1000.0, slots=2)
+    prompts = [f"{'x ' * n}why?" for n in range(4)]
+    answers = {prompt_key(text): " ".join(["so"] * (n + 1)) for n, text in enumerate(prompts)}
+    expert = ReplayExpert(spec, answers, sleep=until_told)
+    asked = [asyncio.create_task(joined(expert, ask(text, stream=False))) for text in prompts]
+
+    async def settled():
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    await settled()
+    assert begun == [pytest.approx(1.001), pytest.approx(1.002)]
+    asked[0].cancel()
+    await settled()
+    assert begun[2:] == [pytest.approx(1.003)]
+    go.set()
+    await asyncio.gather(*asked[1:])
+    assert begun[3:] == [pytest.approx(1.004)]
