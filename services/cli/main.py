@@ -11,6 +11,17 @@ import coe
 from coe.device import Scope
 from coe.services.cli.console import ConfigOption, JsonOption, errors_explained, notes
 from coe.services.cli.fleet import fleet_app
+from coe.services.cli.options import (
+    ArtefactOption,
+    BudgetOption,
+    BudgetsOption,
+    CostOption,
+    EnergyOption,
+    LatencyOption,
+    PoliciesOption,
+    PromptArgument,
+    TraceOption,
+)
 
 app = typer.Typer(
     help="Route every prompt to the expert that answers it best within its budget.",
@@ -27,29 +38,6 @@ devices_app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet", no_args_is_help=True)
-
-BudgetOption = Annotated[
-    str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")
-]
-EnergyOption = Annotated[float | None, typer.Option(help="Ceiling in joules.")]
-LatencyOption = Annotated[float | None, typer.Option(help="Ceiling in milliseconds.")]
-CostOption = Annotated[float | None, typer.Option(help="Ceiling in US dollars.")]
-ArtefactOption = Annotated[Path | None, typer.Option(help="By default the configured one.")]
-BudgetsOption = Annotated[
-    Path | None, typer.Option(help="A budgets.yaml; by default the configured one.")
-]
-PoliciesOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="best-single, single:EXPERT, random, round-robin, coe, auto, plan, auto+pacing, "
-        "plan+pacing; may repeat. By default all that can be had."
-    ),
-]
-TraceOption = Annotated[
-    Path | None,
-    typer.Option(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens; may be gzipped."),
-]
-PromptArgument = Annotated[str, typer.Argument(help="The prompt.")]
 
 
 def _version(wanted: bool) -> None:

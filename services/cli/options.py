@@ -1,0 +1,31 @@
+"""Options that several verbs have, or that are long to tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BudgetOption = Annotated[
+    str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")
+]
+EnergyOption = Annotated[float | None, typer.Option(help="Ceiling in joules.")]
+LatencyOption = Annotated[float | None, typer.Option(help="Ceiling in milliseconds.")]
+CostOption = Annotated[float | None, typer.Option(help="Ceiling in US dollars.")]
+ArtefactOption = Annotated[Path | None, typer.Option(help="By default the configured one.")]
+BudgetsOption = Annotated[
+    Path | None, typer.Option(help="A budgets.yaml; by default the configured one.")
+]
+PoliciesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="best-single, single:EXPERT, random, round-robin, coe, auto, plan, auto+pacing, "
+        "plan+pacing; may repeat. By default all that can be had."
+    ),
+]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens; may be gzipped."),
+]
+PromptArgument = Annotated[str, typer.Argument(help="The prompt.")]
