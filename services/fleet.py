@@ -123,7 +123,7 @@ async def running(
         copies = None
         if config.fleet is not None and away:
             copies = await stack.enter_async_context(following_fleet(config.fleet, client, say))
-            experts |= {e.id: expert_on_fleet(e, client, copies) for e in away}
+            experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
         specs = {e.id: config.spec(e) for e in present}
         try:
             for host in hosts.values():

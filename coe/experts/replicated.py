@@ -10,7 +10,7 @@ from random import Random
 from coe.core import Request
 from coe.errors import ExpertError, ExpertTimeoutError, ExpertUnavailableError
 from coe.experts.protocol import Expert, close
-from coe.optimizer.balance import ReplicaState, pick
+from coe.optimizer.balance import ReplicaState, Sent, pick
 from coe.replica import Replica
 
 
@@ -22,12 +22,15 @@ class ReplicatedExpert:
     ----------
     copies : the copies that can be asked now.
     connect : the expert at a copy's address.
+    expected_s : how long an answer of at most so many tokens is to take, positive; a copy is slow
+        if it takes longer.
     rng : draws the copies that are compared.
     """
 
     expert_id: str
     copies: Callable[[], Sequence[Replica]]
     connect: Callable[[Replica], Expert]
+    expected_s: Callable[[Request, int | None], float] = lambda request, max_tokens: 1.0
     rng: Random = field(default_factory=Random)
     now: Callable[[], float] = time.monotonic
     _states: dict[str, ReplicaState] = field(default_factory=dict)
@@ -50,9 +53,10 @@ class ReplicatedExpert:
         first_error: ExpertError | None = None
         while (copy := self._next(tried)) is not None:
             tried.add(copy.replica_id)
-            state, started, began = self._states[copy.replica_id], self.now(), False
-            state.begin(started)
-            complete = failed = False
+            state = self._states[copy.replica_id]
+            sent = Sent(self.now(), self.expected_s(request, max_tokens))
+            state.begin(sent)
+            began = complete = failed = False
             pieces = self.connect(copy).stream(request, max_tokens)
             try:
                 async for piece in pieces:
@@ -67,9 +71,9 @@ class ReplicatedExpert:
                 first_error = first_error or error
             finally:
                 if failed:
-                    state.fail(started, self.now())
+                    state.fail(sent, self.now())
                 else:
-                    state.end(started, self.now(), measured=complete)
+                    state.end(sent, self.now(), measured=complete)
                 await close(pieces)
         raise first_error or ExpertUnavailableError(self.expert_id, "no copy of it is running")
 

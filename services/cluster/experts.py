@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 
 from coe.config import ExpertSection, FleetSection, HttpSection, fleet_token
+from coe.core import ExpertSpec, Request
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
 from coe.replica import Replica
@@ -16,6 +17,11 @@ from coe.services.adapters import hosted
 from coe.services.cluster.follower import FleetClient, Follower, following
 
 Say = Callable[[str], None]
+
+# of an answer that nothing caps
+_UNBOUNDED_TOKENS = 256
+# a profile may say that an answer takes no time
+_LEAST_S = 1e-3
 
 
 @asynccontextmanager
@@ -35,12 +41,22 @@ async def following_fleet(
 
 
 def expert_on_fleet(
-    section: ExpertSection, client: httpx.AsyncClient, follower: Follower
+    section: ExpertSection, spec: ExpertSpec, client: httpx.AsyncClient, follower: Follower
 ) -> ReplicatedExpert:
     """An expert by its copies on the fleet."""
     return ReplicatedExpert(
-        section.id, partial(follower.ready, section.id), partial(_at, section, client)
+        section.id,
+        partial(follower.ready, section.id),
+        partial(_at, section, client),
+        partial(_expected_s, spec),
     )
+
+
+def _expected_s(spec: ExpertSpec, request: Request, max_tokens: int | None) -> float:
+    """Time of the longest answer allowed: copies are compared by how they differ from it."""
+    longest = max_tokens or spec.answer_tokens or _UNBOUNDED_TOKENS
+    seconds = spec.estimate(0.0, request.prompt_tokens, longest).latency_ms / 1000.0
+    return max(seconds, _LEAST_S)
 
 
 def _at(section: ExpertSection, client: httpx.AsyncClient, replica: Replica) -> Expert:

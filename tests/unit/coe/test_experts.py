@@ -228,7 +228,9 @@ async def test_a_replay_answers_as_many_at_once_as_it_has_slots(make_spec):
 
     spec = make_spec("a", ttft_ms=1000.0, tokens_per_s=1000.0, slots=2)
     prompts = [f"{'x ' * n}why?" for n in range(4)]
-    answers = {prompt_key(text): " ".join(["so"] * (n + 1)) for n, text in enumerate(prompts)}
+    answers = {
+        prompt_key(text): Recorded(" ".join(["so"] * (n + 1))) for n, text in enumerate(prompts)
+    }
     expert = ReplayExpert(spec, answers, sleep=until_told)
     asked = [asyncio.create_task(joined(expert, ask(text, stream=False))) for text in prompts]
 

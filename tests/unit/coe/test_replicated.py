@@ -38,7 +38,11 @@ def replicated(**copies):
     replicas = [Replica(name, "e", "n", HostReport("ready")) for name in copies]
     clock = iter(range(10_000))
     return ReplicatedExpert(
-        "e", lambda: replicas, lambda r: copies[r.replica_id], Lowest(), lambda: next(clock) / 100
+        "e",
+        lambda: replicas,
+        lambda r: copies[r.replica_id],
+        rng=Lowest(),
+        now=lambda: next(clock) / 100,
     )
 
 
