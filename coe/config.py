@@ -10,46 +10,21 @@ import os
 import secrets
 from collections.abc import Mapping
 from functools import cache
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 import coe
 from coe.core import ExpertSpec, TurnRule
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
+from coe.fleet import FleetSection, ReplicasSection
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
 from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, wrong_field
 
 DATA = Path(coe.__file__).parent / "data"
 """What ships: default configuration, artefact, embedder, weights manifest, device profiles."""
-
-# carrier-grade NAT, where private overlay networks have their addresses
-_SHARED_SPACE = ip_network("100.64.0.0/10")
-
-
-class ReplicasSection(Section):
-    """How many copies of an expert a fleet runs; a number alone is both bounds.
-
-    Between the bounds, as many as let no more than ``target_queue`` requests wait for each copy.
-    """
-
-    min: Annotated[int, Field(ge=1, le=1000)] = 1
-    max: Annotated[int, Field(ge=1, le=1000)] = 1
-    target_queue: Positive = 1.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_number(cls, value: Any) -> Any:
-        return {"min": value, "max": value} if type(value) is int else value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ReplicasSection:
-        if self.min > self.max:
-            raise wrong_field(f"min {self.min} is more than max {self.max}", ("min",))
-        return self
 
 
 class _ExpertSection(Section):
@@ -163,39 +138,6 @@ class NodeSection(Section):
     memory_gb: Positive
     slots: Annotated[int, Field(gt=0)] | None = None
     load_gb_per_s: Positive | None = None
-
-
-class FleetSection(Section):
-    """The Ray cluster that experts run on, and where gateways learn of them.
-
-    ``host`` and ``port`` are the supervisor's; ``engines`` says where engines listen.
-    """
-
-    ray_address: str = "auto"
-    namespace: Name = "coe"
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(gt=0, le=65535)] = 8090
-    engines: Literal["loopback", "private"] = "loopback"
-    token_env: str = "COE_FLEET_TOKEN"
-
-    @field_validator("host")
-    @classmethod
-    def _not_public(cls, value: str) -> str:
-        try:
-            address = ip_address(value)
-        except ValueError:
-            raise ValueError(f"{value!r} is not an IP address") from None
-        if address.is_unspecified or not (address.is_private or address in _SHARED_SPACE):
-            raise ValueError(
-                f"{value} is not a loopback or private address: the fleet is not for the internet"
-            )
-        return value
-
-    @property
-    def url(self) -> str:
-        """Where the supervisor is."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
 
 
 class MeteringSection(Section):

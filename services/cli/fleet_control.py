@@ -13,8 +13,9 @@ import httpx
 from rich.live import Live
 from rich.table import Table
 
-from coe.config import Config, FleetSection, fleet_token
+from coe.config import Config, fleet_token
 from coe.errors import ConfigError, FleetError
+from coe.fleet import FleetSection
 from coe.replica import Deployment, Snapshot
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.cluster.follower import FleetClient
@@ -52,10 +53,7 @@ def bring_up(config_path: Path | None, local: bool, wait_s: float) -> None:
         asyncio.run(supervisor.want(wanted))
         snapshot = _asked(config, lambda client: _until_ready(client, wanted, wait_s))
         results.print(_table(snapshot))
-        say(
-            f"the fleet is up; gateways follow it with `fleet: {{host: {fleet.host}, "
-            f"port: {fleet.port}}}` in coe.yaml"
-        )
+        say(f"the fleet is up; gateways follow it with `fleet: {{{_place(fleet)}}}` in coe.yaml")
         if local:
             say("this cluster ends with this command (Ctrl-C)")
             signal.sigwait({signal.SIGINT, signal.SIGTERM})
@@ -136,6 +134,13 @@ def take_down(config_path: Path | None) -> None:
     finally:
         actors.disconnect()
     tell("the fleet is down")
+
+
+def _place(fleet: FleetSection) -> str:
+    """What a gateway's section needs to say of where the supervisor is."""
+    if fleet.address is not None:
+        return f'address: "{fleet.address}"'
+    return f"host: {fleet.host}, port: {fleet.port}"
 
 
 def _need_ray() -> None:

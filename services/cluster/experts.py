@@ -8,10 +8,11 @@ from functools import partial
 
 import httpx
 
-from coe.config import ExpertSection, FleetSection, HttpSection, fleet_token
+from coe.config import ExpertSection, HttpSection, fleet_token
 from coe.core import ExpertSpec, Request
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
+from coe.fleet import FleetSection
 from coe.replica import Replica
 from coe.services.adapters import hosted
 from coe.services.cluster.follower import FleetClient, Follower, following

@@ -9,8 +9,9 @@ from functools import partial
 from pydantic import TypeAdapter
 
 from coe.actors import NODE_LABEL, OpenHost, RayCluster, own_address
-from coe.config import Config, ExpertSection, FleetSection, HttpSection
+from coe.config import Config, ExpertSection, HttpSection
 from coe.core import ExpertSpec
+from coe.fleet import OWN_ADDRESS, FleetSection, private_address
 from coe.replica import Deployment, Host
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.supervisor import Supervisor
@@ -76,4 +77,5 @@ def supervisor_opener(fleet: FleetSection, token: str) -> Callable[[RayCluster],
 
 
 def _supervisor(host: str, port: int, token: str, cluster: RayCluster) -> ServedSupervisor:
-    return ServedSupervisor(Supervisor(cluster), host, port, token)
+    bind = private_address(own_address()) if host == OWN_ADDRESS else host
+    return ServedSupervisor(Supervisor(cluster), bind, port, token)
