@@ -11,13 +11,13 @@ from typing import TypeVar
 
 import httpx
 from rich.live import Live
-from rich.table import Table
 
 from coe.config import Config, fleet_token
 from coe.errors import ConfigError, FleetError
 from coe.fleet import FleetSection
 from coe.replica import Deployment, Snapshot
 from coe.services.cli.console import configuration, print_json, results, say, tell
+from coe.services.cli.fleet_table import fleet_table, print_fleet
 from coe.services.cluster.follower import FleetClient
 
 _REFRESH_S = 1.0
@@ -52,7 +52,7 @@ def bring_up(config_path: Path | None, local: bool, wait_s: float) -> None:
         )
         asyncio.run(supervisor.want(wanted))
         snapshot = _asked(config, lambda client: _until_ready(client, wanted, wait_s))
-        results.print(_table(snapshot))
+        print_fleet(snapshot)
         say(f"the fleet is up; gateways follow it with `fleet: {{{_place(fleet)}}}` in coe.yaml")
         if local:
             say("this cluster ends with this command (Ctrl-C)")
@@ -74,7 +74,7 @@ def show(config_path: Path | None, once: bool, as_json: bool) -> None:
     if as_json:
         print_json(_public(_asked(config, FleetClient.snapshot)))
     elif once or not results.is_terminal:
-        results.print(_table(_asked(config, FleetClient.snapshot)))
+        print_fleet(_asked(config, FleetClient.snapshot))
     else:
         _asked(config, _live)
 
@@ -192,32 +192,10 @@ def _ready(found: Snapshot, wanted: list[Deployment]) -> bool:
 
 async def _live(client: FleetClient) -> None:
     found = await client.snapshot()
-    with Live(_table(found), console=results, screen=False, auto_refresh=False) as live:
+    with Live(fleet_table(found), console=results, screen=False, auto_refresh=False) as live:
         while True:
             found = await client.snapshot(found, _REFRESH_S)
-            live.update(_table(found), refresh=True)
-
-
-def _table(found: Snapshot) -> Table:
-    table = Table("expert", "copy", "node", "state", box=None, header_style="bold")
-    for heading in ("running", "waiting", "slots", "tokens/s", "MB"):
-        table.add_column(heading, justify="right")
-    table.add_column("at, or why not")
-    for replica in sorted(found.replicas.values(), key=lambda r: (r.expert_id, r.replica_id)):
-        report = replica.report
-        rate = f"{report.tokens_per_s:.0f}" if report.tokens_per_s else ""
-        figures = (report.n_running, report.n_waiting, report.slots)
-        table.add_row(
-            replica.expert_id,
-            replica.replica_id.removeprefix(f"{replica.expert_id}-"),
-            replica.node,
-            report.state,
-            *map(str, figures),
-            rate,
-            f"{report.memory_bytes / 1e6:.0f}" if report.memory_bytes else "",
-            report.address or report.reason,
-        )
-    return table
+            live.update(fleet_table(found), refresh=True)
 
 
 def _public(found: Snapshot) -> Mapping[str, object]:
