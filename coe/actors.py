@@ -202,6 +202,11 @@ def connect(address: str, namespace: str) -> None:
         )
     except (ConnectionError, AuthenticationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        if address == "auto" and isinstance(error, ConnectionError):
+            reason = (
+                "this machine is in none; `ray start` makes or joins one, "
+                "`coe fleet up --local` needs none"
+            )
         raise FleetError(f"no Ray cluster at {address!r}: {reason}") from error
 
 
