@@ -202,7 +202,7 @@ def connect(address: str, namespace: str) -> None:
         )
     except (ConnectionError, AuthenticationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        if address == "auto" and isinstance(error, ConnectionError):
+        if "Could not find any running Ray" in reason:
             reason = (
                 "this machine is in none; `ray start` makes or joins one, "
                 "`coe fleet up --local` needs none"
