@@ -23,10 +23,8 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.experimental import internal_kv
 
 from coe.errors import FleetError
+from coe.fleet import NODE_LABEL
 from coe.replica import Card, Deployment, Host, HostReport
-
-NODE_LABEL = "coe-node"
-"""Label of a Ray node that says which node of ``coe.yaml`` it is."""
 
 _SUPERVISOR, _EXPERT = "coe-supervisor", "coe-expert:"
 # calls that may wait in one actor at a time: watches, a drain, and some to spare

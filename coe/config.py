@@ -138,6 +138,7 @@ class NodeSection(Section):
     memory_gb: Positive
     slots: Annotated[int, Field(gt=0)] | None = None
     load_gb_per_s: Positive | None = None
+    resources: dict[Name, NonNegative] = Field(default={})
 
 
 class MeteringSection(Section):

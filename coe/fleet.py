@@ -13,6 +13,9 @@ from coe.yamlfile import Name, Positive, Section, Url, wrong_field
 # carrier-grade NAT, where private overlay networks have their addresses
 _SHARED_SPACE = ip_network("100.64.0.0/10")
 
+NODE_LABEL = "coe-node"
+"""Label of a node of the cluster that says which node of ``coe.yaml`` it is."""
+
 OWN_ADDRESS = "private"
 """As the ``host`` of a fleet: the address by which the head joined its cluster."""
 

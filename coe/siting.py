@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.config import Config, ExpertSection
+from coe.config import Config, ExpertSection, NodeSection
 from coe.errors import PlanError
 from coe.optimizer.placement import Placement, PlacementProblem
 from coe.plan import Plan, PlannedCategory
@@ -115,7 +115,10 @@ def siting(
         busy_s=latency_ms / 1000.0 * everywhere,
         switch_s=np.where(np.isnan(switch_s), np.inf, switch_s),
         allowed=np.array(
-            [[expert.node in (None, node) for expert in placed] for node in config.nodes]
+            [
+                [expert.node in (None, name) and _offers(node, expert) for expert in placed]
+                for name, node in config.nodes.items()
+            ]
         ),
         copies=np.array([(copies or {}).get(name, 1) for name in ids], dtype=float),
         together=rate_per_s * _together(plan, ids),
@@ -128,6 +131,12 @@ def _is_placed(expert: ExpertSection, asked: Collection[str] | None) -> bool:
     if asked is not None:
         return expert.id in asked
     return expert.kind == "embedded" or expert.node is not None
+
+
+def _offers(node: NodeSection, expert: ExpertSection) -> bool:
+    """Whether a node has what a copy of the expert needs."""
+    offered = node.resources
+    return all(offered.get(name, 0.0) >= needed for name, needed in expert.resources.items())
 
 
 def _answer_together(plan: Plan) -> bool:

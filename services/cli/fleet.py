@@ -20,6 +20,12 @@ def up(
             "--local", help="Make a cluster of this machine alone, until this command is ended."
         ),
     ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Place experts by the plan, for so many requests per second: `place`."
+        ),
+    ] = None,
     wait_s: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait for the experts.")
     ] = 120.0,
@@ -28,7 +34,20 @@ def up(
     from coe.services.cli.fleet_control import bring_up
 
     with errors_explained():
-        bring_up(config, local, wait_s)
+        bring_up(config, local, rate, wait_s)
+
+
+@fleet_app.command()
+def place(
+    rate: Annotated[float, typer.Option(min=0, help="Requests per second.")] = 1.0,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the plan's experts would go: the least waiting that memory and slots of nodes allow."""
+    from coe.services.cli.fleet_placement import show
+
+    with errors_explained():
+        show(config, rate, as_json)
 
 
 @fleet_app.command()

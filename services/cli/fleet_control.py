@@ -24,25 +24,36 @@ _REFRESH_S = 1.0
 _T = TypeVar("_T")
 
 
-def bring_up(config_path: Path | None, local: bool, wait_s: float) -> None:
+def bring_up(
+    config_path: Path | None, local: bool, rate_per_s: float | None, wait_s: float
+) -> None:
     """Make the fleet what the configuration says.
+
+    Parameters
+    ----------
+    rate_per_s : place experts by the plan, for so many requests; ``None``: Ray does.
 
     Raises
     ------
     ConfigError
         The configuration is wrong, Ray is not installed, or no expert is to run on the fleet.
+    PlanError
+        As `coe.services.cluster.placing.sites`.
     FleetError
         There is no cluster, or the experts are not ready in time.
     """
     _need_ray()
     from coe import actors
     from coe.services.cluster.hosting import deployments, host_opener, supervisor_opener
+    from coe.services.cluster.placing import placed, sites
 
     config = configuration(config_path)
     fleet = config.fleet or FleetSection()
     wanted = deployments(config)
     if not wanted:
         raise ConfigError("every expert has an address of its own: a fleet has nothing to run")
+    if rate_per_s is not None:
+        wanted = placed(wanted, sites(config, rate_per_s))
     token = fleet_token(fleet, create=True)
     actors.connect("local" if local else fleet.ray_address, fleet.namespace)
     try:

@@ -8,10 +8,10 @@ from functools import partial
 
 from pydantic import TypeAdapter
 
-from coe.actors import NODE_LABEL, OpenHost, RayCluster, own_address
+from coe.actors import OpenHost, RayCluster, own_address
 from coe.config import Config, ExpertSection, HttpSection
 from coe.core import ExpertSpec
-from coe.fleet import OWN_ADDRESS, FleetSection, private_address
+from coe.fleet import NODE_LABEL, OWN_ADDRESS, FleetSection, private_address
 from coe.replica import Deployment, Host
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.supervisor import Supervisor

@@ -1,0 +1,65 @@
+"""Where a fleet runs the experts of its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from coe.config import Config, HttpSection
+from coe.errors import PlanError
+from coe.fleet import NODE_LABEL
+from coe.optimizer.place import PlacementResult, place
+from coe.plan import Plan
+from coe.replica import Deployment
+from coe.siting import Site, siting
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """The nodes of every expert, and how that was found."""
+
+    of: Mapping[str, tuple[Site, ...]]
+    result: PlacementResult
+
+
+def sites(config: Config, rate_per_s: float) -> Sites:
+    """Where the experts of the configured plan go, for so many requests per second.
+
+    Everybody stays in memory: a fleet does not load on demand.
+
+    Raises
+    ------
+    PlanError
+        There is no plan, there are no nodes, or the experts do not fit; the message says what
+        would do.
+    """
+    if config.plan is None:
+        raise PlanError("placing experts needs a plan: make one with `coe plan`, name it in plan:")
+    experts = [e.id for e in config.experts if not isinstance(e, HttpSection)]
+    copies = {e.id: e.replicas.min for e in config.experts}
+    asked = siting(Plan.load(config.plan), config, rate_per_s, experts, copies)
+    found = place(replace(asked.problem, switch_s=None))
+    if found.placement is None:
+        needed = {asked.named_limit(n): v for n, v in found.needed.items() if v is not None}
+        would = " or ".join(f"{name}={value:.3g}" for name, value in needed.items())
+        would = would or "no larger node alone"
+        raise PlanError(f"the experts do not fit on the nodes: {would} would do")
+    return Sites(asked.named(found.placement), found)
+
+
+def placed(deployments: Sequence[Deployment], where: Sites) -> list[Deployment]:
+    """The deployments, each on its nodes and with at least a copy for every one of them."""
+    return [_placed(d, [site.node for site in where.of.get(d.expert_id, ())]) for d in deployments]
+
+
+def _placed(deployment: Deployment, nodes: Sequence[str]) -> Deployment:
+    if not nodes:
+        return deployment
+    name = nodes[0] if len(nodes) == 1 else f"in({','.join(sorted(nodes))})"
+    least = max(deployment.least, len(nodes))
+    return replace(
+        deployment,
+        labels={**deployment.labels, NODE_LABEL: name},
+        least=least,
+        most=max(deployment.most, least),
+    )
