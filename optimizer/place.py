@@ -20,6 +20,9 @@ PlaceMethod = Literal["auto", "milp", "milp-highs", "greedy"]
 MOST_PLACED = 120
 """Pairs of node and expert up to which ``auto`` asks the program."""
 
+LAST_RESORT_S = 60.0
+"""For each run of a solver where the search found nothing and no time limit was given."""
+
 _PROVED = 1e-6
 """A gap, in proportion, that counts as none: tolerance of solvers."""
 
@@ -98,6 +101,9 @@ def place(
     task = _Task(problem, solver, time_limit_s, expired)
     chosen, why = task.choice() if method == "auto" else (method, "asked for")
     found = task.exact() if chosen.startswith("milp") else task.searched()
+    if method == "auto" and chosen == "greedy" and found.status == "unknown":
+        chosen, why = "milp", "the search found nothing"
+        found = replace(task, time_limit_s=time_limit_s or LAST_RESORT_S).exact()
     return replace(found, method=chosen, why=why, solve_ms=(now() - started) * 1000.0)
 
 

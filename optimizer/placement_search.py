@@ -113,7 +113,7 @@ class _Site:
         """Experts in the orders that are tried: who suffers most per gigabyte, largest, busiest."""
         least = np.where(self.ok[0], self.cost[0], np.inf).min(axis=0)
         most = np.where(self.ok[1], self.cost[1], 0.0).max(axis=0)
-        stakes = np.where(np.isfinite(least), most - least, np.inf)
+        stakes = np.where(self.ok[1].any(axis=0), most - least, np.inf)
         size = self.problem.expert_gb
         for rank in (stakes / np.maximum(size, 1e-12), size, self.work[0].max(axis=0)):
             yield np.argsort(-rank, kind="stable").tolist()

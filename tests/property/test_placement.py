@@ -200,3 +200,29 @@ def test_a_search_without_time_still_says_where_everyone_that_fits_goes():
     problem = replace(draw(7, (3, 2)), node_gb=np.full(3, np.inf), slots=np.full(3, np.inf))
     nothing = np.zeros((3, 2))
     assert broken(problem, search(problem, lambda: True, (nothing, nothing))) == ()
+
+
+def side_by_side(problem, times):
+    """As many fleets of one kind that have nothing to do with each other."""
+    apart = np.eye(times)
+    everyone, everywhere = (
+        np.tile(np.arange(problem.n_experts), times),
+        np.tile(np.arange(problem.n_nodes), times),
+    )
+    together = np.kron(apart, problem.together)
+    wide = replace(problem, together=None).keep(everyone, everywhere)
+    allowed = np.kron(apart, problem.allowed) > 0
+    return replace(wide, together=together, allowed=allowed)
+
+
+def test_auto_asks_the_program_where_the_search_finds_nothing():
+    drawn = (draw(seed, (2, 3)) for seed in range(N_INSTANCES))
+    hard = next(
+        problem
+        for problem in drawn
+        if place(problem, "greedy").status == "unknown" and place(problem).status == "optimal"
+    )
+    found = place(side_by_side(hard, 25), time_limit_s=5.0)
+    assert (found.method, found.why) == ("milp", "the search found nothing")
+    assert found.status == "optimal"
+    assert found.cost.total == close(25 * place(hard).cost.total)
