@@ -71,15 +71,16 @@ def place(
 ) -> PlacementResult:
     """The placement of least cost within memory and slots of all nodes, with a certificate.
 
-    ``auto`` searches first; it asks the program for up to `MOST_PLACED` pairs of node and expert,
-    unless what was found is as cheap as can be. Ties are left to the solver, which starts no
-    threads.
+    ``auto`` asks the program for up to `MOST_PLACED` pairs of node and expert, and where the search,
+    which it prefers beyond, finds nothing. Ties are left to the solver, which starts no threads.
 
     Parameters
     ----------
     method : ``milp`` (a mixed-integer program, by CBC), ``milp-highs`` (by HiGHS), ``greedy``: the
         search, with the shares and the bound of linear programs.
-    time_limit_s : of the search, and of each run of a solver.
+    time_limit_s : of the search, and of each run of a solver; what a program has not proved by then
+        is compared with what the search finds. When nothing fits, no further limit is looked at
+        once it has passed.
     now : monotonic seconds.
 
     Raises

@@ -145,11 +145,11 @@ class Residency:
 
     def cancel(self, request_id: str, expert_id: str) -> bool:
         """A request is no longer wanted; whether it had been waiting."""
-        queue = self.occupants[expert_id].queue
-        kept = [one for one in queue if one.request_id != request_id]
-        gone = len(kept) < len(queue)
-        queue[:] = kept
-        return gone
+        one = self.occupants[expert_id]
+        n_before = len(one.queue)
+        one.queue = [waiting for waiting in one.queue if waiting.request_id != request_id]
+        one.owed = min(one.owed, len(one.queue))
+        return len(one.queue) < n_before
 
     def start(self, now_s: float) -> list[tuple[str, str]]:
         """(request, expert) of all that may start now: count as running until `end`, oldest first.
@@ -187,13 +187,17 @@ class Residency:
         return load
 
     def loaded(self, expert_id: str, now_s: float) -> None:
-        """The expert can answer."""
+        """The expert can answer; also said of one that was in memory before."""
         one = self.occupants[expert_id]
         one.phase, one.used_s = "in", now_s
         one.owed = min(len(one.queue), self.max_group)
 
     def lost(self, expert_id: str) -> None:
-        """The expert is out of memory, or could not be loaded: its answers have ended."""
+        """The expert is out of memory, or could not be loaded: its answers have ended.
+
+        Requests for it go on waiting, and it is loaded again: whoever has tried often enough
+        cancels them.
+        """
         one = self.occupants[expert_id]
         one.phase, one.n_running, one.owed = "out", 0, 0
 

@@ -18,9 +18,8 @@ def make_node(policy=grouped, memory_gb=2.0, **options):
 
 
 def fill(node, *names):
-    """Load experts, without any request."""
+    """Experts that were in memory before."""
     for name in names:
-        node.occupants[name].phase = "loading"
         node.loaded(name, 0.0)
 
 
