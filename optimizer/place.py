@@ -71,8 +71,9 @@ def place(
 ) -> PlacementResult:
     """The placement of least cost within memory and slots of all nodes, with a certificate.
 
-    ``auto`` asks the program for up to `MOST_PLACED` pairs of node and expert, and where the search,
-    which it prefers beyond, finds nothing. Ties are left to the solver, which starts no threads.
+    ``auto`` asks the program for up to `MOST_PLACED` pairs of node and expert, and where the
+    search, which it prefers beyond, finds nothing. Ties are left to the solver, which starts no
+    threads.
 
     Parameters
     ----------
