@@ -141,6 +141,13 @@ class NodeSection(Section):
     resources: dict[Name, NonNegative] = Field(default={})
 
 
+class OnDemandSection(Section):
+    """Embedded experts of one machine take turns in its memory; see `coe.services.turns`."""
+
+    memory_gb: Positive
+    max_wait_s: NonNegative = 30.0
+
+
 class MeteringSection(Section):
     """What measures the joules of engines on one machine; see `coe.energy.EnergyAccount`."""
 
@@ -169,6 +176,7 @@ class Config(Section):
     devices: dict[str, DeviceSection] = Field(default={})
     nodes: dict[Name, NodeSection] = Field(default={})
     fleet: FleetSection | None = None
+    on_demand: OnDemandSection | None = None
     experts: Annotated[list[ExpertSection], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -195,6 +203,20 @@ class Config(Section):
                     f"expert {name!r} runs on unknown device {expert.device!r}: "
                     f"add it under devices, or use {use} (coe devices list has all that ship)",
                     ("experts", n, "device"),
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Config:
+        room = self.on_demand
+        for n, expert in enumerate(self.experts):
+            if room is None or self.fleet is not None or not isinstance(expert, EmbeddedSection):
+                continue
+            if not 0 < expert.memory_gb <= room.memory_gb:
+                raise wrong_field(
+                    f"expert {expert.id!r} takes {expert.memory_gb:g} GB of the {room.memory_gb:g} "
+                    "that experts on demand take turns in: state what it takes, and give it room",
+                    ("experts", n, "memory_gb"),
                 )
         return self
 

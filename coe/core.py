@@ -143,7 +143,7 @@ class ExpertSpec:
         """The estimate of one answer of ``output_tokens`` under the present ``load``."""
         load = load or Load()
         stretch = load.slowdown * self.stretch(load)
-        ttft_ms = self.profile.ttft_ms(prompt_tokens) * stretch
+        ttft_ms = load.delay_ms + self.profile.ttft_ms(prompt_tokens) * stretch
         return Estimate(
             quality=quality,
             ttft_ms=ttft_ms,
@@ -168,12 +168,13 @@ class ExpertSpec:
 class Load:
     """How busy an expert is: requests it is answering, and measured over predicted time.
 
-    ``n_copies`` share the requests.
+    ``n_copies`` share the requests. ``delay_ms`` passes before anything is done for the next one.
     """
 
     n_in_flight: int = 0
     slowdown: float = 1.0
     n_copies: int = 1
+    delay_ms: float = 0.0
 
     def entered(self) -> Load:
         """With one request more."""
@@ -193,10 +194,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """The copies of an expert that can answer now, and the requests in all of them."""
+    """The copies of an expert that can answer now, and the requests in all of them.
+
+    ``delay_ms``: how long a new request waits for the expert to be loaded.
+    """
 
     n_copies: int
     n_in_flight: int
+    delay_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

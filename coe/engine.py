@@ -168,7 +168,7 @@ class Engine:
         for expert_id, there in presence.items():
             load = loads.get(expert_id, Load())
             n_in_flight = max(load.n_in_flight, there.n_in_flight)
-            loads[expert_id] = Load(n_in_flight, load.slowdown, there.n_copies)
+            loads[expert_id] = Load(n_in_flight, load.slowdown, there.n_copies, there.delay_ms)
         return loads, frozenset(name for name, there in presence.items() if there.n_copies == 0)
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
@@ -196,7 +196,7 @@ class Engine:
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
     ) -> Reply:
         expert_id = decision.expert_id
-        stretch = self._enter(expert_id)
+        stretch, delay_ms = self._enter(expert_id)
         spec, account = self.router.specs[expert_id], self.accounts.get(expert_id)
         reply = Reply(
             engine=self,
@@ -207,6 +207,7 @@ class Engine:
             started=started,
             dispatched=self.now(),
             stretch=stretch,
+            delay_ms=delay_ms,
             claim=None if account is None else account.enter(spec.profile, request.prompt_tokens),
         )
         try:
@@ -220,12 +221,13 @@ class Engine:
             raise
         return reply
 
-    def _enter(self, expert_id: str) -> float:
-        """Count a request in; returns by how much others stretch it."""
+    def _enter(self, expert_id: str) -> tuple[float, float]:
+        """Count a request in; by how much others stretch it, and how long loading takes first."""
         load = self._loads.get(expert_id, Load())
         self._loads[expert_id] = load.entered()
         there = self.presence().get(expert_id, Presence(1, 0))
-        return self.router.specs[expert_id].stretch(replace(load, n_copies=there.n_copies))
+        shared = replace(load, n_copies=there.n_copies)
+        return self.router.specs[expert_id].stretch(shared), there.delay_ms
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""
@@ -247,6 +249,7 @@ class Reply:
     started: float
     dispatched: float
     stretch: float
+    delay_ms: float
     claim: Claim | None = None
     receipt: Receipt | None = None
     _first: bytes = b""
@@ -308,6 +311,8 @@ class Reply:
             return
         ended = self.engine.now()
         reading = self._meter.reading()
+        if outcome == "cancelled" and reading.ended:
+            outcome = "complete"  # who goes away after the end mark has had everything
         prompt_tokens = reading.prompt_tokens
         if prompt_tokens is None:
             prompt_tokens = self.request.prompt_tokens
@@ -315,7 +320,8 @@ class Reply:
         measured_ms = (ended - self.dispatched) * 1000.0
         predicted_ms = profile.ttft_ms(prompt_tokens) + profile.decode_ms(reading.output_tokens)
         complete = outcome == "complete" and predicted_ms > 0
-        slowdown = measured_ms / (predicted_ms * self.stretch) if complete else None
+        answering_ms = measured_ms - self.delay_ms
+        slowdown = answering_ms / (predicted_ms * self.stretch) if complete else None
         self.engine.leave(self.spec.id, slowdown)
         energy_j, source, scope = self._energy(prompt_tokens, reading.output_tokens)
         self.receipt = Receipt(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
@@ -16,26 +13,27 @@ from coe.config import (
     Config,
     EmbeddedSection,
     ExpertSection,
-    HttpSection,
     ReplaySection,
     VllmSection,
     api_key,
-    weights_home,
 )
 from coe.core import ExpertSpec, Presence
-from coe.errors import ConfigError, WeightsError
+from coe.errors import WeightsError
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
+from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted
 from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
-from coe.services.host.experts import interpreter, open_host
+from coe.services.host.experts import engine_slots, open_host
 from coe.services.host.watched import WatchedHost
-from coe.services.weights import embedded_weights, locate
+from coe.services.runnable import Say, runnable
+from coe.services.turns import ExpertByTurns, Turns, working
 
-Say = Callable[[str], None]
-
+_ANSWERING = frozenset({"ready", "on demand"})
+# what loading is taken to last before it has been measured
+_FIRST_LOAD_S = 5.0
 # a slow expert that holds many connections must not keep the others waiting for one
 _LIMITS = httpx.Limits(max_connections=10_000)
 
@@ -49,6 +47,7 @@ class Fleet:
     hosts : of the engines on this machine, by expert.
     copies : what a gateway knows of the cluster; ``None`` where nothing runs on one.
     away : experts that run on the cluster.
+    turns : who of the embedded ones is in memory; ``None`` where all are, always.
     """
 
     specs: Mapping[str, ExpertSpec]
@@ -56,18 +55,33 @@ class Fleet:
     hosts: Mapping[str, WatchedHost]
     copies: Follower | None = None
     away: frozenset[str] = frozenset()
+    turns: Turns | None = None
 
     def states(self) -> dict[str, str]:
-        """Every expert's state: its engine's, its best copy's (or ``absent``), else ready."""
+        """Every expert's state: its engine's, its best copy's (or ``absent``), else ready.
+
+        ``on demand``: it is loaded when it is asked for.
+        """
         states: dict[str, str] = dict.fromkeys(self.experts, "ready")
         states |= {name: host.state for name, host in self.hosts.items()}
+        if self.turns is not None:
+            out = {name for name in self.turns.expert_ids if states[name] == "stopped"}
+            states |= dict.fromkeys(out, "on demand")
         return states | {name: self.copies.state(name) for name in self.away if self.copies}
 
+    @property
+    def can_answer(self) -> bool:
+        """Whether some expert is ready, or is loaded when it is asked for."""
+        return not _ANSWERING.isdisjoint(self.states().values())
+
     def presence(self) -> dict[str, Presence]:
-        """Of the experts on the cluster: copies that can answer, and requests in all of them."""
-        if self.copies is None:
-            return {}
-        return {name: self.copies.presence(name) for name in self.away}
+        """Of the experts that come and go: copies, their requests, and how long they load."""
+        there: dict[str, Presence] = {}
+        if self.copies is not None:
+            there |= {name: self.copies.presence(name) for name in self.away}
+        if self.turns is not None:
+            there |= {name: self.turns.presence(name) for name in self.turns.expert_ids}
+        return there
 
     async def started(self) -> None:
         """As `settled`, whatever became of them."""
@@ -110,9 +124,15 @@ async def running(
     away = [e for e in present if config.on_fleet(e)]
     here = [e for e in present if not config.on_fleet(e)]
     engines = [e for e in here if isinstance(e, EmbeddedSection | VllmSection)]
-    remark = partial(_remark, say)
+    turns: Turns | None = None
+
+    def noticed(host: WatchedHost) -> None:
+        _remark(say, host)
+        if turns is not None:
+            turns.noticed(host)
+
     hosts = {
-        e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=remark)
+        e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
         for e in engines
     }
     async with (
@@ -120,97 +140,41 @@ async def running(
         AsyncExitStack() as stack,
     ):
         experts = {e.id: _expert(e, config, client, hosts) for e in here}
+        turns = await _turns(config, hosts, stack)
+        if turns is not None:
+            experts |= {n: ExpertByTurns(n, experts[n], turns) for n in turns.expert_ids}
         copies = None
         if config.fleet is not None and away:
             copies = await stack.enter_async_context(following_fleet(config.fleet, client, say))
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
         specs = {e.id: config.spec(e) for e in present}
+        by_turns = frozenset(turns.expert_ids) if turns is not None else frozenset[str]()
         try:
-            for host in hosts.values():
-                await host.start()
-            yield Fleet(specs, experts, hosts, copies, frozenset(e.id for e in away))
+            for name in hosts.keys() - by_turns:
+                await hosts[name].start()
+            yield Fleet(specs, experts, hosts, copies, frozenset(e.id for e in away), turns)
         finally:
+            await stack.aclose()
             for host in hosts.values():
                 await host.stop()
 
 
-def runnable(
-    config: Config, say: Say = lambda line: None, only: Sequence[str] | None = None
-) -> list[ExpertSection]:
-    """The experts of ``config`` that can run here; each of the others is one line to ``say``.
-
-    Raises
-    ------
-    ConfigError
-        As `running`.
-    """
-    unknown = sorted(set(only or ()) - {expert.id for expert in config.experts})
-    if unknown:
-        raise ConfigError(f"no expert is called {', '.join(unknown)}")
-    wanted = [e for e in config.experts if only is None or e.id in only]
-    present = [e for e in wanted if config.on_fleet(e) or _can_run(e, say)]
-    if not present:
-        raise ConfigError("no expert can run: `coe doctor` says what is missing")
-    return present
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Why an expert cannot run here, and what to do about it."""
-
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.remedy}"
-
-
-def missing(section: ExpertSection) -> Gap | None:
-    """What this expert lacks to run here; ``None`` when it lacks nothing.
-
-    Raises
-    ------
-    ConfigError
-        As `embedded_weights`.
-    """
-    if isinstance(section, EmbeddedSection):
-        if importlib.util.find_spec("xllamacpp") is None:
-            return Gap("llama.cpp is not installed", "pip install 'coe-router[embedded]'")
-        if locate(embedded_weights(section), weights_home()) is None:
-            return Gap(f"weights {section.weights!r} are not here", "coe weights fetch")
-    if isinstance(section, VllmSection):
-        return _missing_vllm(section)
-    if isinstance(section, ReplaySection) and not section.recording.exists():
-        return Gap(f"recording {section.recording} does not exist", "correct its path")
-    if isinstance(section, HttpSection):
-        try:
-            api_key(section)
-        except ConfigError:
-            return Gap(
-                f"environment variable {section.api_key_env} is not set",
-                "export it, or remove api_key_env",
-            )
-    return None
-
-
-def _missing_vllm(section: VllmSection) -> Gap | None:
-    program = interpreter(section)
-    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-    try:
-        done = subprocess.run([program, "-c", look], capture_output=True, check=False)
-    except OSError as error:
-        return Gap(f"{program} cannot be run: {error.strerror}", "correct `python`")
-    if done.returncode:
-        remedy = "install it there, or name in `python` the interpreter of an environment with it"
-        return Gap(f"vLLM is not installed beside {program}", remedy)
-    return None
-
-
-def _can_run(section: ExpertSection, say: Say) -> bool:
-    gap = missing(section)
-    if gap:
-        say(f"expert {section.id} is left out: {gap}")
-    return gap is None
+async def _turns(
+    config: Config, hosts: Mapping[str, WatchedHost], stack: AsyncExitStack
+) -> Turns | None:
+    """What lets the embedded experts take turns, at work until the stack ends."""
+    room = config.on_demand
+    embedded = {e.id: e for e in config.experts if isinstance(e, EmbeddedSection)}
+    loadables = {
+        name: Loadable(embedded[name].memory_gb, _FIRST_LOAD_S, 0.0, engine_slots(embedded[name]))
+        for name in hosts
+        if name in embedded
+    }
+    if room is None or not loadables:
+        return None
+    turns = Turns(hosts, loadables, room.memory_gb, room.max_wait_s)
+    await stack.enter_async_context(working(turns))
+    return turns
 
 
 def _remark(say: Say, host: WatchedHost) -> None:

@@ -136,9 +136,9 @@ class Gateway:
         return _json({"status": "ok"})
 
     async def readyz(self, http: HttpRequest) -> Response:
-        """At least one expert can answer."""
+        """At least one expert can answer, now or once it is loaded."""
         states = self.runtime.fleet.states()
-        ready = "ready" in states.values()
+        ready = self.runtime.fleet.can_answer
         failed = all(state == "failed" for state in states.values())
         overall = "ready" if ready else "failed" if failed else "starting"
         status = {"status": overall, "experts": states}

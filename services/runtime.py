@@ -23,10 +23,11 @@ from coe.router import Router
 from coe.routers.embed import Embedder
 from coe.routers.retrieve import Index
 from coe.services.embedding import HttpEmbedder, configured
-from coe.services.fleet import Fleet, Say, running
+from coe.services.fleet import Fleet, running
 from coe.services.metering.detect import SYSFS
 from coe.services.metering.machine import metered
 from coe.services.prefetch import prefetching
+from coe.services.runnable import Say
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,9 @@ from coe.router import Router
 from coe.services.cli.console import print_json, results
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import configured
-from coe.services.fleet import missing
 from coe.services.metering.detect import survey
 from coe.services.metering.machine import kinds
+from coe.services.runnable import missing
 from coe.services.runtime import offers_of
 from coe.services.weights import embedded_weights, verified
 

@@ -15,7 +15,7 @@ from coe.errors import UnknownExpertError
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import configured
-from coe.services.fleet import runnable
+from coe.services.runnable import runnable
 from coe.services.runtime import offers_of, retriever_of
 from coe.services.wire import decision_document
 

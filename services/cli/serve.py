@@ -14,9 +14,9 @@ from pathlib import Path
 from coe.config import Config
 from coe.errors import ConfigError
 from coe.services.cli.console import configuration, say
-from coe.services.fleet import Say
 from coe.services.gateway import Gateway
 from coe.services.metering.detect import SYSFS
+from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
 from coe.services.server import Server, server
 
@@ -55,8 +55,9 @@ async def _serve(config: Config, listener: socket.socket) -> None:
 async def _announce(runtime: Runtime, url: str) -> None:
     """Say how to ask, once somebody can answer."""
     await runtime.fleet.started()
-    if "ready" not in runtime.fleet.states().values():
-        say("no expert is ready: `coe doctor` says what to mend")
+    if not runtime.fleet.can_answer:
+        way = "coe doctor" if runtime.fleet.copies is None else "coe fleet status"
+        say(f"no expert is ready: `{way}` says why")
         return
     say(
         "ready. Ask it:\n"

@@ -83,7 +83,7 @@ def open_host(
         partial(_llama, section, embedded_weights(section), threads, bind),
         environment={"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)},
         watch=watch,
-        slots=_slots(section),
+        slots=engine_slots(section),
         first_request=_greeting(section.id),
     )
 
@@ -94,7 +94,8 @@ def _share(n_engines: int) -> int:
     return max(1, (len(os.sched_getaffinity(0)) - 1) // n_engines)
 
 
-def _slots(section: EmbeddedSection) -> int:
+def engine_slots(section: EmbeddedSection) -> int:
+    """Requests that the engine of an embedded expert answers at once."""
     return max(4, section.slots)
 
 
@@ -115,7 +116,7 @@ def _llama(section: EmbeddedSection, weights: Weights, threads: int, bind: str) 
     return [
         sys.executable, "-m", "coe.services.host.llama", "--bind", bind,
         "--weights", str(path), "--alias", section.id, "--threads", str(threads),
-        "--slots", str(_slots(section)), "--context", str(section.context_tokens),
+        "--slots", str(engine_slots(section)), "--context", str(section.context_tokens),
         "--repeat-penalty", str(section.repeat_penalty),
     ]  # fmt: skip
 

@@ -397,6 +397,16 @@ async def test_closing_after_the_end_changes_nothing(rig):
     assert r.in_flight() == IDLE
 
 
+async def test_who_leaves_after_the_end_mark_has_had_everything(rig):
+    r = rig()
+    reply = await r.engine.answer(ask())
+    pieces = reply.pieces()
+    while DONE not in await anext(pieces):
+        pass
+    await pieces.aclose()
+    assert reply.receipt.outcome == "complete"
+
+
 async def test_closing_in_the_middle_settles_once(rig):
     # a web server may close the reply while the iterator still waits to be finalised
     r = rig()

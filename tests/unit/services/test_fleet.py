@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 from coe.config import DATA, load_config
 from coe.errors import ConfigError
 from coe.services.cli import app
-from coe.services.fleet import Gap, missing, running
+from coe.services.fleet import running
+from coe.services.runnable import Gap, missing
 
 ONE_ABSENT = """
 devices:

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from coe.config import load_config
-from coe.services.fleet import missing
 from coe.services.host.experts import open_host
 from coe.services.host.watched import Watch
+from coe.services.runnable import missing
 
 SERVER = """
 import argparse, http.server, json, os, sys
