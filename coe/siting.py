@@ -73,8 +73,8 @@ def siting(
 ) -> Siting:
     """The placement problem of a plan for so many requests per second.
 
-    An expert's requests are those of the categories whose planned set it is in: its weight of
-    them, or all where several answer together. An answer keeps a slot for as long as the plan's
+    An expert's requests are those of the categories whose planned set it is in: all of them where
+    the whole set answers, else k times its weight. An answer keeps a slot for as long as the plan's
     cautious one takes: its mean over what the expert serves, or over all categories. An expert with
     a ``node`` of its own lies there. Experts that the plan serves nothing with are placed, too.
 
@@ -105,9 +105,10 @@ def siting(
     speed = np.array([np.nan if n.load_gb_per_s is None else n.load_gb_per_s for n in nodes])
     switch_s = sizes_gb / speed[:, None]
     latency_ms = np.array([_latency_ms(plan, name) for name in ids])
+    shares, answering = np.array([c.share for c in plan.categories]), _answering(plan, ids)
     everywhere = np.ones((len(names), len(ids)))
     problem = PlacementProblem(
-        rate_per_s=rate_per_s * np.array([_share(plan, name) for name in ids]),
+        rate_per_s=rate_per_s * (shares @ answering),
         expert_gb=sizes_gb,
         node_gb=np.array([node.memory_gb for node in nodes]),
         slots=np.array([np.inf if node.slots is None else node.slots for node in nodes]),
@@ -121,7 +122,7 @@ def siting(
             ]
         ),
         copies=np.array([(copies or {}).get(name, 1) for name in ids], dtype=float),
-        together=rate_per_s * _together(plan, ids),
+        together=rate_per_s * _together(answering, shares) if plan.k != 1 else None,
         apart_cost=apart_ms,
     )
     return Siting(problem, names, ids)
@@ -139,30 +140,26 @@ def _offers(node: NodeSection, expert: ExpertSection) -> bool:
     return all(offered.get(name, 0.0) >= needed for name, needed in expert.resources.items())
 
 
-def _answer_together(plan: Plan) -> bool:
-    """Whether several experts of a set answer one request."""
-    return plan.aggregation != "best" and plan.k != 1
+def _answering(plan: Plan, expert_ids: tuple[str, ...]) -> Floats:
+    """(n_categories, n_experts) share of a category's requests that each answers.
+
+    All of them where all of the set answer; otherwise ``k`` times its weight.
+    """
+    found = np.zeros((len(plan.categories), len(expert_ids)))
+    for row, category in zip(found, plan.categories, strict=True):
+        all_answer = plan.k is None or plan.k >= len(category.experts)
+        for name, weight in zip(category.experts, category.weights, strict=True):
+            if name in expert_ids:
+                share = 1.0 if all_answer else min(1.0, (plan.k or 1) * weight)
+                row[expert_ids.index(name)] = share
+    return found
 
 
-def _share(plan: Plan, expert_id: str) -> float:
-    """Of all requests, those that the expert answers."""
-    return sum(
-        category.share * (1.0 if _answer_together(plan) else weight)
-        for category in plan.categories
-        for name, weight in zip(category.experts, category.weights, strict=True)
-        if name == expert_id and weight > 0
-    )
-
-
-def _together(plan: Plan, expert_ids: tuple[str, ...]) -> Floats:
-    """(n_experts, n_experts) share of the requests that both answer."""
-    pairs = np.zeros((len(expert_ids), len(expert_ids)))
-    if _answer_together(plan):
-        for category in plan.categories:
-            inside = np.isin(expert_ids, category.experts)
-            pairs += category.share * np.outer(inside, inside)
+def _together(answering: Floats, shares: Floats) -> Floats:
+    """(n_experts, n_experts) share of all requests that both answer, as if by chance."""
+    pairs: Floats = (answering * shares[:, None]).T @ answering
     np.fill_diagonal(pairs, 0.0)
-    return pairs
+    return (pairs + pairs.T) / 2.0
 
 
 def _latency_ms(plan: Plan, expert_id: str) -> float:

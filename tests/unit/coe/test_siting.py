@@ -78,7 +78,7 @@ def test_requests_are_those_of_the_categories_by_weight():
     assert problem.cost.tolist() == [[1000.0, 4000.0, 2000.0]] * 2
     assert problem.switch_s.tolist() == [[np.inf] * 3, [2.0, 4.0, 1.0]]
     assert problem.allowed.tolist() == [[True, False, True], [True, True, True]]
-    assert not problem.together.any()
+    assert problem.together is None
 
 
 def test_experts_of_a_set_answer_together_unless_one_is_enough():
@@ -87,6 +87,16 @@ def test_experts_of_a_set_answer_together_unless_one_is_enough():
     assert problem.rate_per_s.tolist() == [1.0, 2.0, 0.0]
     assert problem.together.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     assert problem.apart_cost == 50.0
+
+
+def test_of_a_set_that_is_larger_than_k_each_answers_by_its_weight():
+    three = category("code", 1.0, ("small", "large", "spare"), (0.6, 0.3, 0.1))
+    plan = make_plan(aggregation="mixture", k=2, categories=(three,))
+    problem = siting(plan, make_config(), rate_per_s=1.0).problem
+    assert problem.rate_per_s == pytest.approx([1.0, 0.6, 0.2])
+    assert problem.together[0] == pytest.approx([0.0, 0.6, 0.2])
+    everyone = siting(replace(plan, k=None), make_config(), rate_per_s=1.0).problem
+    assert everyone.rate_per_s.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_places_have_names():
