@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from coe.config import (
     weights_home,
 )
 from coe.errors import ConfigError
-from coe.services.host.experts import interpreter
+from coe.services.host.experts import environment, interpreter
 from coe.services.weights import embedded_weights, locate
 
 Say = Callable[[str], None]
@@ -87,7 +88,12 @@ def _missing_vllm(section: VllmSection) -> Gap | None:
     program = interpreter(section)
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     try:
-        done = subprocess.run([program, "-c", look], capture_output=True, check=False)
+        done = subprocess.run(
+            [program, "-c", look],
+            capture_output=True,
+            check=False,
+            env={**os.environ, **environment(section)},
+        )
     except OSError as error:
         return Gap(f"{program} cannot be run: {error.strerror}", "correct `python`")
     if done.returncode:

@@ -73,7 +73,7 @@ def open_host(
     if isinstance(section, VllmSection):
         return engine(
             partial(_vllm, section, bind),
-            environment=section.environment,
+            environment=environment(section),
             watch=watch or Watch(start_timeout_s=section.start_timeout_s),
             slots=section.slots,
             first_request=_greeting(section.id),
@@ -86,6 +86,17 @@ def open_host(
         slots=engine_slots(section),
         first_request=_greeting(section.id),
     )
+
+
+def interpreter(section: VllmSection) -> str:
+    """The Python that runs a vLLM engine."""
+    return sys.executable if section.python is None else str(section.python.absolute())
+
+
+def environment(section: VllmSection) -> dict[str, str]:
+    """Variables added for a vLLM engine; another interpreter does not look where this one does."""
+    apart = {} if section.python is None else {"PYTHONPATH": ""}
+    return {**apart, **section.environment}
 
 
 def _share(n_engines: int) -> int:
@@ -119,11 +130,6 @@ def _llama(section: EmbeddedSection, weights: Weights, threads: int, bind: str) 
         "--slots", str(engine_slots(section)), "--context", str(section.context_tokens),
         "--repeat-penalty", str(section.repeat_penalty),
     ]  # fmt: skip
-
-
-def interpreter(section: VllmSection) -> str:
-    """The Python that runs the engine."""
-    return sys.executable if section.python is None else str(section.python.absolute())
 
 
 def _vllm(section: VllmSection, bind: str) -> list[str]:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import stat
 import sys
 from pathlib import Path
 
@@ -67,14 +66,15 @@ def section(tmp_path, monkeypatch):
     package.mkdir(parents=True)
     (package / "api_server.py").write_text(SERVER)
     bare = tmp_path / "python"
-    bare.write_text(
-        f'#!/bin/sh\nPYTHONPATH={tmp_path}/site exec {sys.base_prefix}/bin/python3 "$@"'
-    )
-    bare.chmod(bare.stat().st_mode | stat.S_IXUSR)
+    bare.symlink_to(Path(sys.base_prefix) / "bin" / "python3")
+    # another interpreter does not look where this one does
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
     path = tmp_path / "coe.yaml"
     path.write_text(CONFIG)
     (expert,) = load_config(path).experts
-    return expert.model_copy(update={"python": bare})
+    return expert.model_copy(
+        update={"python": bare, "environment": {"PYTHONPATH": f"{tmp_path}/site"}}
+    )
 
 
 @pytest.fixture
