@@ -256,9 +256,10 @@ class Supervisor:
 
     async def _let_go(self, replica_id: str) -> None:
         record = self._records[replica_id]
-        with suppress(FleetError, TimeoutError):
-            async with asyncio.timeout(self.pace.drain_s + self.pace.grace_s):
-                await record.copy.drain(self.pace.drain_s)
+        if record.card.node:  # one that waits for a node has begun nothing
+            with suppress(FleetError, TimeoutError):
+                async with asyncio.timeout(self.pace.drain_s + self.pace.grace_s):
+                    await record.copy.drain(self.pace.drain_s)
         del self._records[replica_id]
         await record.copy.end()
         self._note()

@@ -70,9 +70,11 @@ class StubCluster:
     copies: dict[str, StubCopy] = field(default_factory=dict)
     kept: bytes | None = None
     node: str = "here"
+    full: bool = False
 
     def start(self, replica_id: str, deployment: Deployment, card: Card) -> StubCopy:
-        self.copies[replica_id] = StubCopy(card, deployment.labels.get("coe-node", self.node))
+        node = deployment.labels.get("coe-node", self.node)
+        self.copies[replica_id] = StubCopy(card, node, silent=self.full)
         return self.copies[replica_id]
 
     def running(self) -> Mapping[str, StubCopy]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -80,6 +81,18 @@ async def test_a_copy_drains_before_it_ends(cluster, supervising, until):
         assert not copy.ended
         copy.busy = False
         await until(lambda: copy.ended and not states(supervisor, "a"))
+
+
+async def test_a_copy_that_still_waits_for_a_node_ends_at_once(cluster, supervising, until):
+    cluster.full = True
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        (copy,) = await until(lambda: cluster.of("a"))
+        before = time.monotonic()
+        await supervisor.want([])
+        await until(lambda: copy.ended and not states(supervisor, "a"))
+        assert time.monotonic() - before < supervisor.pace.drain_s / 2
+        assert not copy.drained
 
 
 async def test_another_configuration_means_another_copy_first(cluster, supervising, until):
