@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.core import Policy, Prices
+from coe.core import Policy
 from coe.offers import Offers
 from coe.optimizer.options import Options, ceilings_of, prices_of
 from coe.optimizer.pacing import Pacer
@@ -24,7 +24,7 @@ REFUSED = -1
 BLOCK = 4096
 """Requests of which everything but the load is worked out at once."""
 
-_NO_CEILINGS, _NO_PRICES = np.full(4, np.inf), Prices()
+_NO_CEILINGS = np.full(4, np.inf)
 
 
 @dataclass(slots=True)
@@ -44,12 +44,14 @@ class Deciding:
     _caps: Caps = field(init=False)
     _offered: Offered | None = field(init=False)
     _slots: Floats = field(init=False)
+    _ceilings: Floats = field(init=False)
     _block: Foreseen | None = None
 
     def __post_init__(self) -> None:
         self._caps = Caps.of(self.outlook, self.workload, self.policy.budget)
         self._offered = None if self.offers is None else Offered.of(self.offers, self.outlook)
         self._slots = np.array([float(spec.slots) for spec in self.outlook.specs])
+        self._ceilings = ceilings_of(self.policy.budget)
 
     def foreseen(self, request: int) -> Foreseen:
         """The block of requests that holds this one."""
@@ -59,40 +61,18 @@ class Deciding:
             self._block = foresee(self.outlook, self.workload, self._caps, self._offered, rows)
         return self._block
 
-    def options(
-        self, rows: slice, n_in_flight: Integers, slowdown: Floats, running: Prices = _NO_PRICES
-    ) -> Options:
-        """What the requests of ``rows``, all of one block, may choose from.
-
-        Parameters
-        ----------
-        n_in_flight, slowdown : (n_rows, n_experts) or (n_experts,) the loads that they find.
-        running : what budgets over time add to the policy's prices.
-        """
-        foreseen = self.foreseen(rows.start)
-        part = slice(rows.start - foreseen.first, rows.stop - foreseen.first)
-        stretch = slowdown * np.maximum((n_in_flight + 1) / self._slots, 1.0)
-        usage, paid = foreseen.cautious[part].copy(), foreseen.mean[part].copy()
-        for figures in (usage, paid):
-            figures[..., :N_TIMES] *= stretch[..., None]
-        return Options(
-            quality=foreseen.quality[part],
-            usage=usage,
-            ceilings=ceilings_of(self.policy.budget),
-            prices=prices_of(sum_of(self.policy.prices, running)),
-            expected_usage=paid,
-        )
-
     def choose(
         self, rows: slice, n_in_flight: Integers, slowdown: Floats
     ) -> tuple[Integers, NDArray[np.bool_]]:
         """(n_rows,) who answers each request of ``rows``, or `REFUSED`, and whether it fits.
 
-        Parameters as for `options`.
+        Parameters
+        ----------
+        rows : all of one block, with both ends.
+        n_in_flight, slowdown : (n_rows, n_experts) or (n_experts,) the loads that they find.
         """
-        foreseen = self.foreseen(rows.start)
-        able = foreseen.able[rows.start - foreseen.first : rows.stop - foreseen.first]
-        options = self.options(rows, n_in_flight, slowdown)
+        able, quality, usage, paid = self._under(rows, n_in_flight, slowdown)
+        options = Options(quality, usage, self._ceilings, prices_of(self.policy.prices), paid)
         return select_each(options, able, self.policy.on_infeasible == "nearest")
 
     def choose_paced(
@@ -102,31 +82,31 @@ class Deciding:
 
         As in `coe.engine`: a request that some budget declines counts as demand.
         """
-        foreseen, now_s = self.foreseen(request), float(self.workload.at_s[request])
-        able = np.flatnonzero(foreseen.able[request - foreseen.first])
+        now_s, own = float(self.workload.at_s[request]), self.policy.prices
+        one = self._under(slice(request, request + 1), n_in_flight, slowdown)
+        able = np.flatnonzero(one[0][0])
+        quality, usage, paid = (figures[0, able] for figures in one[1:])
         running = running_prices(pacer, now_s)
-        options = self.options(slice(request, request + 1), n_in_flight, slowdown, running)
-        options = _of_one(options, able)
+        prices = prices_of(sum_of(own, running))
+        options = Options(quality, usage, self._ceilings, prices, paid)
         choice = select(options)
         index = choice.taken(self.policy.on_infeasible)
         if index is None:
             return REFUSED, False
-        fitting = options.rows([index, *(k for k in choice.ranking if k != index)])
-        refused = decliner(pacer, options.rows([index]))
-        note(pacer, now_s, _at_prices(fitting, self.policy.prices))
+        refused = None if options.utility[index] >= 0 else decliner(pacer, options.rows([index]))
+        order = [index, *(k for k in choice.ranking if k != index)]
+        fitting = quality[order], usage[order], _NO_CEILINGS, prices_of(own), paid[order]
+        note(pacer, now_s, Options(*fitting))
         return REFUSED if refused else int(able[index]), choice.index is not None
 
-
-def _of_one(options: Options, able: Integers) -> Options:
-    """The first request's options that are able."""
-    assert options.expected_usage is not None
-    paid = options.expected_usage[0, able]
-    quality, usage = options.quality[0, able], options.usage[0, able]
-    return Options(quality, usage, options.ceilings, options.prices, paid)
-
-
-def _at_prices(options: Options, prices: Prices) -> Options:
-    """These options without ceilings, at other prices."""
-    return Options(
-        options.quality, options.usage, _NO_CEILINGS, prices_of(prices), options.expected_usage
-    )
+    def _under(
+        self, rows: slice, n_in_flight: Integers, slowdown: Floats
+    ) -> tuple[NDArray[np.bool_], Floats, Floats, Floats]:
+        """Who is able, quality, and under a load what cautious and what mean answers take."""
+        foreseen = self.foreseen(rows.start)
+        part = slice(rows.start - foreseen.first, rows.stop - foreseen.first)
+        stretch = slowdown * np.maximum((n_in_flight + 1) / self._slots, 1.0)
+        usage, paid = foreseen.cautious[part].copy(), foreseen.mean[part].copy()
+        for figures in (usage, paid):
+            figures[..., :N_TIMES] *= stretch[..., None]
+        return foreseen.able[part], foreseen.quality[part], usage, paid

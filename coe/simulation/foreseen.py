@@ -93,7 +93,10 @@ class Caps:
     @classmethod
     def of(cls, outlook: Outlook, workload: Workload, budget: Budget) -> Caps:
         """As `coe.candidates.cap` has them, which is asked once about every length."""
-        known, row = np.unique(workload.prompt_tokens, return_inverse=True)
+        lengths = workload.prompt_tokens
+        if budget.energy_j is None and budget.cost_usd is None:
+            lengths = np.zeros_like(lengths)  # which no cap then hangs on
+        known, row = np.unique(lengths, return_inverse=True)
         asked = [Request((), passages_tokens=int(length)) for length in known]
         caps = [[cap(spec, one, budget) or np.inf for spec in outlook.specs] for one in asked]
         return cls(np.array(caps, dtype=float), row)
