@@ -1,10 +1,11 @@
-# make run    install, fetch weights, serve on http://127.0.0.1:8080
-# make test   install, lint, types, import rules, tests
-# make lint   the quick part of make test
-# make bench  measured claims, one JSON document each
+# make run      install, fetch weights, serve on http://127.0.0.1:8080
+# make example  install, replay five experts on four devices under three budgets: a table, a picture
+# make test     install, lint, types, import rules, tests
+# make lint     the quick part of make test
+# make bench    measured claims, one JSON document each
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench install install-dev weights uv artefact
+.PHONY: run example test lint bench install install-dev weights uv artefact
 
 # without uv on the path, pip puts one into a folder of its own
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -13,6 +14,9 @@ export UV_COMPILE_BYTECODE := 1
 run: install
 	@$(UV) run --no-sync coe weights fetch --optional
 	@$(UV) run --no-sync coe serve
+
+example: install-dev
+	@$(UV) run --no-sync python examples/edge_cloud/run.py
 
 test: lint weights
 	$(UV) run --no-sync pytest
