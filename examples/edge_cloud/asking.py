@@ -18,9 +18,6 @@ from coe.routers.outcomes import Outcomes
 from coe.services.cli.serve import gateway_on, listen
 from coe.services.recording import read_recording
 
-GAP_S = 0.2
-"""Seconds of this machine from one request of an arm to the next; eight arms ask 40 in a second."""
-
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -65,9 +62,10 @@ class Experiment:
     config : replay experts; their ``time_scale`` and ``slots`` are overridden.
     rows : prompts to ask, every one recorded by every expert.
     speed : device seconds in a second of this machine.
+    gap_s : seconds of this machine from one request of an arm to the next.
     """
 
-    def __init__(self, config: Config, rows: Outcomes, speed: float) -> None:
+    def __init__(self, config: Config, rows: Outcomes, speed: float, gap_s: float) -> None:
         fast = {"time_scale": 1 / speed, "slots": len(rows.prompts)}
         replayed = [expert.model_copy(update=fast) for expert in config.experts]
         self._config = config.model_copy(update={"experts": replayed})
@@ -76,7 +74,7 @@ class Experiment:
         # the longest answers first: none is waited for in the end
         longest_first = np.argsort(-rows.tokens.max(axis=1), kind="stable")
         self._turns = np.argsort(longest_first).tolist()
-        self._speed = speed
+        self._speed, self._gap_s = speed, gap_s
         self._recorded = {e.id: read_recording(e.recording, e.id) for e in config.experts}
 
     async def run(self, arms: Sequence[Arm]) -> dict[str, list[Answered]]:
@@ -87,10 +85,12 @@ class Experiment:
         """
         async with AsyncExitStack() as stack:
             clients = [await self._client(stack) for _ in arms]
-            start = asyncio.get_running_loop().time() + GAP_S
+            start = asyncio.get_running_loop().time() + self._gap_s
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._answers(client, arm, start + k * GAP_S / len(arms)))
+                    group.create_task(
+                        self._answers(client, arm, start + k * self._gap_s / len(arms))
+                    )
                     for k, (client, arm) in enumerate(zip(clients, arms, strict=True))
                 ]
         return {arm.name: task.result() for arm, task in zip(arms, tasks, strict=True)}
@@ -111,7 +111,9 @@ class Experiment:
 
     async def _answers(self, client: openai.AsyncOpenAI, arm: Arm, start: float) -> list[Answered]:
         async def ask(n: int) -> Answered:
-            await asyncio.sleep(start + self._turns[n] * GAP_S - asyncio.get_running_loop().time())
+            await asyncio.sleep(
+                start + self._turns[n] * self._gap_s - asyncio.get_running_loop().time()
+            )
             return await self._ask(client, arm, n)
 
         return await asyncio.gather(*map(ask, range(len(self._rows.prompts))))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -104,3 +105,14 @@ def test_the_table_holds_what_may_be_passed_on_and_answers_of_test_rows_only():
     for name in OUTCOMES.expert_ids:
         answers = table[f"answer__{name}"].to_pylist()
         assert [a is not None for a in answers] == [split == "test" for split in splits]
+
+
+def test_the_readme_has_the_figures_of_the_committed_results():
+    results = json.loads((EXAMPLE / "results.json").read_text())
+    assert results["n_prompts"] == int(np.sum(OUTCOMES.splits == "test"))
+    lines = (EXAMPLE / "README.md").read_text().splitlines()
+    for arm in results["arms"]:
+        name = f"auto:{arm['name']}" if arm["kind"] == "budget" else arm["name"]
+        row = next(line for line in lines if line.startswith(f"{name} ")).split()
+        accuracy, joules = f"{arm['accuracy']:.3f}", f"{arm['mean_energy_j']:,.0f}"
+        assert (row[1], row[5], row[6]) == (accuracy, f"{arm['p95_latency_ms'] / 1e3:.1f}", joules)
