@@ -8,7 +8,9 @@ from hypothesis.extra.numpy import arrays
 
 from coe.optimizer.shortlist import gate, top_k, top_p
 
-weights = arrays(float, st.integers(0, 6), elements=st.sampled_from([0.0, 1.0]) | st.floats(0, 10))
+# a share of the smallest number of all is that number again
+some = st.sampled_from([0.0, 1.0]) | st.floats(0, 10, allow_subnormal=False)
+weights = arrays(float, st.integers(0, 6), elements=some)
 
 
 def test_the_heaviest_come_first_and_equals_in_order():
