@@ -314,10 +314,31 @@ def test_a_node_killed_in_mid_stream_ends_the_stream_visibly_and_its_expert_move
         fleet.nodes.do("remove", before.node)
         with pytest.raises(openai.APIError):
             list(pieces)
-    # nothing is lost meanwhile
-    assert fleet.ask("auto:fast").model in (SMALL, LARGE)
     fleet.wait_for(
         lambda: [r.node for r in fleet.ready(SMALL)] not in ([], [before.node]), "a move"
     )
     fleet.nodes.do("add", before.node, resources=NODES[before.node])
     assert fleet.ask(SMALL).model == SMALL
+
+
+def test_a_node_killed_before_the_first_token_is_replaced_by_another_expert(fleet):
+    fleet.until_whole()
+    # reading so long a prompt takes the engine some seconds
+    messages = [{"role": "user", "content": "tell me about the sea " * 120}]
+    body = {"model": "auto:best", "messages": messages}
+    decided = httpx.post(f"{fleet.url}/v1/route", json=body, timeout=30).json()
+    assert decided["experts"][0]["id"] == LARGE
+    answers: list = []
+
+    def ask() -> None:
+        answers.append(fleet.client.chat.completions.create(max_tokens=2, **body))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    fleet.wait_for(lambda: fleet.ready(LARGE)[0].report.n_running, "a request at work", 20)
+    fleet.nodes.do("remove", "cloud")
+    asking.join(120)
+    assert answers[0].model == SMALL
+    assert answers[0].model_extra["coe"]["receipt"]["failed_over"] == [LARGE]
+    fleet.nodes.do("add", "cloud", resources=NODES["cloud"])
+    fleet.wait_for(lambda: fleet.seen(LARGE) == "ready", "the expert on its node again")
