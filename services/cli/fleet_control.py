@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,7 +61,7 @@ def bring_up(
         supervisor = found or actors.RemoteSupervisor.opened(
             supervisor_opener(fleet, token), host_opener(fleet.engines)
         )
-        asyncio.run(supervisor.want(wanted))
+        _tell_supervisor(supervisor.want(wanted), fleet)
         snapshot = _asked(config, lambda client: _until_ready(client, wanted, wait_s))
         print_fleet(snapshot)
         say(f"the fleet is up; gateways follow it with `fleet: {{{_place(fleet)}}}` in coe.yaml")
@@ -145,6 +145,16 @@ def take_down(config_path: Path | None) -> None:
     finally:
         actors.disconnect()
     tell("the fleet is down")
+
+
+def _tell_supervisor(call: Coroutine[None, None, None], fleet: FleetSection) -> None:
+    try:
+        asyncio.run(call)
+    except FleetError as error:
+        raise FleetError(
+            f"the supervisor cannot stay: is {fleet.host}:{fleet.port} an address of the head, "
+            f"and free? ({error})"
+        ) from error
 
 
 def _place(fleet: FleetSection) -> str:

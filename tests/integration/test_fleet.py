@@ -342,3 +342,16 @@ def test_a_node_killed_before_the_first_token_is_replaced_by_another_expert(flee
     assert answers[0].model_extra["coe"]["receipt"]["failed_over"] == [LARGE]
     fleet.nodes.do("add", "cloud", resources=NODES["cloud"])
     fleet.wait_for(lambda: fleet.seen(LARGE) == "ready", "the expert on its node again")
+
+
+def test_a_supervisor_that_cannot_listen_is_explained(secret, coe, tmp_path):
+    path = tmp_path / "coe.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path.write_text(
+            CONFIG.format(data=DATA, address="auto", port=port, small=SMALL, large=LARGE)
+        )
+        up = coe("fleet", "up", "--local", "--wait", "5", "--config", path)
+    assert up.returncode == 1
+    # before it could be told anything, or after: either way with the place to look at
+    assert f"127.0.0.1:{port}" in up.stderr
