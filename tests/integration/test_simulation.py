@@ -1,9 +1,8 @@
 """A simulation against the same requests over HTTP: experts that replay, arrivals kept to."""
 
 import asyncio
-import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -12,10 +11,8 @@ import pytest
 
 from coe.budgets import load_policies
 from coe.config import DATA, load_config
-from coe.experts.replay import prompt_key
 from coe.router import Router
 from coe.routers.outcomes import Outcomes
-from coe.services.recording import read_recording
 from coe.simulation.arms import replayed
 from coe.simulation.figures import figures
 from coe.simulation.setting import Budgeting, Demand, Setting
@@ -58,14 +55,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes():
-    """With lengths in the tokens of a replay, which are words."""
-    found = Outcomes.read(OUTCOMES)
-    answers = [read_recording(OUTCOMES, expert_id) for expert_id in found.expert_ids]
-    words = [
-        [len(re.findall(r"\s*\S+|\s+$", one.get(prompt_key(prompt), ""))) for one in answers]
-        for prompt in found.prompts
-    ]
-    return replace(found, tokens=np.array(words, dtype=float))
+    return Outcomes.read(OUTCOMES)
 
 
 async def asked(url: str, prompts: list[str], at_s: list[float]) -> list[Answered]:
