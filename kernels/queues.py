@@ -14,6 +14,8 @@ Integers = NDArray[np.int64]
 
 # what is learned of an expert's slowdown, as in `coe.core.Load`
 _SMOOTHING, _LEAST, _MOST = 0.2, 0.1, 10.0
+# how long a replica's slowness is remembered, as in `coe.optimizer.balance`
+_MEMORY_S = 30.0
 
 
 class Requests(NamedTuple):
@@ -24,12 +26,14 @@ class Requests(NamedTuple):
     at_s : (n_requests,) not negative, ascending.
     expert : (n_requests,) who is asked; -1: nobody. Only that of requests served counts.
     service_s : (n_requests,) how long a slot is taken, not negative; likewise.
+    expected_s : (n_requests,) how long the replica is expected to take, positive; likewise.
     draws : (n_requests, 2) uniform in [0, 1).
     """
 
     at_s: Floats
     expert: Integers
     service_s: Floats
+    expected_s: Floats
     draws: Floats
 
 
@@ -48,6 +52,8 @@ class Queues(NamedTuple):
     ended : (n_requests,) requests in the order of their ends; ``n[1]`` of them.
     free_s : (n_slots,) when each slot is free, a heap per replica.
     n_inside : (n_replicas,) requests that a replica is answering or keeps waiting.
+    seen : (n_replicas, 4) of those inside the sums of arrivals and of expected times; slowness, and
+        when it was last seen; as in `coe.optimizer.balance`.
     n_in_flight, slowdown : (n_experts,) the load of each expert, as `coe.core.Load` has it.
     due_s, due : (n_requests,) ends to come, a heap of times and requests; ``n[0]`` of them.
     n : (2,) see above.
@@ -62,6 +68,7 @@ class Queues(NamedTuple):
     ended: Integers
     free_s: Floats
     n_inside: Integers
+    seen: Floats
     n_in_flight: Integers
     slowdown: Floats
     due_s: Floats
@@ -87,6 +94,7 @@ class Queues(NamedTuple):
             ended=np.zeros(n_requests, dtype=np.int64),
             free_s=np.zeros(int(each.sum())),
             n_inside=np.zeros(n_replicas, dtype=np.int64),
+            seen=np.tile([0.0, 0.0, 0.0, -np.inf], (n_replicas, 1)),
             n_in_flight=np.zeros(replicas.size, dtype=np.int64),
             slowdown=np.ones(replicas.size),
             due_s=np.zeros(n_requests),
@@ -98,10 +106,10 @@ class Queues(NamedTuple):
 def serve(queues: Queues, requests: Requests, span: tuple[int, int]) -> None:
     """Let the requests of ``span`` (half open) arrive, and end all that ends before the next.
 
-    Of two replicas of its expert, drawn at random, a request goes to the one with fewer requests
-    inside; of equal ones to the first drawn (power of two choices, Mitzenmacher 2001). There it
-    gets the slot that is free first, in the order of arrival. What ends when another arrives has
-    ended by then; after the last request of all, everything ends.
+    Of two replicas of its expert, drawn at random, a request goes to the one that
+    `coe.optimizer.balance` would send it to. There it gets the slot that is free first, in the
+    order of arrival. What ends when another arrives has ended by then; after the last request of
+    all, everything ends.
     O(log(slots) + log(requests inside)) each.
 
     Parameters
@@ -110,10 +118,11 @@ def serve(queues: Queues, requests: Requests, span: tuple[int, int]) -> None:
     """
     none, no_load = np.empty((0, 0), dtype=np.int64), np.empty((0, 0))
     _serve(
-        span[0], span[1], requests.at_s, requests.expert, requests.service_s, requests.draws,
+        span[0], span[1], requests.at_s, requests.expert, requests.service_s, requests.expected_s,
+        requests.draws,
         queues.first_replica, queues.first_slot, queues.replica, queues.start_s, queues.end_s,
-        queues.stretch, queues.ended, queues.free_s, queues.n_inside, queues.n_in_flight,
-        queues.slowdown, queues.due_s, queues.due, queues.n, none, no_load,
+        queues.stretch, queues.ended, queues.free_s, queues.n_inside, queues.seen,
+        queues.n_in_flight, queues.slowdown, queues.due_s, queues.due, queues.n, none, no_load,
     )  # fmt: skip
 
 
@@ -134,9 +143,11 @@ def loads_ahead(
     # the heap of ends may grow by the span
     room = int(queues.n[0]) + shape[0]
     _serve(
-        span[0], span[1], requests.at_s, requests.expert, requests.service_s, requests.draws,
+        span[0], span[1], requests.at_s, requests.expert, requests.service_s, requests.expected_s,
+        requests.draws,
         queues.first_replica, queues.first_slot, queues.replica, queues.start_s, queues.end_s,
         queues.stretch, queues.ended, queues.free_s.copy(), queues.n_inside.copy(),
+        queues.seen.copy(),
         queues.n_in_flight.copy(), queues.slowdown.copy(), queues.due_s[:room].copy(),
         queues.due[:room].copy(), queues.n.copy(), n_in_flight, slowdown,
     )  # fmt: skip
@@ -196,17 +207,49 @@ def _drop(times: Floats, requests: Integers, size: int) -> None:
     times[at], requests[at] = time, request
 
 
-@compiled("i8(i8, i8, f8[::1], i8[::1])")
-def _pick(low: int, high: int, draws: Floats, n_inside: Integers) -> int:
-    """One of the replicas ``low`` to ``high``, half open: the emptier of two."""
+@compiled("f8(i8, f8, i8[::1], f8[:,::1])")
+def _cost(replica: int, now_s: float, n_inside: Integers, seen: Floats) -> float:
+    """`ReplicaState.cost` of `coe.optimizer.balance`."""
+    n = n_inside[replica]
+    began_s, expected_s, slowness, seen_s = seen[replica]
+    if seen_s == -np.inf:
+        return np.inf if n > 0 else 0.0
+    slowness *= np.exp((seen_s - now_s) / _MEMORY_S)
+    if n > 0:
+        slowness = max(slowness, (n * now_s - began_s) / expected_s)
+    return float(slowness * (n + 1))
+
+
+@compiled("i8(i8, i8, f8, f8[::1], i8[::1], f8[:,::1])")
+def _pick(
+    low: int, high: int, now_s: float, draws: Floats, n_inside: Integers, seen: Floats
+) -> int:
+    """One of the replicas ``low`` to ``high``, half open: the better of two."""
     chosen = low + int(draws[0] * (high - low))
     if high - low > 1:
         other = low + int(draws[1] * (high - low - 1))
         if other >= chosen:
             other += 1
-        if n_inside[other] < n_inside[chosen]:
+        mine, theirs = _cost(chosen, now_s, n_inside, seen), _cost(other, now_s, n_inside, seen)
+        if theirs < mine or (theirs == mine and n_inside[other] < n_inside[chosen]):
             chosen = other
     return chosen
+
+
+@compiled("void(i8, f8, f8, f8, i8[::1], f8[:,::1])")
+def _forget(
+    replica: int, at_s: float, expected_s: float, end_s: float, n_inside: Integers, seen: Floats
+) -> None:
+    """A request leaves its replica: `ReplicaState.end` of `coe.optimizer.balance`."""
+    n_inside[replica] -= 1
+    state = seen[replica]
+    state[0] = state[0] - at_s if n_inside[replica] > 0 else 0.0
+    state[1] = state[1] - expected_s if n_inside[replica] > 0 else 0.0
+    slowness = max(end_s - at_s, 0.0) / expected_s
+    if slowness < state[2]:
+        kept = np.exp((state[3] - end_s) / _MEMORY_S)
+        slowness = kept * state[2] + (1.0 - kept) * slowness
+    state[2], state[3] = slowness, end_s
 
 
 @compiled("void(i8, i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1], f8[::1])")
@@ -229,9 +272,9 @@ def _leave(
 
 
 @compiled(
-    "void(i8, i8, f8[::1], i8[::1], f8[::1], f8[:,::1], i8[::1], i8[::1], i8[::1], f8[::1],"
-    " f8[::1], f8[::1], i8[::1], f8[::1], i8[::1], i8[::1], f8[::1], f8[::1], i8[::1], i8[::1],"
-    " i8[:,::1], f8[:,::1])"
+    "void(i8, i8, f8[::1], i8[::1], f8[::1], f8[::1], f8[:,::1], i8[::1], i8[::1], i8[::1],"
+    " f8[::1], f8[::1], f8[::1], i8[::1], f8[::1], i8[::1], f8[:,::1], i8[::1], f8[::1], f8[::1],"
+    " i8[::1], i8[::1], i8[:,::1], f8[:,::1])"
 )
 def _serve(
     first: int,
@@ -239,6 +282,7 @@ def _serve(
     at_s: Floats,
     expert: Integers,
     service_s: Floats,
+    expected_s: Floats,
     draws: Floats,
     first_replica: Integers,
     first_slot: Integers,
@@ -249,6 +293,7 @@ def _serve(
     ended: Integers,
     free_s: Floats,
     n_inside: Integers,
+    seen: Floats,
     n_in_flight: Integers,
     slowdown: Floats,
     due_s: Floats,
@@ -264,7 +309,7 @@ def _serve(
         replica[i], start_s[i], end_s[i] = -1, np.nan, np.nan
         if e >= 0:
             low, high = first_replica[e], first_replica[e + 1]
-            chosen = _pick(low, high, draws[i], n_inside)
+            chosen = _pick(low, high, at_s[i], draws[i], n_inside, seen)
             slot = first_slot[chosen]
             start = max(at_s[i], free_s[slot])
             end = start + service_s[i]
@@ -272,6 +317,8 @@ def _serve(
             replica[i], start_s[i], end_s[i] = chosen, start, end
             stretch[i] = max(1.0, (n_in_flight[e] + 1) / (first_slot[high] - first_slot[low]))
             n_inside[chosen] += 1
+            seen[chosen, 0] += at_s[i]
+            seen[chosen, 1] += expected_s[i]
             n_in_flight[e] += 1
             _push(due_s, due, n[0], end, i)
             n[0] += 1
@@ -282,5 +329,5 @@ def _serve(
             ended[n[1]] = j
             n[0] -= 1
             n[1] += 1
-            n_inside[replica[j]] -= 1
+            _forget(replica[j], at_s[j], expected_s[j], end_s[j], n_inside, seen)
             _leave(j, expert, at_s, service_s, end_s, stretch, n_in_flight, slowdown)

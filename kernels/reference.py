@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,14 +164,20 @@ def queues(
     at_s: list[float],
     expert: list[int],
     service_s: list[float],
-    draws: list[list[float]],
     replicas: list[int],
     slots: list[int],
+    pick: Callable[[list[int], int], int],
+    leave: Callable[[int, int, float], None],
 ) -> tuple[list[tuple[int, float, float]], list[int], list[list[int]]]:
     """Twin of `coe.kernels.queues.serve`, event after event, without a thought to what is to come.
 
     Per request its replica, start and end, (-1, nan, nan) for those that ask nobody; the requests
     in the order of their ends; and per request those that each expert had inside as it came.
+
+    Parameters
+    ----------
+    pick : one of some replicas for a request.
+    leave : told of the replica, the request and the time when one ends.
     """
     first = [sum(replicas[:e]) for e in range(len(replicas))]
     room = [slots[e] for e in range(len(replicas)) for _ in range(replicas[e])]
@@ -191,6 +197,7 @@ def queues(
                 return
             running[r].remove((end_s, i))
             ended.append(i)
+            leave(r, i, end_s)
             if waiting[r]:
                 begin(r, waiting[r].pop(0), end_s)
 
@@ -200,11 +207,8 @@ def queues(
         seen.append([sum(inside[f : f + n]) for f, n in zip(first, replicas, strict=True)])
         if expert[i] < 0:
             continue
-        mine = list(range(first[expert[i]], first[expert[i]] + replicas[expert[i]]))
-        chosen = mine.pop(int(draws[i][0] * len(mine)))
-        if mine:
-            other = mine[int(draws[i][1] * len(mine))]
-            chosen = other if inside[other] < inside[chosen] else chosen
+        mine = range(first[expert[i]], first[expert[i]] + replicas[expert[i]])
+        chosen = pick(list(mine), i)
         if len(running[chosen]) < room[chosen]:
             begin(chosen, i, now_s)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ class Foreseen:
     mean, cautious : (n_rows, n_experts, 4) what answers of mean and of cautious length take.
     tokens, service_s : (2, n_rows, n_experts) how long answers will be, and how long they will
         take; in row 1 of the first axis cut where they exceed what ceilings pay for.
+    expected_s : likewise, how long the longest answers that are allowed would take.
     """
 
     first: int
@@ -40,6 +42,7 @@ class Foreseen:
     cautious: Floats
     tokens: Floats
     service_s: Floats
+    expected_s: Floats
 
     @property
     def last(self) -> int:
@@ -61,7 +64,10 @@ def foresee(
     able = lengths[:, None] < contexts
     expected = outlook.expected
     wanted = outlook.lengths(workload, rows)
-    tokens = np.stack([wanted, np.minimum(wanted, caps.tokens[caps.row[rows]])])
+    most = caps.tokens[caps.row[rows]]
+    tokens = [wanted, np.minimum(wanted, most)]
+    usual = np.broadcast_to(outlook.longest_tokens, most.shape)
+    longest = [usual, np.where(np.isfinite(most), most, usual)]
     return Foreseen(
         first=rows.start,
         able=able if offered is None else offered.among(prompt, able),
@@ -72,8 +78,9 @@ def foresee(
         cautious=_usages(
             outlook, lengths, np.minimum(expected.cautious_tokens[prompt], outlook.answer_tokens)
         ),
-        tokens=tokens,
-        service_s=np.stack([_usages(outlook, lengths, one)[..., 0] for one in tokens]) / 1000.0,
+        tokens=np.stack(tokens),
+        service_s=_times_s(outlook, lengths, tokens),
+        expected_s=_times_s(outlook, lengths, longest),
     )
 
 
@@ -148,6 +155,12 @@ def usage_of(spec: ExpertSpec, prompt_tokens: Floats, output_tokens: Floats) -> 
     energy_j = profile.energy_j(prompt_tokens, output_tokens)
     cost_usd = spec.cost_usd(prompt_tokens, output_tokens)
     return np.stack([latency_ms, ttft_ms, energy_j, cost_usd], axis=1)
+
+
+def _times_s(outlook: Outlook, prompt_tokens: Floats, output_tokens: Sequence[Floats]) -> Floats:
+    """(2, n_rows, n_experts)."""
+    rows = [_usages(outlook, prompt_tokens, one)[..., 0] for one in output_tokens]
+    return np.stack(rows) / 1000.0
 
 
 def _usages(outlook: Outlook, prompt_tokens: Floats, output_tokens: Floats) -> Floats:

@@ -19,6 +19,7 @@ Integers = NDArray[np.int64]
 
 ALL = slice(None)
 
+_UNBOUNDED_TOKENS = 256.0  # where nothing bounds an answer
 _BATCH = 256  # prompts read at once
 
 
@@ -85,6 +86,11 @@ class Outlook:
     def answer_tokens(self) -> Floats:
         """(n_experts,) each expert's own cap on its answers; ``inf`` where it has none."""
         return np.array([spec.answer_tokens or np.inf for spec in self.specs])
+
+    @property
+    def longest_tokens(self) -> Floats:
+        """(n_experts,) the longest answer that is expected of each, as a gateway's fleet does."""
+        return np.array([spec.answer_tokens or _UNBOUNDED_TOKENS for spec in self.specs])
 
     def lengths(self, workload: Workload, rows: slice = ALL) -> Floats:
         """(n_rows, n_experts) tokens of everyone's answers to these requests, within their caps."""

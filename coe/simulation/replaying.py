@@ -72,6 +72,9 @@ def replay_fixed(
         run.requests.expert[mine], run.tokens[mine] = k, lengths
         taken_ms = usage_of(spec, workload.prompt_tokens[mine], lengths)[:, 0]
         run.requests.service_s[mine] = taken_ms / 1000.0
+        longest = np.full(mine.size, outlook.longest_tokens[k])
+        expected_ms = usage_of(spec, workload.prompt_tokens[mine], longest)[:, 0]
+        run.requests.expected_s[mine] = expected_ms / 1000.0
     for first in range(0, n, _CHUNK):
         last = min(first + _CHUNK, n)
         serve(run.queues, run.requests, (first, last))
@@ -144,7 +147,7 @@ class _Run:
         n = workload.n_requests
         draws = np.ascontiguousarray(workload.draws[:, :2])
         return cls(
-            requests=Requests(workload.at_s, np.full(n, REFUSED), np.zeros(n), draws),
+            requests=Requests(workload.at_s, np.full(n, REFUSED), np.zeros(n), np.ones(n), draws),
             queues=Queues.empty(outlook.replicas, outlook.slots_each, n),
             tokens=np.zeros(n),
             cut=np.zeros(n, dtype=bool),
@@ -162,6 +165,7 @@ class _Run:
         answered = expert != REFUSED
         self.requests.expert[rows] = expert
         self.requests.service_s[rows] = np.where(answered, foreseen.service_s[way], 0.0)
+        self.requests.expected_s[rows] = np.where(answered, foreseen.expected_s[way], 1.0)
         self.tokens[rows] = np.where(answered, foreseen.tokens[way], 0.0)
         self.cut[rows] = answered & (foreseen.tokens[way] < foreseen.tokens[0, row, expert])
 

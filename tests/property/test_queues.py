@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 from hypothesis import given
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from coe.core import ExpertSpec, Load
 from coe.kernels import reference
 from coe.kernels.queues import Queues, Requests, loads_ahead, serve
+from coe.optimizer.balance import ReplicaState, Sent, pick
 
 # whole seconds bring arrivals and ends that coincide
 times = st.integers(0, 5).map(float) | st.floats(0, 5)
 draws = st.floats(0, 1, exclude_max=True)
+expected = st.sampled_from([1.0, 2.0]) | st.floats(0.1, 10)
 
 
 @st.composite
@@ -22,14 +25,16 @@ def fleets(draw):
     n_experts = draw(st.integers(1, 3))
     rows = draw(
         st.lists(
-            st.tuples(times, st.integers(-1, n_experts - 1), times, draws, draws),
+            st.tuples(times, st.integers(-1, n_experts - 1), times, expected, draws, draws),
             min_size=1,
             max_size=20,
         )
     )
-    gaps_s, expert, service_s, *two = (np.array(column) for column in zip(*rows, strict=True))
+    gaps_s, expert, service_s, expected_s, *two = (
+        np.array(column) for column in zip(*rows, strict=True)
+    )
     counts = st.lists(st.integers(1, 3), min_size=n_experts, max_size=n_experts)
-    requests = Requests(np.cumsum(gaps_s), expert, service_s, np.column_stack(two))
+    requests = Requests(np.cumsum(gaps_s), expert, service_s, expected_s, np.column_stack(two))
     return requests, np.array(draw(counts)), np.array(draw(counts))
 
 
@@ -44,12 +49,36 @@ def spec(slots):
     return ExpertSpec("any", profile, slots=int(slots))
 
 
+class Balanced:
+    """The choice among replicas of `coe.optimizer.balance`, with the draws of the requests."""
+
+    def __init__(self, requests, n_replicas):
+        self.requests = requests
+        self.states = [ReplicaState(str(r)) for r in range(n_replicas)]
+
+    def sent(self, i):
+        return Sent(float(self.requests.at_s[i]), float(self.requests.expected_s[i]))
+
+    def pick(self, replicas, i):
+        draw = iter(self.requests.draws[i].tolist())
+        rng = SimpleNamespace(random=lambda: next(draw))
+        chosen = pick([self.states[r] for r in replicas], rng, float(self.requests.at_s[i]))
+        chosen.begin(self.sent(i))
+        return int(chosen.replica_id)
+
+    def leave(self, r, i, end_s):
+        self.states[r].end(self.sent(i), end_s)
+
+
 @given(fleets())
 def test_queues_equal_their_twin(fleet):
     requests, replicas, slots = fleet
     queues = served(*fleet)
-    columns = [column.tolist() for column in requests]
-    found, ended, seen = reference.queues(*columns, replicas.tolist(), slots.tolist())
+    columns = [column.tolist() for column in requests[:3]]
+    balanced = Balanced(requests, int(replicas.sum()))
+    found, ended, seen = reference.queues(
+        *columns, replicas.tolist(), slots.tolist(), balanced.pick, balanced.leave
+    )
     assert queues.replica.tolist() == [r for r, _, _ in found]
     np.testing.assert_array_equal(queues.start_s, [start for _, start, _ in found])
     np.testing.assert_array_equal(queues.end_s, [end for _, _, end in found])
@@ -92,7 +121,7 @@ def test_serving_in_parts_and_looking_ahead_change_nothing(fleet, cuts):
         loads_ahead(queues, requests, (first, n))
         serve(queues, requests, (first, last))
     n_ended = whole.n[1]
-    for name in ("replica", "start_s", "end_s", "n_inside", "n_in_flight", "slowdown", "n"):
+    for name in ("replica", "start_s", "end_s", "n_inside", "seen", "n_in_flight", "slowdown", "n"):
         np.testing.assert_array_equal(getattr(queues, name), getattr(whole, name))
     np.testing.assert_array_equal(queues.ended[:n_ended], whole.ended[:n_ended])
 
@@ -119,7 +148,7 @@ def test_every_request_ends_once_and_none_waits_beside_a_free_slot(fleet):
 
 def test_one_slot_is_first_come_first_served():
     at_s, service_s = np.array([0.0, 1.0, 2.0]), np.array([5.0, 1.0, 1.0])
-    requests = Requests(at_s, np.zeros(3, dtype=np.int64), service_s, np.zeros((3, 2)))
+    requests = Requests(at_s, np.zeros(3, dtype=np.int64), service_s, np.ones(3), np.zeros((3, 2)))
     queues = served(requests, np.array([1]), np.array([1]))
     assert queues.start_s.tolist() == [0.0, 5.0, 6.0]
     assert queues.n_inside.tolist() == [0]

@@ -79,9 +79,8 @@ def one_by_one(world, setting, pacer=None, offers=None):
     router = replace(world.router, specs=specs, offers=offers)
     ids = list(specs)
     n = workload.n_requests
-    requests = Requests(
-        workload.at_s, np.full(n, REFUSED), np.zeros(n), workload.draws[:, :2].copy()
-    )
+    draws = workload.draws[:, :2].copy()
+    requests = Requests(workload.at_s, np.full(n, REFUSED), np.zeros(n), np.ones(n), draws)
     queues = Queues.empty(outlook.replicas, outlook.slots_each, n)
     loads = dict.fromkeys(ids, Load())
     tokens, stretch, n_booked = np.zeros(n), np.ones(n), 0
@@ -114,6 +113,9 @@ def one_by_one(world, setting, pacer=None, offers=None):
             spec = specs[decision.expert_id]
             answer = spec.estimate(0.0, float(workload.prompt_tokens[i]), tokens[i])
             requests.expert[i], requests.service_s[i] = k, answer.latency_ms / 1000.0
+            most = decision.max_tokens or spec.answer_tokens or 256
+            longest = spec.estimate(0.0, float(workload.prompt_tokens[i]), most)
+            requests.expected_s[i] = longest.latency_ms / 1000.0
             stretch[i] = spec.stretch(loads[spec.id])
             loads[spec.id] = loads[spec.id].entered()
         serve(queues, requests, (i, i + 1))
