@@ -16,7 +16,6 @@ GENERAL = "general"
 TurnRule = Literal["last", "all", "sticky"]
 """Which user turns a decision goes by; see `coe.routers.turns`."""
 
-
 _SMOOTHING = 0.2  # weight of the latest request in what is learned of an expert's slowdown
 
 
@@ -159,9 +158,8 @@ class ExpertSpec:
 
     def cost_usd(self, prompt_tokens: Amount, output_tokens: Amount) -> Amount:
         """Price of the tokens of one answer, or of each of several."""
-        return (
-            prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
-        ) / 1_000_000
+        cost = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
+        return cost / 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +179,9 @@ class Load:
         return replace(self, n_in_flight=self.n_in_flight + 1)
 
     def left(self, slowdown: float | None = None) -> Load:
-        """With one request less, which took ``slowdown`` times what was predicted.
+        """With one request less, which took ``slowdown`` times what was predicted, if it is known.
 
-        ``None``: nothing is learned from it. One request cannot say much: it counts as between a
-        tenth and ten times.
+        One request cannot say much: it counts as between a tenth and ten times.
         """
         learned = self.slowdown
         if slowdown is not None:
