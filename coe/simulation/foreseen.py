@@ -158,9 +158,12 @@ def usage_of(spec: ExpertSpec, prompt_tokens: Floats, output_tokens: Floats) -> 
 
 
 def _times_s(outlook: Outlook, prompt_tokens: Floats, output_tokens: Sequence[Floats]) -> Floats:
-    """(2, n_rows, n_experts)."""
-    rows = [_usages(outlook, prompt_tokens, one)[..., 0] for one in output_tokens]
-    return np.stack(rows) / 1000.0
+    """(2, n_rows, n_experts) how long answers of these lengths take."""
+    profiles = [spec.profile for spec in outlook.specs]
+    prefill_ms = np.stack([profile.ttft_ms(prompt_tokens) for profile in profiles], axis=1)
+    token_ms = np.array([profile.decode_ms(1.0) for profile in profiles])
+    times_s: Floats = (prefill_ms + np.stack(output_tokens) * token_ms) / 1000.0
+    return times_s
 
 
 def _usages(outlook: Outlook, prompt_tokens: Floats, output_tokens: Floats) -> Floats:
