@@ -168,7 +168,9 @@ async def _asked(
     url: str, prompts: Sequence[str], models: Sequence[str], at_s: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Every prompt at its time, whatever became of those before."""
-    timeout, connector = aiohttp.ClientTimeout(600), aiohttp.TCPConnector(limit=0)
+    # a connection that is kept may be closed by the server just as it is used again
+    timeout = aiohttp.ClientTimeout(600)
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as session:
         started = time.monotonic()
 

@@ -60,7 +60,8 @@ def outcomes():
 
 async def asked(url: str, prompts: list[str], at_s: list[float]) -> list[Answered]:
     """Every prompt at its time, whatever became of those before."""
-    limits = httpx.Limits(max_connections=None)
+    # a connection that is kept may be closed by the server just as it is used again
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         started = time.monotonic()
 
