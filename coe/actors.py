@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -29,6 +29,8 @@ from coe.replica import Card, Deployment, Host, HostReport
 _SUPERVISOR, _EXPERT = "coe-supervisor", "coe-expert:"
 # calls that may wait in one actor at a time: watches, a drain, and some to spare
 _AT_ONCE = 64
+# label that Ray gives every node
+_NODE_ID = "ray.io/node-id"
 _ON_HEAD = {"node:__internal_head__": 0.001}
 
 OpenHost = Callable[[Deployment, str | None], Host]
@@ -143,8 +145,15 @@ class RayCluster:
 
     open_host: OpenHost
 
-    def start(self, replica_id: str, deployment: Deployment, card: Card) -> RayCopy:
-        """A new copy, on a node that has its resources and labels, now or once there is one."""
+    def start(
+        self, replica_id: str, deployment: Deployment, card: Card, avoided: Collection[str] = ()
+    ) -> RayCopy:
+        """A new copy, on a node that has its resources and labels, now or once there is one.
+
+        Parameters
+        ----------
+        avoided : names of nodes that it is not started on.
+        """
         offered = dict(deployment.resources)
         actor = (
             ray.remote(ExpertActor)
@@ -157,7 +166,7 @@ class RayCluster:
                 num_gpus=offered.pop("GPU", 0),
                 memory=deployment.memory_gb * 1e9 or None,
                 resources=offered,
-                label_selector=dict(deployment.labels) or None,
+                label_selector={**deployment.labels, **_off(avoided)} or None,
             )
             .remote(self.open_host, deployment, card)
         )
@@ -279,6 +288,18 @@ async def _answered(call: Awaitable[Any]) -> Any:
         return await call
     except RayError as error:
         raise FleetError(str(error).splitlines()[0]) from error
+
+
+def _off(avoided: Collection[str]) -> dict[str, str]:
+    """What keeps a copy off the nodes of these names: of a name that none has, nothing."""
+    if not avoided:
+        return {}
+    there = [
+        node["NodeID"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"] and _name_in(node["Labels"], node["NodeID"]) in avoided
+    ]
+    return {_NODE_ID: f"!in({','.join(there)})"} if there else {}
 
 
 def _node_name() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from coe.replica import Card, Deployment, HostReport
@@ -30,8 +30,10 @@ class RunningCopy(Protocol):
 class Cluster(Protocol):
     """Where copies run, and what outlives the supervisor."""
 
-    def start(self, replica_id: str, deployment: Deployment, card: Card) -> RunningCopy:
-        """A new copy."""
+    def start(
+        self, replica_id: str, deployment: Deployment, card: Card, avoided: Collection[str] = ()
+    ) -> RunningCopy:
+        """A new copy, on none of the nodes of these names that there are now."""
         ...
 
     def running(self) -> Mapping[str, RunningCopy]:

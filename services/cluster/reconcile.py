@@ -17,6 +17,7 @@ class Copy:
     digest : of the deployment that it was started for.
     node : where it is; empty while nobody knows.
     leaving : whether it drains already.
+    avoided : nodes that it was told to stay away from.
     """
 
     replica_id: str
@@ -25,6 +26,7 @@ class Copy:
     node: str
     report: HostReport
     leaving: bool = False
+    avoided: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def changes(
 ) -> Changes:
     """What brings the copies of every expert to their target.
 
-    A copy counts if it was started for today's deployment, stays, and is not on a shunned node.
+    A copy counts if it was started for today's deployment, stays, and is not on a shunned node; nor
+    does one that waits for a node and avoids some that may be used again.
     One that does not count is drained once as many that count are ready as are wanted, so that an
     expert whose configuration changes, or whose node is emptied, goes on answering; at once where
     it is not ready itself, or where its expert is wanted no more. Of too many that count, those
@@ -58,7 +61,7 @@ def changes(
     for expert_id, deployment in wanted.items():
         target = targets[expert_id]
         own = [c for c in copies if c.expert_id == expert_id and not c.leaving]
-        counted = [c for c in own if c.digest == deployment.digest and c.node not in shunned]
+        counted = [c for c in own if c.digest == deployment.digest and _stays(c, shunned)]
         start += [expert_id] * (target - len(counted))
         surplus = sorted(counted, key=_worth)[: max(0, len(counted) - target)]
         drain += [c.replica_id for c in surplus]
@@ -70,6 +73,10 @@ def changes(
         ]
     drain += [c.replica_id for c in copies if c.expert_id not in wanted and not c.leaving]
     return Changes(tuple(start), tuple(drain))
+
+
+def _stays(copy: Copy, shunned: Collection[str]) -> bool:
+    return copy.node not in shunned if copy.node else copy.avoided.issubset(shunned)
 
 
 def _worth(copy: Copy) -> tuple[bool, int, str]:

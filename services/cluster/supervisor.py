@@ -46,6 +46,7 @@ class _Record:
     card: Card
     report: HostReport = _UNKNOWN
     leaving: bool = False
+    avoided: frozenset[str] = frozenset()
     absent_since: float | None = None
 
 
@@ -117,7 +118,7 @@ class Supervisor:
         self._decided()
 
     def shun(self, node: str, shunned: bool = True) -> None:
-        """Empty a node and start nothing there that counts; or use it again.
+        """Empty a node and start nothing there; or use it again.
 
         Raises
         ------
@@ -197,6 +198,7 @@ class Supervisor:
                 record.card.node,
                 record.report,
                 record.leaving,
+                record.avoided,
             )
             for replica_id, record in self._records.items()
         ]
@@ -213,8 +215,9 @@ class Supervisor:
     def _start(self, deployment: Deployment) -> None:
         card = Card(deployment.expert_id, deployment.digest, secrets.token_urlsafe(24))
         replica_id = f"{deployment.expert_id}-{secrets.token_hex(3)}"
-        copy = self.cluster.start(replica_id, deployment, card)
-        self._records[replica_id] = _Record(copy, card)
+        avoided = frozenset(self._shunned)
+        copy = self.cluster.start(replica_id, deployment, card, avoided)
+        self._records[replica_id] = _Record(copy, card, avoided=avoided)
         self._spawn(self._watch(replica_id))
 
     async def _adopt(self, replica_id: str, copy: RunningCopy) -> None:

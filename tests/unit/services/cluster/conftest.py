@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -72,9 +72,12 @@ class StubCluster:
     node: str = "here"
     full: bool = False
 
-    def start(self, replica_id: str, deployment: Deployment, card: Card) -> StubCopy:
+    def start(
+        self, replica_id: str, deployment: Deployment, card: Card, avoided: Collection[str] = ()
+    ) -> StubCopy:
         node = deployment.labels.get("coe-node", self.node)
-        self.copies[replica_id] = StubCopy(card, node, silent=self.full)
+        waits = self.full or node in avoided
+        self.copies[replica_id] = StubCopy(card, node, silent=waits)
         return self.copies[replica_id]
 
     def running(self) -> Mapping[str, StubCopy]:

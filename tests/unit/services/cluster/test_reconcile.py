@@ -109,3 +109,11 @@ def test_doing_it_leads_to_what_is_wanted_and_then_to_rest(drawn, target, shunne
         own = [c for c in copies if c.expert_id == name]
         assert len(own) == n
         assert all(c.digest == WANTED[name].digest and c.node not in shunned for c in own)
+
+
+def test_a_copy_that_waits_away_from_nodes_counts_only_while_all_of_them_are_shunned():
+    here = copy("a-1", node="n1")
+    waiting = replace(copy("a-2", state="starting", node=""), avoided=frozenset({"n1"}))
+    assert changes({"a": A}, {"a": 1}, [here, waiting], {"n1"}) == Changes((), ())
+    assert changes({"a": A}, {"a": 1}, [here, waiting]) == Changes((), ("a-2",))
+    assert changes({"a": A}, {"a": 1}, [waiting]) == Changes(("a",), ("a-2",))

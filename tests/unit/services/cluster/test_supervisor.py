@@ -145,6 +145,36 @@ async def test_a_node_is_emptied_without_a_gap(cluster, supervising, until):
             supervisor.shun("moon")
 
 
+async def test_an_only_node_that_is_emptied_goes_on_until_there_is_another(
+    cluster, supervising, until
+):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        (first,) = cluster.of("a")
+        supervisor.shun("here")
+        await until(lambda: len(cluster.copies) == 2)
+        seen = supervisor.snapshot().version
+        supervisor.shun("here", shunned=False)
+        await until(lambda: list(cluster.alive.values()) == [first])
+        assert supervisor.snapshot().version > seen
+        assert len(cluster.copies) == 2
+        assert states(supervisor, "a") == ["ready"]
+
+
+async def test_a_copy_that_waits_elsewhere_is_not_needed_once_its_node_is_used_again(
+    cluster, supervising, until
+):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        supervisor.shun("here")
+        await until(lambda: len(cluster.copies) == 2)
+        cluster.of("a")[0].gone = True
+        supervisor.shun("here", shunned=False)
+        await until(lambda: states(supervisor, "a") == ["ready"])
+
+
 async def test_a_new_supervisor_adopts_what_runs(cluster, supervising, until):
     async with supervising(cluster) as first:
         await first.want([A, B])
