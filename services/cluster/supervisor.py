@@ -73,7 +73,9 @@ class Supervisor:
     _shunned: set[str] = field(default_factory=set)
     _records: dict[str, _Record] = field(default_factory=dict)
     _tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
+    _n_ending: int = 0
     _version: int = 0
+    _adopted: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _due: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -87,6 +89,7 @@ class Supervisor:
             ]
             if adoptions:
                 await asyncio.wait(adoptions)
+            self._adopted.set()
             while True:
                 self._reconcile()
                 self._due.clear()
@@ -135,7 +138,8 @@ class Supervisor:
     async def down(self) -> None:
         """Drain and end every copy; want nothing."""
         await self.want([])
-        while self._records:
+        await self._adopted.wait()
+        while self._records or self._n_ending:
             await self._until_changed()
 
     def snapshot(self) -> Snapshot:
@@ -160,8 +164,10 @@ class Supervisor:
     async def newer(self, epoch: str, version: int, wait_s: float) -> Snapshot:
         """The snapshot once it is not that version any more, at the latest after ``wait_s``.
 
-        Figures such as queue lengths change without a new version.
+        Figures such as queue lengths change without a new version. There is none before all that
+        ran already has been asked how it is: gateways would take it for gone.
         """
+        await self._adopted.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while (epoch, version) == (self.epoch, self._version):
@@ -225,10 +231,11 @@ class Supervisor:
         try:
             async with asyncio.timeout(self.pace.adopt_s):
                 card = await copy.card()
+                report = await copy.watch(None, 0.0)
         except (FleetError, TimeoutError):
             await copy.end()
             return
-        self._records[replica_id] = _Record(copy, card)
+        self._records[replica_id] = _Record(copy, card, report)
         self._spawn(self._watch(replica_id))
 
     async def _watch(self, replica_id: str) -> None:
@@ -263,8 +270,10 @@ class Supervisor:
             with suppress(FleetError, TimeoutError):
                 async with asyncio.timeout(self.pace.drain_s + self.pace.grace_s):
                     await record.copy.drain(self.pace.drain_s)
-        del self._records[replica_id]
+        del self._records[replica_id]  # not watched any more: that would start it again
+        self._n_ending += 1
         await record.copy.end()
+        self._n_ending -= 1
         self._note()
         self._due.set()
 

@@ -29,6 +29,7 @@ class StubCopy:
     gone: bool = False
     silent: bool = False
     busy: bool = False
+    held: bool = False
     ended: bool = False
     drained: bool = False
 
@@ -54,6 +55,8 @@ class StubCopy:
         return True
 
     async def end(self) -> None:
+        while self.held:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         self.ended = True
 
     async def _answer(self) -> None:

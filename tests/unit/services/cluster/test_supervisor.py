@@ -191,6 +191,15 @@ async def test_a_new_supervisor_adopts_what_runs(cluster, supervising, until):
         }
 
 
+async def test_the_first_word_of_a_new_supervisor_has_all_that_runs(cluster, supervising, until):
+    async with supervising(cluster) as first:
+        await first.want([B])
+        await until(lambda: states(first, "b") == ["ready"] * 2)
+    async with supervising(cluster) as second:
+        found = await second.newer(first.epoch, first.snapshot().version, 0.0)
+        assert [r.report for r in found.of("b")] == [copy.report for copy in cluster.of("b")]
+
+
 async def test_a_copy_that_does_not_say_what_it_is_is_not_adopted(cluster, supervising, until):
     async with supervising(cluster) as first:
         await first.want([A])
@@ -208,6 +217,30 @@ async def test_down_ends_everything(cluster, supervising, until):
         await supervisor.down()
         assert not cluster.alive
         assert json.loads(cluster.kept)["wanted"] == []
+
+
+async def test_down_waits_for_the_last_copy(cluster, supervising, until):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([B])
+        await until(lambda: states(supervisor, "b") == ["ready"] * 2)
+        quick, slow = cluster.of("b")
+        slow.held = True
+        down = asyncio.create_task(supervisor.down())
+        await until(lambda: quick.ended and not states(supervisor, "b"))
+        await asyncio.sleep(0.05)
+        assert not down.done()
+        slow.held = False
+        await down
+        assert not cluster.alive
+
+
+async def test_down_ends_what_another_supervisor_left(cluster, supervising, until):
+    async with supervising(cluster) as first:
+        await first.want([B])
+        await until(lambda: states(first, "b") == ["ready"] * 2)
+    async with supervising(cluster) as second:
+        await second.down()
+        assert not cluster.alive
 
 
 async def test_no_news_is_the_same_version_after_the_wait(cluster, supervising, until):
