@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx
 
 from coe.config import EmbeddedSection, ReplaySection, VllmSection
-from coe.experts.http import EmbeddedExpert, HostedExpert
+from coe.experts.hosted import EmbeddedExpert, HostedExpert
 
 
 def hosted(
@@ -23,24 +24,16 @@ def hosted(
     address : the engine's, or ``None`` while there is none.
     key : bearer token that it asks for.
     """
-    if isinstance(section, EmbeddedSection):
-        return EmbeddedExpert(
-            expert_id=section.id,
-            client=client,
-            address=address,
-            first_token_timeout_s=section.first_token_timeout_s,
-            idle_timeout_s=section.idle_timeout_s,
-            api_key=key,
-        )
-    whole = (
-        {"answer_timeout_s": section.answer_timeout_s} if isinstance(section, VllmSection) else {}
-    )
-    return HostedExpert(
+    embedded = isinstance(section, EmbeddedSection)
+    engine = HostedExpert(
         expert_id=section.id,
         client=client,
         address=address,
         first_token_timeout_s=section.first_token_timeout_s,
         idle_timeout_s=section.idle_timeout_s,
         api_key=key,
-        **whole,
+        keep_alive=not embedded,
     )
+    if isinstance(section, VllmSection):
+        engine = replace(engine, answer_timeout_s=section.answer_timeout_s)
+    return EmbeddedExpert(engine) if embedded else engine

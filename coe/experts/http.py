@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import httpx
 
-from coe.assembly import Assembly
 from coe.core import Request
 from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
 
 _KEPT_ERROR_BYTES = 4096
-# llama.cpp's own names for length and number of answers would win over those that are capped
-_UNBOUNDED = frozenset({"n_predict", "n_cmpl", "max_completion_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,95 +108,3 @@ class HttpExpert:
         return ExpertRejectedError(
             self.expert_id, f"answered HTTP {response.status_code}", response.status_code, body
         )
-
-
-@dataclass(frozen=True, slots=True)
-class HostedExpert:
-    """An expert in an engine process, whose address changes with restarts.
-
-    Parameters
-    ----------
-    address : the engine's present address, or ``None`` while it is not ready.
-    first_token_timeout_s, idle_timeout_s, answer_timeout_s, api_key : as in `HttpExpert`.
-    """
-
-    expert_id: str
-    client: httpx.AsyncClient
-    address: Callable[[], str | None]
-    first_token_timeout_s: float = 60.0
-    idle_timeout_s: float = 30.0
-    answer_timeout_s: float = 600.0
-    api_key: str | None = None
-
-    def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
-        """As `HttpExpert.stream`, from the engine's present address."""
-        address = self.address()
-        if address is None:
-            raise ExpertUnavailableError(self.expert_id, "its engine is not running")
-        expert = HttpExpert(
-            expert_id=self.expert_id,
-            client=self.client,
-            base_url=f"{address}/v1",
-            api_key=self.api_key,
-            first_token_timeout_s=self.first_token_timeout_s,
-            idle_timeout_s=self.idle_timeout_s,
-            answer_timeout_s=self.answer_timeout_s,
-        )
-        return expert.stream(request, max_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedExpert:
-    """An expert in a llama.cpp process, whose address changes with restarts.
-
-    Parameters
-    ----------
-    address : the engine's present address, or ``None`` while it is not ready.
-    api_key : sent as bearer token.
-    """
-
-    expert_id: str
-    client: httpx.AsyncClient
-    address: Callable[[], str | None]
-    first_token_timeout_s: float = 60.0
-    idle_timeout_s: float = 30.0
-    api_key: str | None = None
-
-    def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
-        """As `HttpExpert.stream`, from the engine's present address.
-
-        A whole answer is streamed inside, an empty piece for each event, because llama.cpp goes
-        on with a whole answer whose client has left, and ends a stream.
-        """
-        address = self.address()
-        if address is None:
-            raise ExpertUnavailableError(self.expert_id, "its engine is not running")
-        expert = HttpExpert(
-            expert_id=self.expert_id,
-            client=self.client,
-            base_url=f"{address}/v1",
-            api_key=self.api_key,
-            first_token_timeout_s=self.first_token_timeout_s,
-            idle_timeout_s=self.idle_timeout_s,
-            # llama.cpp's server drops a connection after a stream now and then
-            keep_alive=False,
-        )
-        payload = {k: v for k, v in request.payload.items() if k not in _UNBOUNDED}
-        bounded = replace(request, payload=payload)
-        if request.stream:
-            return expert.stream(bounded, max_tokens)
-        return self._whole(expert, bounded, max_tokens)
-
-    async def _whole(
-        self, expert: HttpExpert, request: Request, max_tokens: int | None
-    ) -> AsyncIterator[bytes]:
-        streamed = {"stream": True, "stream_options": {"include_usage": True}}
-        inner = replace(request, stream=True, payload={**request.payload, **streamed})
-        assembly = Assembly()
-        async with aclosing(expert.stream(inner, max_tokens)) as pieces:
-            async for piece in pieces:
-                for _ in range(assembly.feed(piece)):
-                    yield b""
-        if not assembly.ended:
-            raise ExpertUnavailableError(self.expert_id, "the answer broke off")
-        yield assembly.document()

@@ -11,7 +11,8 @@ from httpx_aiohttp import AiohttpTransport
 from coe.answer import completion, pieces_of
 from coe.core import Message, Request
 from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
-from coe.experts.http import EmbeddedExpert, HttpExpert
+from coe.experts.hosted import EmbeddedExpert, HostedExpert
+from coe.experts.http import HttpExpert
 
 EVENTS = list(pieces_of("chatcmpl-1", "up", ["Grüße", " 世界", "."]))
 WHOLE = completion("chatcmpl-1", "up", "Hello", 3, 1, "stop")
@@ -150,11 +151,11 @@ async def test_something_else_than_http_is_unavailable(client):
 
 async def test_an_engine_that_is_not_ready_is_unavailable(client):
     with pytest.raises(ExpertUnavailableError, match="not running"):
-        EmbeddedExpert("e", client, lambda: None).stream(request(), None)
+        EmbeddedExpert(HostedExpert("e", client, lambda: None)).stream(request(), None)
 
 
 async def test_an_embedded_whole_answer_is_streamed_inside_and_put_together(client, server, url):
-    expert = EmbeddedExpert("e", client, lambda: url)
+    expert = EmbeddedExpert(HostedExpert("e", client, lambda: url, keep_alive=False))
     pieces = [p async for p in expert.stream(request(stream=False, n_predict=99), 5)]
     document = json.loads(pieces[-1])
     assert document["choices"][0]["message"]["content"] == "Grüße 世界."
@@ -165,6 +166,6 @@ async def test_an_embedded_whole_answer_is_streamed_inside_and_put_together(clie
 
 async def test_an_embedded_whole_answer_that_breaks_off_is_no_answer(client, server, url):
     server.mode = "break"
-    expert = EmbeddedExpert("e", client, lambda: url)
+    expert = EmbeddedExpert(HostedExpert("e", client, lambda: url, keep_alive=False))
     with pytest.raises(ExpertUnavailableError):
         await read(expert, request(stream=False))
