@@ -19,7 +19,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.experimental import internal_kv
 
 from coe.errors import FleetError
@@ -286,6 +286,10 @@ class RemoteSupervisor:
 async def _answered(call: Awaitable[Any]) -> Any:
     try:
         return await call
+    except RayTaskError as error:
+        if isinstance(error.cause, FleetError):
+            raise FleetError(str(error.cause)) from error
+        raise FleetError(str(error).splitlines()[0]) from error
     except RayError as error:
         raise FleetError(str(error).splitlines()[0]) from error
 

@@ -102,7 +102,7 @@ class Card:
 
     expert_id: str
     digest: str
-    key: str | None
+    key: str | None = field(repr=False)
     node: str = ""
 
 
@@ -121,7 +121,7 @@ class Replica:
     expert_id: str
     node: str
     report: HostReport
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,7 +61,12 @@ def bring_up(
         supervisor = found or actors.RemoteSupervisor.opened(
             supervisor_opener(fleet, token), host_opener(fleet.engines)
         )
-        _tell_supervisor(supervisor.want(wanted), fleet)
+        try:
+            asyncio.run(supervisor.want(wanted))
+        except FleetError:
+            if found is None:
+                asyncio.run(supervisor.down())
+            raise
         snapshot = _asked(config, lambda client: _until_ready(client, wanted, wait_s))
         print_fleet(snapshot)
         say(f"the fleet is up; gateways follow it with `fleet: {{{_place(fleet)}}}` in coe.yaml")
@@ -147,16 +152,6 @@ def take_down(config_path: Path | None) -> None:
     tell("the fleet is down")
 
 
-def _tell_supervisor(call: Coroutine[None, None, None], fleet: FleetSection) -> None:
-    try:
-        asyncio.run(call)
-    except FleetError as error:
-        raise FleetError(
-            f"the supervisor cannot stay: is {fleet.host}:{fleet.port} an address of the head, "
-            f"and free? ({error})"
-        ) from error
-
-
 def _place(fleet: FleetSection) -> str:
     """What a gateway's section needs to say of where the supervisor is."""
     if fleet.address is not None:
@@ -189,16 +184,18 @@ async def _until_ready(client: FleetClient, wanted: list[Deployment], wait_s: fl
         It takes longer than ``wait_s``; the message says what each copy waits for.
     """
     found: Snapshot | None = None
+    unheard: FleetError | None = None
     try:
         async with asyncio.timeout(wait_s):
             while found is None or not _ready(found, wanted):
                 try:
                     found = await client.snapshot(found, _REFRESH_S)
-                except FleetError:
+                except FleetError as error:
+                    unheard = error
                     await asyncio.sleep(_REFRESH_S / 4)
     except TimeoutError:
         if found is None:
-            return await client.snapshot()
+            raise unheard or FleetError(f"no word within {wait_s:g} s") from None
         waiting = [r for r in found.replicas.values() if r.report.state != "ready"]
         reasons = "; ".join(f"{r.replica_id}: {r.report.reason or 'starting'}" for r in waiting)
         raise FleetError(f"not ready within {wait_s:g} s: {reasons}") from None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +23,10 @@ from coe.services.server import server
 
 LONGEST_WAIT_S = 30.0
 """Longest that the supervisor keeps a caller who asks for news waiting."""
+
+_LARGEST_BODY_BYTES = 65536
+# before an address that somebody else has is tried again
+_AGAIN_S = 1.0
 
 
 class _Body(BaseModel):
@@ -52,30 +58,58 @@ class Draining(_Body):
 _B = TypeVar("_B", bound=_Body)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServedSupervisor:
     """A supervisor that answers on ``host:port`` who shows ``token``."""
 
     supervisor: Supervisor
     host: str
     port: int
-    token: str
+    token: str = field(repr=False)
+    _complaint: str = ""
+    _tried: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     async def run(self) -> None:
-        """Supervise and answer, for ever."""
-        served = server(self.app(), host=self.host, port=self.port)
+        """Supervise and answer, for ever; where the address is taken, answer once it is free."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.supervisor.run())
-            await served.serve()
+            with await self._listener() as listener:
+                await server(self.app()).serve(sockets=[listener])
             raise FleetError(f"nothing listens on {self.host}:{self.port} any more")
 
     async def want(self, deployments: Sequence[Deployment]) -> None:
-        """As `Supervisor.want`."""
+        """As `Supervisor.want`.
+
+        Raises
+        ------
+        FleetError
+            The address is taken: no gateway would hear of them.
+        """
+        await self._tried.wait()
+        if self._complaint:
+            raise FleetError(self._complaint)
         await self.supervisor.want(deployments)
 
     async def down(self) -> None:
         """As `Supervisor.down`."""
         await self.supervisor.down()
+
+    async def _listener(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        while True:
+            try:
+                found = socket.create_server((self.host, self.port), family=family)
+            except OSError as error:
+                self._complaint = (
+                    f"the supervisor cannot listen on {self.host}:{self.port} "
+                    f"({os.strerror(error.errno or 0)}): choose another fleet.port"
+                )
+                self._tried.set()
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                self._complaint = ""
+                self._tried.set()
+                return found
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -99,7 +133,10 @@ class ServedSupervisor:
             try:
                 return await answer(http)
             except ValidationError as error:
-                return _refusal(400, str(error), "invalid_value")
+                return _refusal(400, _in_a_line(error), "invalid_value")
+            except _TooLargeError:
+                message = f"the body has more than {_LARGEST_BODY_BYTES} bytes"
+                return _refusal(413, message, "request_too_large")
             except FleetError as error:
                 return _refusal(404, str(error), "not_found")
 
@@ -122,8 +159,25 @@ class ServedSupervisor:
         return JSONResponse(self.supervisor.snapshot().document())
 
 
+class _TooLargeError(Exception):
+    pass
+
+
 async def _read(http: Request, body: type[_B]) -> _B:
-    return body.model_validate_json(await http.body())
+    read = bytearray()
+    async for piece in http.stream():
+        read += piece
+        if len(read) > _LARGEST_BODY_BYTES:
+            raise _TooLargeError
+    return body.model_validate_json(bytes(read))
+
+
+def _in_a_line(error: ValidationError) -> str:
+    """What is wrong with which field, without pydantic's addresses of manuals."""
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+        for fault in error.errors()
+    )
 
 
 def _refusal(status: int, message: str, code: str) -> JSONResponse:

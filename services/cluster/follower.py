@@ -30,7 +30,7 @@ class FleetClient:
 
     client: httpx.AsyncClient
     url: str
-    token: str
+    token: str = field(repr=False)
 
     async def snapshot(self, seen: Snapshot | None = None, wait_s: float = 0.0) -> Snapshot:
         """The snapshot; with one ``seen``, a newer one or the same after ``wait_s``."""

@@ -1,14 +1,17 @@
 """The supervisor's HTTP face, asked as gateways and operators do."""
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import httpx
 import pytest
 
 from coe.errors import FleetError
-from coe.replica import Deployment, HostReport
+from coe.replica import Card, Deployment, HostReport, Replica
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.follower import FleetClient, following
+from coe.services.cluster.supervisor import Supervisor
 
 A = Deployment("a", "{}")
 TOKEN = "s" * 32
@@ -82,6 +85,67 @@ async def test_a_wrong_question_is_refused_and_the_supervisor_goes_on(served, pa
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
     assert (await source.snapshot()).epoch == supervisor.epoch
+
+
+async def test_a_refusal_is_one_line_for_people(served):
+    supervisor, _, source = served
+    await supervisor.want([A])
+    with pytest.raises(FleetError) as refused:
+        await source.scale("a", 1001)
+    assert "replicas: Input should be less than or equal to 1000" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "pydantic" not in str(refused.value)
+
+
+async def test_no_more_is_read_than_a_question_takes(served):
+    _, client, _ = served
+    read = 0
+
+    async def pieces():
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            yield b" " * 65536
+
+    answer = await client.post(
+        "http://fleet/v1/fleet/scale",
+        content=pieces(),
+        headers={"authorization": f"Bearer {TOKEN}"},
+    )
+    assert answer.status_code == 413
+    assert read < 10
+
+
+async def test_an_address_that_is_taken_is_said_and_used_once_it_is_free(cluster, until):
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    served = ServedSupervisor(Supervisor(cluster), "127.0.0.1", port, TOKEN)
+    task = asyncio.create_task(served.run())
+    try:
+        with pytest.raises(FleetError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await served.want([A])
+        assert not cluster.copies
+        taken.close()
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(10.0):
+            source = FleetClient(client, f"http://127.0.0.1:{port}", TOKEN)
+            while True:
+                with suppress(FleetError):
+                    assert (await source.snapshot()).epoch == served.supervisor.epoch
+                    break
+                await asyncio.sleep(0.05)
+        await served.want([A])
+        await until(lambda: cluster.of("a"))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_no_secret_is_in_what_a_log_would_show(served):
+    supervisor, _, source = served
+    found = Replica("a-1", "a", "n", HostReport("ready"), "the-key")
+    shown = repr([source, ServedSupervisor(supervisor, "::1", 1, TOKEN), found])
+    assert TOKEN not in shown
+    assert "the-key" not in shown + repr(Card("a", "d", "the-key"))
 
 
 async def test_scaled_and_drained_from_outside(served, until):
