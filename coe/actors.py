@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 # Ray reads these when it is imported
@@ -200,6 +202,8 @@ def connect(address: str, namespace: str) -> None:
     if os.environ["RAY_AUTH_MODE"] != "token":
         raise FleetError("RAY_AUTH_MODE is not token: a fleet without one runs anybody's code")
     try:
+        if address == "local":
+            _keep_token()
         ray.init(
             address=address,
             namespace=namespace,
@@ -207,7 +211,7 @@ def connect(address: str, namespace: str) -> None:
             logging_level=logging.WARNING,
             include_dashboard=False if address == "local" else None,
         )
-    except (ConnectionError, AuthenticationError, RuntimeError) as error:
+    except (OSError, AuthenticationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         if "Could not find any running Ray" in reason:
             reason = (
@@ -215,6 +219,19 @@ def connect(address: str, namespace: str) -> None:
                 "`coe fleet up --local` needs none"
             )
         raise FleetError(f"no Ray cluster at {address!r}: {reason}") from error
+
+
+def _keep_token() -> None:
+    """Make Ray's token where there is none: Ray's own would be there for all users to read."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    kept = Path.home() / ".ray" / "auth_token"
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        suppress(FileExistsError),
+        open(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file,
+    ):
+        file.write(secrets.token_hex(32))
 
 
 def disconnect() -> None:

@@ -321,23 +321,31 @@ def fleet_token(fleet: FleetSection, create: bool = False) -> str:
     Raises
     ------
     ConfigError
-        There is none, or it cannot be kept.
+        There is none, it cannot be kept, or it cannot be sent in a header of HTTP.
     """
-    if token := os.environ.get(fleet.token_env):
-        return token
+    if token := os.environ.get(fleet.token_env, "").strip():
+        return _sendable(token, fleet.token_env)
     kept = _cache_home() / "fleet-token"
     try:
         if create and not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             with open(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_urlsafe(32))
-        return kept.read_text().strip()
+        return _sendable(kept.read_text().strip(), str(kept))
     except FileNotFoundError:
         raise ConfigError(
             f"no token for the fleet: export {fleet.token_env} as it was for `coe fleet up`"
         ) from None
     except OSError as error:
         raise ConfigError(f"{kept}: {error.strerror}: export {fleet.token_env}") from error
+
+
+def _sendable(token: str, source: str) -> str:
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigError(
+            f"{source} holds no token: only letters, digits and signs of ASCII will do"
+        )
+    return token
 
 
 def weights_home() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -103,6 +103,8 @@ def private_address(value: str) -> str:
         address = ip_address(value)
     except ValueError:
         raise ValueError(f"{value!r} is not an IP address") from None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     if address.is_unspecified or not (address.is_private or address in _SHARED_SPACE):
         raise ValueError(
             f"{value} is not a loopback or private address: the fleet is not for the internet"
