@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from random import Random
 
 from coe.core import Request
-from coe.errors import ExpertError, ExpertTimeoutError, ExpertUnavailableError
+from coe.errors import ExpertError, ExpertRejectedError, ExpertUnavailableError
 from coe.experts.protocol import Expert, close
 from coe.optimizer.balance import ReplicaState, Sent, pick
 from coe.replica import Replica
+
+# what a copy says of itself; the rest it says of the request
+_OWN_STATUSES = frozenset({401, 403, 408, 429})
 
 
 @dataclass(slots=True)
@@ -39,7 +42,8 @@ class ReplicatedExpert:
         """The answer's body as one copy sends it.
 
         The copy is the better of two (`coe.optimizer.balance`). One that fails before its first
-        piece is replaced by another; none is asked twice.
+        piece is replaced by another; none is asked twice. A copy that rejects the request has not
+        failed, unless the next may well accept it: too busy, in trouble, or not to be asked by us.
 
         Raises
         ------
@@ -64,9 +68,9 @@ class ReplicatedExpert:
                     yield piece
                 complete = True
                 return
-            except (ExpertUnavailableError, ExpertTimeoutError) as error:
-                failed = True
-                if began:
+            except ExpertError as error:
+                failed = not _any_would_say(error)
+                if began or not failed:
                     raise
                 first_error = first_error or error
             finally:
@@ -88,3 +92,12 @@ class ReplicatedExpert:
             [state for name, state in states.items() if name not in tried], self.rng, self.now()
         )
         return None if chosen is None else here[chosen.replica_id]
+
+
+def _any_would_say(error: ExpertError) -> bool:
+    """Whether the other copies would answer just so."""
+    return (
+        isinstance(error, ExpertRejectedError)
+        and error.status < 500
+        and error.status not in _OWN_STATUSES
+    )

@@ -78,7 +78,15 @@ async def test_one_copy_answers():
 
 
 @pytest.mark.parametrize(
-    "error", [ExpertUnavailableError("e", "refused"), ExpertTimeoutError("e", "silent")]
+    "error",
+    [
+        ExpertUnavailableError("e", "refused"),
+        ExpertTimeoutError("e", "silent"),
+        ExpertRejectedError("e", "broken", 500),
+        ExpertRejectedError("e", "full", 503),
+        ExpertRejectedError("e", "busy", 429),
+        ExpertRejectedError("e", "another copy's key", 401),
+    ],
 )
 async def test_a_copy_that_fails_before_its_first_piece_is_replaced(error):
     first = Copy(error)
@@ -99,9 +107,10 @@ async def test_a_copy_that_fails_after_its_first_piece_is_not():
     assert in_flight(expert) == {"a": 0, "b": 0}
 
 
-async def test_a_refusal_is_the_experts_word_and_no_other_copy_is_asked():
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_a_refusal_is_the_experts_word_and_no_other_copy_is_asked(status):
     second = Copy(b"3")
-    expert = replicated(a=Copy(ExpertRejectedError("e", "no", 400)), b=second)
+    expert = replicated(a=Copy(ExpertRejectedError("e", "no", status)), b=second)
     with pytest.raises(ExpertRejectedError):
         await answer(expert)
     assert second.n_asked == 0
