@@ -71,7 +71,21 @@ class Child:
         return self._process.returncode
 
     async def end(self) -> None:
-        """Close its standard input, which asks it to end; insist; end what it has left behind."""
+        """Close its standard input, which asks it to end; insist; end what it has left behind.
+
+        Who is cancelled meanwhile is so afterwards: nobody else would end the process.
+        """
+        ending = asyncio.create_task(self._end())
+        cancelled = False
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _end(self) -> None:
         process = self._process
         if process.stdin is not None:
             process.stdin.close()

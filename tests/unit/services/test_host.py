@@ -128,6 +128,27 @@ async def test_an_engine_that_never_announces_itself_is_ended():
     await host.stop()
 
 
+STUBBORN = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1], "w").write(str(os.getpid()))
+while True:
+    time.sleep(60)
+"""
+
+
+async def test_an_engine_that_will_not_end_is_ended_though_stop_comes_meanwhile(tmp_path):
+    kept = tmp_path / "pid"
+    watch = Watch(start_timeout_s=2.0, first_delay_s=0.01)
+    host = EngineHost("e", lambda: [sys.executable, "-c", STUBBORN, str(kept)], watch=watch)
+    await host.start()
+    await until(lambda: kept.exists() and kept.read_text() and host.process_id is None)
+    process_id = int(kept.read_text())
+    assert alive(process_id)
+    await host.stop()
+    assert not alive(process_id)
+
+
 async def test_stopping_twice_or_unstarted_is_harmless():
     host = EngineHost("e", command(""), watch=QUICK)
     await host.stop()
