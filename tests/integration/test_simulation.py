@@ -25,13 +25,13 @@ CONFIG = f"""
 artefact: {DATA / "artefact"}
 budgets: budgets.yaml
 devices:
-  quick: {{ttft_b_ms: 1, ttft_c_ms: 300, decode_tokens_per_s: 60, prefill_w: 10, decode_w: 10}}
-  slow: {{ttft_b_ms: 2, ttft_c_ms: 600, decode_tokens_per_s: 25, prefill_w: 20, decode_w: 20}}
+  quick: {{ttft_b_ms: 1, ttft_c_ms: 300, decode_tokens_per_s: 90, prefill_w: 10, decode_w: 10}}
+  slow: {{ttft_b_ms: 2, ttft_c_ms: 600, decode_tokens_per_s: 38, prefill_w: 20, decode_w: 20}}
 experts:
   - {{id: {SMALL}, kind: replay, recording: {OUTCOMES}, device: quick, slots: 6,
-      answer_tokens: 100}}
+      answer_tokens: 150}}
   - {{id: {LARGE}, kind: replay, recording: {OUTCOMES}, device: slow, slots: 12,
-      answer_tokens: 100}}
+      answer_tokens: 150}}
 """
 BUDGETS = "policies: {default: {prices: {per_second: 0.03}}}"
 RATE_PER_S, N_REQUESTS, SEED = 10.0, 150, 1
@@ -53,11 +53,6 @@ def config(tmp_path_factory):
     return load_config(folder / "coe.yaml")
 
 
-@pytest.fixture(scope="module")
-def outcomes():
-    return Outcomes.read(OUTCOMES)
-
-
 async def asked(url: str, prompts: list[str], at_s: list[float]) -> list[Answered]:
     """Every prompt at its time, whatever became of those before."""
     # a connection that is kept may be closed by the server just as it is used again
@@ -77,7 +72,8 @@ async def asked(url: str, prompts: list[str], at_s: list[float]) -> list[Answere
         return await asyncio.gather(*map(ask, prompts, at_s))
 
 
-def test_a_simulation_is_within_a_tenth_of_the_same_requests_over_http(serve, config, outcomes):
+def test_a_simulation_is_within_a_tenth_of_the_same_requests_over_http(serve, config):
+    outcomes = Outcomes.read(OUTCOMES)
     specs = list(config.specs.values())
     setting = Setting.of(
         Router.load(config.artefact, specs),
@@ -92,7 +88,7 @@ def test_a_simulation_is_within_a_tenth_of_the_same_requests_over_http(serve, co
     simulated = figures("auto", setting, run, np.random.default_rng(0))
     # a case in which nobody waits would say nothing
     assert simulated.wait_ms > 0.3 * simulated.latency_ms["mean"]
-    assert min(simulated.asked.values()) > 0.2
+    assert min(simulated.asked.values()) > 0.1
 
     rows = outcomes.rows(outcomes.splits == "test")
     prompts = [rows.prompts[k] for k in setting.workload.prompt]
