@@ -24,7 +24,9 @@ def read_recording(path: Path, expert_id: str) -> dict[str, Recorded]:
     """
     column, counts = f"answer__{expert_id}", f"tokens__{expert_id}"
     try:
-        table = pq.read_table(path, columns=["prompt", column, counts])
+        # of a column that is not there, a dot in its name would mean a field of another
+        there = [name for name in pq.read_schema(path).names if name in ("prompt", column, counts)]
+        table = pq.read_table(path, columns=there)
         n_tokens = [None] * table.num_rows
         if counts in table.column_names:
             n_tokens = table[counts].cast(pa.float64()).to_pylist()

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import httpx
 import openai
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coe.config import DATA, load_config
 from coe.core import Message, Request
 from coe.errors import ConfigError
-from coe.experts.replay import prompt_key
+from coe.experts.replay import Recorded, prompt_key
 from coe.routers.outcomes import Outcomes
 from coe.services.host.experts import open_host
 from coe.services.host.watched import Watch
@@ -142,3 +144,9 @@ async def test_a_recording_that_is_gone_fails_with_its_name(config, tmp_path):
     assert await host.settled() == "failed"
     assert "gone.parquet" in host.reason
     await host.stop()
+
+
+def test_an_expert_with_a_dot_in_its_name_needs_no_counts(tmp_path):
+    path = tmp_path / "answers.parquet"
+    pq.write_table(pa.table({"prompt": ["Why?"], "answer__llama-3.1": ["Because."]}), path)
+    assert read_recording(path, "llama-3.1") == {prompt_key("Why?"): Recorded("Because.")}
