@@ -236,16 +236,22 @@ def _pick(
     return chosen
 
 
-@compiled("void(i8, f8, f8, f8, i8[::1], f8[:,::1])")
+@compiled("void(i8, f8, f8, f8, f8, i8[::1], f8[:,::1])")
 def _forget(
-    replica: int, at_s: float, expected_s: float, end_s: float, n_inside: Integers, seen: Floats
+    replica: int,
+    at_s: float,
+    expected_s: float,
+    usual_s: float,
+    end_s: float,
+    n_inside: Integers,
+    seen: Floats,
 ) -> None:
     """A request leaves its replica: `ReplicaState.end` of `coe.optimizer.balance`."""
     n_inside[replica] -= 1
     state = seen[replica]
     state[0] = state[0] - at_s if n_inside[replica] > 0 else 0.0
     state[1] = state[1] - expected_s if n_inside[replica] > 0 else 0.0
-    slowness = max(end_s - at_s, 0.0) / expected_s
+    slowness = max(end_s - at_s, 0.0) / (usual_s if usual_s > 0 else expected_s)
     if slowness < state[2]:
         kept = np.exp((state[3] - end_s) / _MEMORY_S)
         slowness = kept * state[2] + (1.0 - kept) * slowness
@@ -329,5 +335,5 @@ def _serve(
             ended[n[1]] = j
             n[0] -= 1
             n[1] += 1
-            _forget(replica[j], at_s[j], expected_s[j], end_s[j], n_inside, seen)
+            _forget(replica[j], at_s[j], expected_s[j], service_s[j], end_s[j], n_inside, seen)
             _leave(j, expert, at_s, service_s, end_s, stretch, n_in_flight, slowdown)

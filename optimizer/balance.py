@@ -45,7 +45,7 @@ class ReplicaState:
     draining : takes nothing new.
     n_in_flight : requests that it has not ended.
     began_s, expected_s : sums over those: when they began, and how long they were to take.
-    slowness : peak EWMA at ``seen_s`` of time taken over time expected; 0 before its first answer.
+    slowness : peak EWMA at ``seen_s`` of time taken over time usual; 0 before its first answer.
     seen_s : when it last answered; ``-inf``: never.
     n_failures : since its last answer.
     avoided_until_s : after failures.
@@ -67,18 +67,22 @@ class ReplicaState:
         self.began_s += sent.at_s
         self.expected_s += sent.expected_s
 
-    def end(self, sent: Sent, now_s: float, measured: bool = True) -> None:
+    def end(
+        self, sent: Sent, now_s: float, measured: bool = True, usual_s: float | None = None
+    ) -> None:
         """A request has ended.
 
         Parameters
         ----------
         measured : whether the time that it took is to be learned from; not where the caller gave
             up.
+        usual_s : how long an answer as long as this one usually takes, positive; by default as
+            expected.
         """
         self._forget(sent)
         if not measured:
             return
-        slowness = max(now_s - sent.at_s, 0.0) / sent.expected_s
+        slowness = max(now_s - sent.at_s, 0.0) / (usual_s or sent.expected_s)
         if slowness >= self.slowness:
             self.slowness = slowness
         else:

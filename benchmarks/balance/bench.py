@@ -99,16 +99,20 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "two choices, in flight": lambda: two_in_flight,
     "two choices, peak EWMA": lambda: peak_ewma,
     "two choices, peak EWMA, lengths expected": lambda: peak_ewma,
+    "two choices, peak EWMA, lengths counted": lambda: peak_ewma,
 }
-OURS = "two choices, peak EWMA, lengths expected"
+EXPECTED = "two choices, peak EWMA, lengths expected"
+OURS = "two choices, peak EWMA, lengths counted"
+# the longest answer that callers allow
+LONGEST_S = 4.0 * SERVICE_S
 
 
 def latencies_s(
-    scenario: Scenario, load: float, policy: Policy, seed: int, expects: bool
+    scenario: Scenario, load: float, policy: Policy, seed: int, name: str
 ) -> tuple[NDArray[np.float64], float, float]:
     """Of all requests that were answered; the share that failed; the share of the first replica.
 
-    ``expects``: whether the length of an answer is guessed beforehand.
+    By its name a policy has the length of an answer guessed beforehand, or counted afterwards.
     """
     rng, random = np.random.default_rng(seed), Random(seed)
     slowness = np.array(scenario.slowness)
@@ -116,16 +120,21 @@ def latencies_s(
     rate_per_s = load * SLOTS * able.sum() / SERVICE_S
     came_s = np.cumsum(rng.exponential(1 / rate_per_s, N_REQUESTS)).tolist()
     sizes_s = SERVICE_S * rng.lognormal(-(SPREAD**2) / 2, SPREAD, N_REQUESTS)
-    guesses_s = sizes_s * rng.lognormal(0.0, GUESS, N_REQUESTS) if expects else sizes_s * 0 + 1
+    guesses_s = np.full(N_REQUESTS, LONGEST_S)
+    if name == EXPECTED:
+        guesses_s = sizes_s * rng.lognormal(0.0, GUESS, N_REQUESTS)
     replicas = [ReplicaState(str(k)) for k in range(slowness.size)]
     slots_s = [[0.0] * SLOTS for _ in replicas]
     ends: list[tuple[float, int, Sent, int]] = []
     latency_s, got = np.full(N_REQUESTS, np.nan), np.zeros(slowness.size)
     for n, now_s in enumerate(came_s):
         while ends and ends[0][0] <= now_s:
-            end_s, _, sent, k = heapq.heappop(ends)
-            failed = scenario.failing and k == 0
-            (replicas[k].fail if failed else replicas[k].end)(sent, end_s)
+            end_s, ended, sent, k = heapq.heappop(ends)
+            if scenario.failing and k == 0:
+                replicas[k].fail(sent, end_s)
+            else:
+                counted_s = float(sizes_s[ended]) if name == OURS else None
+                replicas[k].end(sent, end_s, usual_s=counted_s)
         k = int(policy(replicas, random, now_s).replica_id)
         slow = slowness[k] if n >= scenario.from_share * N_REQUESTS else 1.0
         end_s = max(heapq.heappop(slots_s[k]), now_s) + slow * float(sizes_s[n])
@@ -144,7 +153,7 @@ def measured(scenario: Scenario, load: float) -> dict[str, Any]:
     """Every policy on one scenario: quantiles over the requests of all seeds."""
     found = {}
     for name, policy in POLICIES.items():
-        runs = [latencies_s(scenario, load, policy(), seed, name == OURS) for seed in SEEDS]
+        runs = [latencies_s(scenario, load, policy(), seed, name) for seed in SEEDS]
         together = np.concatenate([latency_s for latency_s, _, _ in runs])
         p50_s, p99_s = np.quantile(together, [0.5, 0.99]).tolist()
         found[name] = {

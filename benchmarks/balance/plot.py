@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- begin: written by plot.py -->\n", "<!-- end: written by plot.py -->\n"
-COLOURS = ("#999999", "#e69f00", "#d55e00", "#56b4e9", "#009e73", "#0072b2")
+COLOURS = ("#999999", "#e69f00", "#d55e00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2")
 DRAWN = ("all alike", "one of 8 takes 4 times as long", "one of 3 takes 4 times as long")
 
 

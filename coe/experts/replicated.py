@@ -25,15 +25,15 @@ class ReplicatedExpert:
     ----------
     copies : the copies that can be asked now.
     connect : the expert at a copy's address.
-    expected_s : how long an answer of at most so many tokens is to take, positive; a copy is slow
-        if it takes longer.
+    usual_s : how long an answer of so many tokens usually takes, positive; of an unknown length
+        (``None``), the longest. A copy is slow if it takes longer.
     rng : draws the copies that are compared.
     """
 
     expert_id: str
     copies: Callable[[], Sequence[Replica]]
     connect: Callable[[Replica], Expert]
-    expected_s: Callable[[Request, int | None], float] = lambda request, max_tokens: 1.0
+    usual_s: Callable[[Request, int | None], float] = lambda request, n_tokens: 1.0
     rng: Random = field(default_factory=Random)
     now: Callable[[], float] = time.monotonic
     _states: dict[str, ReplicaState] = field(default_factory=dict)
@@ -58,26 +58,31 @@ class ReplicatedExpert:
         while (copy := self._next(tried)) is not None:
             tried.add(copy.replica_id)
             state = self._states[copy.replica_id]
-            sent = Sent(self.now(), self.expected_s(request, max_tokens))
+            sent = Sent(self.now(), self.usual_s(request, max_tokens))
             state.begin(sent)
-            began = complete = failed = False
+            complete = failed = False
+            n_pieces = 0
             pieces = self.connect(copy).stream(request, max_tokens)
             try:
                 async for piece in pieces:
-                    began = True
+                    n_pieces += 1
                     yield piece
                 complete = True
                 return
             except ExpertError as error:
                 failed = not _any_would_say(error)
-                if began or not failed:
+                if n_pieces or not failed:
                     raise
                 first_error = first_error or error
             finally:
                 if failed:
                     state.fail(sent, self.now())
                 else:
-                    state.end(sent, self.now(), measured=complete)
+                    # a piece is about a token, also of a whole answer that is streamed inside;
+                    # where an answer comes in one piece, nobody knows how long it is
+                    measured = complete and n_pieces > 1
+                    usual_s = self.usual_s(request, n_pieces)
+                    state.end(sent, self.now(), measured, usual_s)
                 await close(pieces)
         raise first_error or ExpertUnavailableError(self.expert_id, "no copy of it is running")
 

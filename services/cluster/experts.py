@@ -49,14 +49,14 @@ def expert_on_fleet(
         section.id,
         partial(follower.ready, section.id),
         partial(_at, section, client),
-        partial(_expected_s, spec),
+        partial(_usual_s, spec),
     )
 
 
-def _expected_s(spec: ExpertSpec, request: Request, max_tokens: int | None) -> float:
-    """Time of the longest answer allowed: copies are compared by how they differ from it."""
-    longest = max_tokens or spec.answer_tokens or _UNBOUNDED_TOKENS
-    seconds = spec.estimate(0.0, request.prompt_tokens, longest).latency_ms / 1000.0
+def _usual_s(spec: ExpertSpec, request: Request, n_tokens: int | None) -> float:
+    """Time that the device profile gives for an answer, of unknown length for the longest."""
+    n_tokens = n_tokens or spec.answer_tokens or _UNBOUNDED_TOKENS
+    seconds = spec.estimate(0.0, request.prompt_tokens, n_tokens).latency_ms / 1000.0
     return max(seconds, _LEAST_S)
 
 

@@ -67,7 +67,8 @@ class Balanced:
         return int(chosen.replica_id)
 
     def leave(self, r, i, end_s):
-        self.states[r].end(self.sent(i), end_s)
+        usual_s = float(self.requests.service_s[i]) or None
+        self.states[r].end(self.sent(i), end_s, usual_s=usual_s)
 
 
 @given(fleets())
