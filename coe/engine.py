@@ -226,7 +226,8 @@ class Engine:
         load = self._loads.get(expert_id, Load())
         self._loads[expert_id] = load.entered()
         there = self.presence().get(expert_id, Presence(1, 0))
-        shared = replace(load, n_copies=there.n_copies)
+        n_in_flight = max(load.n_in_flight, there.n_in_flight)
+        shared = replace(load, n_in_flight=n_in_flight, n_copies=there.n_copies)
         return self.router.specs[expert_id].stretch(shared), there.delay_ms
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
@@ -319,9 +320,9 @@ class Reply:
         profile = self.spec.profile
         measured_ms = (ended - self.dispatched) * 1000.0
         predicted_ms = profile.ttft_ms(prompt_tokens) + profile.decode_ms(reading.output_tokens)
-        complete = outcome == "complete" and predicted_ms > 0
-        answering_ms = measured_ms - self.delay_ms
-        slowdown = answering_ms / (predicted_ms * self.stretch) if complete else None
+        # one that waited for its expert to be loaded waited for others, too: that is not slowness
+        telling = outcome == "complete" and predicted_ms > 0 and not self.delay_ms
+        slowdown = measured_ms / (predicted_ms * self.stretch) if telling else None
         self.engine.leave(self.spec.id, slowdown)
         energy_j, source, scope = self._energy(prompt_tokens, reading.output_tokens)
         self.receipt = Receipt(

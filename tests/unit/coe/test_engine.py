@@ -514,6 +514,24 @@ async def test_copies_share_the_requests_of_all_gateways(rig):
     await reply.close()
 
 
+async def test_what_other_gateways_ask_for_is_not_taken_for_slowness(rig, clock):
+    # three in its one slot from elsewhere, so that it takes four times as long
+    r = rig(good=StubExpert("good", token_s=4 * 0.13 / 6, sleep=clock.sleep))
+    r.engine.presence = lambda: {"good": Presence(1, 3)}
+    for _ in range(20):
+        await drain(await r.engine.answer(ask()))
+    r.engine.presence = lambda: {"good": Presence(1, 0)}
+    assert r.stretch("good") == pytest.approx(1.0)
+
+
+async def test_waiting_to_be_loaded_is_not_taken_for_slowness(rig, clock):
+    r = rig(good=StubExpert("good", token_s=10.0, sleep=clock.sleep))
+    r.engine.presence = lambda: {"good": Presence(1, 0, delay_ms=1000.0)}
+    await drain(await r.engine.answer(ask()))
+    r.engine.presence = lambda: {"good": Presence(1, 0)}
+    assert r.stretch("good") == pytest.approx(1.0)
+
+
 # ---- receipts
 
 
