@@ -91,6 +91,11 @@ def run(
     ReportError
         The picture needs a package that is not installed, or cannot be written.
     """
+    # before minutes of simulation, not after
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise SimulationError(f"{plot}: a picture ends in .svg, .png or .pdf")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise SimulationError(f"{out}: cannot be written: there is no such folder")
     config = configuration(config_path, quiet=True)
     with notes.status("reading prompts"):
         setting = _setting(wish, config)
@@ -232,8 +237,6 @@ def _write(said: dict[str, Any], path: Path) -> None:
 
 
 def _draw(found: Comparison, path: Path) -> None:
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise SimulationError(f"{path}: a picture ends in .svg, .png or .pdf")
     from coe.services.report import ReportError
 
     try:

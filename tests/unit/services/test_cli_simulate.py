@@ -139,6 +139,13 @@ def test_what_is_wrong_is_named_with_exit_code_2(arguments, message):
     assert message in result.stderr
 
 
+@pytest.mark.parametrize("where", [["--plot", "picture.jpeg"], ["--out", "/gone/result.json"]])
+def test_where_nothing_can_be_written_nothing_is_simulated(where):
+    result = run("--policy", "cleverest", *where)
+    assert "cleverest" not in result.stderr
+    assert where[1] in result.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
