@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -59,7 +60,7 @@ def read_load(page: str) -> Load | None:
     """The load in a Prometheus page of llama.cpp or vLLM; ``None`` when it says nothing of it."""
     values: dict[str, float] = {}
     for name, value in _samples(page):
-        if field := _NAMES.get(name):
+        if (field := _NAMES.get(name)) and math.isfinite(value):
             values[field] = values.get(field, 0.0) + value
     if "n_running" not in values:
         return None

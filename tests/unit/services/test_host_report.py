@@ -219,6 +219,12 @@ async def test_a_key_of_the_environment_is_not_the_engines(open_host, monkeypatc
             'vllm:request_decode_time_seconds_sum{engine="0"} 1.5\n',
             Load(3, 4, 60.0, 1.5),
         ),
+        (
+            "vllm:num_requests_running 1\nvllm:num_requests_waiting NaN\n"
+            "vllm:request_generation_tokens_sum +Inf\n",
+            Load(1),
+        ),
+        ("vllm:num_requests_running NaN\n", None),
         ("# HELP a b\nhttp_requests_total 3\nnonsense x\n\n", None),
     ],
 )
