@@ -27,6 +27,7 @@ from coe.core import (
     Receipt,
     Request,
 )
+from coe.dispatch import among_present
 from coe.energy import Claim, EnergyAccount
 from coe.errors import (
     ExpertError,
@@ -95,7 +96,7 @@ class Engine:
             As `Router.decide`; `InfeasibleError` also where a budget over time declines.
         """
         priced, running = self._priced(request)
-        decision, _ = _routed(self.router.dispatch, priced, left, *self._now(), frozenset())
+        decision, _ = among_present(self.router.dispatch, priced, left, *self._now(), frozenset())
         decision = replace(decision, running=running)
         if (refusal := self._refusal(request, decision)) is not None:
             raise refusal
@@ -157,9 +158,9 @@ class Engine:
             and request.retrieve != "never"
             and retriever.takes_long(request.text)
         ):
-            decision, outgoing = await asyncio.to_thread(_routed, *given)
+            decision, outgoing = await asyncio.to_thread(among_present, *given)
         else:
-            decision, outgoing = _routed(*given)
+            decision, outgoing = among_present(*given)
         return replace(decision, running=running), outgoing
 
     def _now(self) -> tuple[dict[str, Load], frozenset[str]]:
@@ -353,32 +354,6 @@ class Reply:
                 return measured_j, "measured", self.claim.account.scope
         profile = self.spec.profile
         return profile.energy_j(prompt_tokens, output_tokens), "modelled", profile.scope
-
-
-Dispatch = Callable[
-    [Request, Budget | None, Mapping[str, Load], frozenset[str]], tuple[Decision, Request]
-]
-
-
-def _routed(
-    dispatch: Dispatch,
-    request: Request,
-    budget: Budget | None,
-    loads: Mapping[str, Load],
-    absent: frozenset[str],
-    excluded: frozenset[str],
-) -> tuple[Decision, Request]:
-    """As `Router.dispatch`, without the absent experts as long as another may answer."""
-    if absent - excluded:
-        try:
-            decision, outgoing = dispatch(request, budget, loads, excluded | absent)
-        except InfeasibleError as error:
-            if error.code != "no_expert":
-                raise
-        else:
-            names = ", ".join(sorted(absent - excluded))
-            return replace(decision, why=f"{decision.why}; {names}: not running"), outgoing
-    return dispatch(request, budget, loads, excluded)
 
 
 def _others_may_answer(error: ExpertError, request: Request) -> bool:
