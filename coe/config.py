@@ -132,6 +132,14 @@ class RetrievalSection(Section):
     mode: Literal["hybrid", "bm25", "dense"] = "hybrid"
 
 
+class MeteringSection(Section):
+    """What measures the joules of engines on one machine; see `coe.energy.EnergyAccount`."""
+
+    meter: Literal["auto", "ina3221", "jtop", "nvml", "rapl", "modelled"] = "auto"
+    idle_w: NonNegative = 0.0
+    sysfs: Path = Path("/sys")
+
+
 class NodeSection(Section):
     """A machine that experts may be resident on."""
 
@@ -146,13 +154,6 @@ class OnDemandSection(Section):
 
     memory_gb: Positive
     max_wait_s: NonNegative = 30.0
-
-
-class MeteringSection(Section):
-    """What measures the joules of engines on one machine; see `coe.energy.EnergyAccount`."""
-
-    meter: Literal["auto", "ina3221", "jtop", "nvml", "rapl", "modelled"] = "auto"
-    idle_w: NonNegative = 0.0
 
 
 class RoutingSection(Section):
@@ -273,6 +274,7 @@ def load_config(path: Path) -> Config:
             "artefact": base / config.artefact,
             "budgets": base / config.budgets,
             "plan": None if config.plan is None else base / config.plan,
+            "metering": _resolved(config.metering, base),
             "experts": [_resolved(expert, base) for expert in config.experts],
             "retrieval": _resolved(config.retrieval, base),
         }
@@ -367,6 +369,8 @@ def _resolved(section: Any, base: Path) -> Any:
         weights = str(folder) if folder.is_dir() else section.weights
         python = None if section.python is None else base / section.python
         return section.model_copy(update={"weights": weights, "python": python})
+    if isinstance(section, MeteringSection):
+        return section.model_copy(update={"sysfs": base / section.sysfs})
     if isinstance(section, RetrievalSection):
         return section.model_copy(update={"index": base / section.index})
     return section

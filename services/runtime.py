@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from coe.budgets import load_budgets
 from coe.config import Config, RetrievalSection
@@ -24,7 +23,6 @@ from coe.routers.embed import Embedder
 from coe.routers.retrieve import Index
 from coe.services.embedding import HttpEmbedder, configured
 from coe.services.fleet import Fleet, running
-from coe.services.metering.detect import SYSFS
 from coe.services.metering.machine import metered
 from coe.services.prefetch import prefetching
 from coe.services.runnable import Say
@@ -45,14 +43,12 @@ class Runtime:
 async def serving(
     config: Config,
     say: Say = lambda line: None,
-    sysfs: Path = SYSFS,
     now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Runtime]:
     """The runtime of ``config``, which ends with the context. Engines may still be starting.
 
     Parameters
     ----------
-    sysfs : where meters of this machine are looked for.
     now : seconds by which answers are timed; a clock that runs faster than the world's goes
         with replay experts whose ``time_scale`` is as much below 1.
 
@@ -89,7 +85,7 @@ async def serving(
         machines = {}
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
         if fleet.hosts:
-            account = await stack.enter_async_context(metered(config.metering, say, sysfs))
+            account = await stack.enter_async_context(metered(config.metering, say))
             if account is not None:
                 engine.accounts = dict.fromkeys(fleet.hosts, account)
                 machines["gateway"] = account

@@ -29,7 +29,7 @@ from coe.router import Router
 from coe.services.cli.console import print_json, results
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import configured
-from coe.services.metering.detect import survey
+from coe.services.metering.detect import ALL, survey
 from coe.services.metering.machine import kinds
 from coe.services.runnable import missing
 from coe.services.runtime import offers_of
@@ -166,7 +166,7 @@ def _engine_complaint() -> str:
 
 def _energy(section: MeteringSection) -> Finding:
     """What measures the engines of this machine, every other meter, and why not the rest."""
-    found, failed = survey()
+    found, failed = survey(ALL, section.sysfs)
     names = {meter.name: str(meter) for meter in found}
     chosen = next((names.pop(kind) for kind in kinds(section) if kind in names), None)
     detail = f"measured by {chosen}" if chosen else "modelled by the device profiles"

@@ -15,7 +15,6 @@ from coe.config import Config
 from coe.errors import ConfigError
 from coe.services.cli.console import configuration, say
 from coe.services.gateway import Gateway
-from coe.services.metering.detect import SYSFS
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
 from coe.services.server import Server, server
@@ -80,21 +79,20 @@ async def gateway_on(
     config: Config,
     listener: socket.socket,
     say: Say = lambda line: None,
-    sysfs: Path = SYSFS,
     now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[str, Runtime]]:
     """Address and runtime of a gateway that lives in this event loop for the time being.
 
     Parameters
     ----------
-    sysfs, now : as in `coe.services.runtime.serving`.
+    now : as in `coe.services.runtime.serving`.
 
     Raises
     ------
     ConfigError, ArtefactError
         As `coe.services.runtime.serving`.
     """
-    async with serving(config, say, sysfs, now) as runtime:
+    async with serving(config, say, now) as runtime:
         gateway = _server(runtime)
         task = asyncio.create_task(gateway.serve(sockets=[listener]))
         try:

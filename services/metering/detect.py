@@ -13,7 +13,6 @@ from coe.services.metering.jtop import open_jtop
 from coe.services.metering.nvml import open_nvml
 from coe.services.metering.rapl import open_rapl
 
-SYSFS = Path("/sys")
 ALL = ("ina3221", "jtop", "nvml", "rapl")
 """Every kind. A board's rails cover all that works in it; a GPU board or a processor less."""
 
@@ -21,9 +20,7 @@ ON_CPU = ("ina3221", "jtop", "rapl")
 """What sees an engine that runs on the processor: a GPU's meter does not."""
 
 
-def open_meter(
-    name: str, root: Path = SYSFS, now: Callable[[], float] = time.monotonic
-) -> FoundMeter:
+def open_meter(name: str, root: Path, now: Callable[[], float] = time.monotonic) -> FoundMeter:
     """The meter of this kind, read once.
 
     Parameters
@@ -45,7 +42,7 @@ def open_meter(
 
 
 def survey(
-    names: Iterable[str] = ALL, root: Path = SYSFS, now: Callable[[], float] = time.monotonic
+    names: Iterable[str], root: Path, now: Callable[[], float] = time.monotonic
 ) -> tuple[list[FoundMeter], list[MeterError]]:
     """The meters that can be read, in the order of ``names``, and why each other one cannot."""
     found, failed = [], []

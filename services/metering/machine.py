@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from coe.config import MeteringSection
 from coe.energy import EnergyAccount
-from coe.errors import ConfigError
-from coe.services.metering.detect import ON_CPU, SYSFS, survey
+from coe.errors import ConfigError, MeterError
+from coe.services.metering.detect import ON_CPU, survey
 from coe.services.metering.found import FoundMeter
 from coe.services.metering.sampling import Sampler, sampled
 
@@ -22,7 +21,6 @@ Say = Callable[[str], None]
 async def metered(
     section: MeteringSection,
     say: Say = lambda line: None,
-    sysfs: Path = SYSFS,
     now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[EnergyAccount | None]:
     """The account of this machine, its meter sampled while the context lasts.
@@ -34,7 +32,7 @@ async def metered(
     ConfigError
         The configured meter cannot be read.
     """
-    found = await asyncio.to_thread(_chosen, section, say, sysfs, now)
+    found = await asyncio.to_thread(_required, section, say, now)
     if found is None:
         yield None
         return
@@ -44,22 +42,32 @@ async def metered(
         yield account
 
 
-def kinds(section: MeteringSection) -> tuple[str, ...]:
-    """The kinds of meter to try for the engines of this machine, best first."""
+def kinds(section: MeteringSection, auto: tuple[str, ...] = ON_CPU) -> tuple[str, ...]:
+    """The kinds of meter to try, best first; ``auto`` are those that ``meter: auto`` stands for."""
     if section.meter == "auto":
-        return ON_CPU
+        return auto
     return () if section.meter == "modelled" else (section.meter,)
 
 
-def _chosen(
-    section: MeteringSection, say: Say, sysfs: Path, now: Callable[[], float]
-) -> FoundMeter | None:
-    failed = []
-    for kind in kinds(section):
-        found, errors = survey((kind,), sysfs, now)
+def chosen(
+    section: MeteringSection,
+    auto: tuple[str, ...] = ON_CPU,
+    now: Callable[[], float] = time.monotonic,
+) -> tuple[FoundMeter | None, list[MeterError]]:
+    """The first of the `kinds` that can be read here, and why those before it cannot."""
+    failed: list[MeterError] = []
+    for kind in kinds(section, auto):
+        found, errors = survey((kind,), section.sysfs, now)
         if found:
-            return found[0]
+            return found[0], failed
         failed += errors
+    return None, failed
+
+
+def _required(section: MeteringSection, say: Say, now: Callable[[], float]) -> FoundMeter | None:
+    found, failed = chosen(section, now=now)
+    if found is not None:
+        return found
     if section.meter != "auto" and failed:
         raise ConfigError(f"metering.meter: {failed[0]}") from failed[0]
     for error in failed:

@@ -50,12 +50,12 @@ class TurningMeter:
 def machine(tmp_path_factory, embedded_config, serve, eventually):
     """A gateway with one real engine on a machine with a meter and ten watts of idleness."""
     experts = [expert for expert in embedded_config.experts if expert.id == SMALL]
-    metering = MeteringSection(meter="rapl", idle_w=10.0)
-    config = embedded_config.model_copy(update={"experts": experts, "metering": metering})
     sysfs = tmp_path_factory.mktemp("sys")
+    metering = MeteringSection(meter="rapl", idle_w=10.0, sysfs=sysfs)
+    config = embedded_config.model_copy(update={"experts": experts, "metering": metering})
     meter = TurningMeter(sysfs)
     try:
-        with serve(config, sysfs=sysfs) as running:
+        with serve(config) as running:
             account = running.runtime.machines["gateway"]
             # on a busy machine it takes some reads to see that this one is quick
             eventually(lambda: account.refresh, "a meter that is read with every request")

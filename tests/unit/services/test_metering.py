@@ -429,33 +429,33 @@ def test_every_kind_says_why_it_is_not_here(tmp_path, clock):
 async def test_auto_takes_the_widest_meter_that_sees_a_processor(hwmon, powercap, clock):
     said = []
     hwmon(ORIN_NANO)
-    async with metered(MeteringSection(), said.append, powercap(INTEL), clock) as account:
+    async with metered(MeteringSection(sysfs=powercap(INTEL)), said.append, clock) as account:
         assert account.scope == "board"
     assert said == ["energy of embedded experts: measured by ina3221, scope board: VDD_IN"]
 
 
 async def test_the_configured_meter_and_idle_power_are_used(hwmon, powercap, clock):
     hwmon(ORIN_NANO)
-    section = MeteringSection(meter="rapl", idle_w=3.0)
-    async with metered(section, sysfs=powercap(INTEL), now=clock) as account:
+    section = MeteringSection(meter="rapl", idle_w=3.0, sysfs=powercap(INTEL))
+    async with metered(section, now=clock) as account:
         assert (account.scope, account.idle_w) == ("rail", 3.0)
 
 
 async def test_modelled_looks_at_no_meter(hwmon):
-    async with metered(MeteringSection(meter="modelled"), sysfs=hwmon(ORIN_NANO)) as account:
+    async with metered(MeteringSection(meter="modelled", sysfs=hwmon(ORIN_NANO))) as account:
         assert account is None
 
 
 async def test_a_meter_that_was_asked_for_and_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"metering\.meter: rapl: no processor package"):
-        async with metered(MeteringSection(meter="rapl"), sysfs=tmp_path):
+        async with metered(MeteringSection(meter="rapl", sysfs=tmp_path)):
             raise AssertionError("it began")
 
 
 async def test_a_counter_that_is_there_and_not_readable_is_said(powercap, unprivileged):
     said = []
-    root = unprivileged(INTEL)
-    async with metered(MeteringSection(), said.append, root) as account:
+    section = MeteringSection(sysfs=unprivileged(INTEL))
+    async with metered(section, said.append) as account:
         assert account is None
     (line,) = said
     assert "modelled, not measured: rapl:" in line
