@@ -35,8 +35,8 @@ _AT_ONCE = 64
 _NODE_ID = "ray.io/node-id"
 _ON_HEAD = {"node:__internal_head__": 0.001}
 
-OpenHost = Callable[[Deployment, str | None], Host]
-"""Opens the host of a deployment, whose engine asks for a key."""
+OpenHost = Callable[[Deployment, Card], Host]
+"""Opens the host of a deployment, as the copy and on the node that the card names."""
 
 
 class ExpertActor:
@@ -44,7 +44,7 @@ class ExpertActor:
 
     def __init__(self, open_host: OpenHost, deployment: Deployment, card: Card) -> None:
         self._card = replace(card, node=_node_name())
-        self._host = open_host(deployment, card.key)
+        self._host = open_host(deployment, self._card)
 
     async def card(self) -> Card:
         """What this copy is, and where."""

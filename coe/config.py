@@ -141,12 +141,16 @@ class MeteringSection(Section):
 
 
 class NodeSection(Section):
-    """A machine that experts may be resident on."""
+    """A machine that experts may be resident on.
+
+    ``metering`` is what a fleet does there; its ``sysfs`` is a path of that machine.
+    """
 
     memory_gb: Positive
     slots: Annotated[int, Field(gt=0)] | None = None
     load_gb_per_s: Positive | None = None
     resources: dict[Name, NonNegative] = Field(default={})
+    metering: MeteringSection = MeteringSection()
 
 
 class OnDemandSection(Section):

@@ -8,9 +8,34 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from coe.device import Scope
+
 HostState = Literal["stopped", "starting", "ready", "draining", "failed"]
 """``draining`` answers what it has begun and takes nothing new; ``failed`` is final, except
 for an expert that is an address: that is asked on and may be ready again."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """What the meter of a host's machine has counted.
+
+    Parameters
+    ----------
+    energy_j : joules since an arbitrary beginning; never falls.
+    origin : which beginning; no two hosts have the same.
+    age_s : time since it was read, when the report was made. Clocks of machines differ, so no
+        moment is told.
+    scope : what the meter covers.
+    meter : its kind, such as ``"rapl"``.
+    power_w : mean of the last second or so; ``None`` where it was not watched for long enough.
+    """
+
+    energy_j: float
+    origin: int
+    age_s: float
+    scope: Scope
+    meter: str
+    power_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +51,8 @@ class HostReport:
     tokens_per_s : measured output rate of the mean request, over those that ended since the engine
         became ready; 0 until one has.
     n_starts : how often the engine was started.
+    meter : of its machine; ``None`` where none is read, and ``unmetered`` says why.
+    age_s : time since it was made, as of whoever passes it on.
     """
 
     state: HostState
@@ -37,6 +64,9 @@ class HostReport:
     memory_bytes: int = 0
     tokens_per_s: float = 0.0
     n_starts: int = 0
+    meter: NodeReading | None = None
+    unmetered: str = ""
+    age_s: float = 0.0
 
 
 class Host(Protocol):

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from pydantic import TypeAdapter
 
 from coe.actors import OpenHost, RayCluster, own_address
-from coe.config import Config, ExpertSection, HttpSection
+from coe.config import (
+    Config,
+    ExpertSection,
+    HttpSection,
+    MeteringSection,
+    ReplaySection,
+    VllmSection,
+)
 from coe.core import ExpertSpec
 from coe.fleet import NODE_LABEL, OWN_ADDRESS, FleetSection, private_address
-from coe.replica import Deployment, Host
+from coe.replica import Card, Deployment, Host
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.supervisor import Supervisor
 from coe.services.host.experts import LOOPBACK, open_host
+from coe.services.host.metered import MeteredHost
+from coe.services.metering.detect import ALL, ON_CPU
+from coe.services.metering.machine import chosen
 
 
 @dataclass(frozen=True, slots=True)
 class _Engine:
-    """What a node has to know to open the host of an expert."""
+    """What a node has to know to open the host of an expert.
+
+    Parameters
+    ----------
+    metering : by node; one that is not named is metered as by default.
+    """
 
     section: ExpertSection
     spec: ExpertSpec
+    metering: Mapping[str, MeteringSection] = field(default_factory=dict)
 
 
 _ENGINE = TypeAdapter(_Engine)
@@ -35,7 +51,7 @@ _GATEWAYS = {*_PRICES, "replicas", "first_token_timeout_s", "idle_timeout_s"}
 def deployments(config: Config) -> list[Deployment]:
     """What a fleet is to run: every expert but those that have an address of their own."""
     return [
-        _deployment(_Engine(section, config.spec(section)))
+        _deployment(_Engine(section, config.spec(section), _metering(config, section)))
         for section in config.experts
         if not isinstance(section, HttpSection)
     ]
@@ -55,6 +71,16 @@ def _deployment(engine: _Engine) -> Deployment:
     )
 
 
+def _metering(config: Config, section: ExpertSection) -> dict[str, MeteringSection]:
+    if isinstance(section, ReplaySection):  # it draws nothing anywhere
+        return {}
+    # idle power is for gateways, as prices are
+    stated = {
+        n: node.metering.model_copy(update={"idle_w": 0.0}) for n, node in config.nodes.items()
+    }
+    return {name: metering for name, metering in stated.items() if metering != MeteringSection()}
+
+
 def host_opener(engines: str) -> OpenHost:
     """Opens hosts on whatever node it is called.
 
@@ -65,10 +91,16 @@ def host_opener(engines: str) -> OpenHost:
     return partial(_host, engines)
 
 
-def _host(engines: str, deployment: Deployment, key: str | None) -> Host:
+def _host(engines: str, deployment: Deployment, card: Card) -> Host:
     engine = _ENGINE.validate_json(deployment.engine)
     bind = LOOPBACK if engines == "loopback" else own_address()
-    return open_host(engine.section, engine.spec, bind=bind, key=key)
+    host = open_host(engine.section, engine.spec, bind=bind, key=card.key)
+    if isinstance(engine.section, ReplaySection):
+        return host
+    metering = engine.metering.get(card.node, MeteringSection())
+    # of an engine that may be on a GPU, its meter is the narrowest that sees it
+    auto = ALL if isinstance(engine.section, VllmSection) else ON_CPU
+    return MeteredHost(host, partial(chosen, metering, auto))
 
 
 def supervisor_opener(fleet: FleetSection, token: str) -> Callable[[RayCluster], ServedSupervisor]:

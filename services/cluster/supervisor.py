@@ -40,11 +40,12 @@ class Pace:
 
 @dataclass(slots=True)
 class _Record:
-    """A copy as the supervisor sees it."""
+    """A copy as the supervisor sees it; its host was last heard at ``heard_s``."""
 
     copy: RunningCopy
     card: Card
     report: HostReport = _UNKNOWN
+    heard_s: float = 0.0
     leaving: bool = False
     avoided: frozenset[str] = frozenset()
     absent_since: float | None = None
@@ -152,14 +153,18 @@ class Supervisor:
                     replica_id,
                     record.card.expert_id,
                     record.card.node,
-                    replace(record.report, state="draining")
-                    if record.leaving and record.report.state == "ready"
-                    else record.report,
+                    self._told(record),
                     record.card.key,
                 )
                 for replica_id, record in sorted(self._records.items())
             },
         )
+
+    def _told(self, record: _Record) -> HostReport:
+        """The report as others are to read it now."""
+        report = record.report
+        state = "draining" if record.leaving and report.state == "ready" else report.state
+        return replace(report, state=state, age_s=self.now() - record.heard_s)
 
     async def newer(self, epoch: str, version: int, wait_s: float) -> Snapshot:
         """The snapshot once it is not that version any more, at the latest after ``wait_s``.
@@ -223,7 +228,7 @@ class Supervisor:
         replica_id = f"{deployment.expert_id}-{secrets.token_hex(3)}"
         avoided = frozenset(self._shunned)
         copy = self.cluster.start(replica_id, deployment, card, avoided)
-        self._records[replica_id] = _Record(copy, card, avoided=avoided)
+        self._records[replica_id] = _Record(copy, card, heard_s=self.now(), avoided=avoided)
         self._spawn(self._watch(replica_id))
 
     async def _adopt(self, replica_id: str, copy: RunningCopy) -> None:
@@ -235,7 +240,7 @@ class Supervisor:
         except (FleetError, TimeoutError):
             await copy.end()
             return
-        self._records[replica_id] = _Record(copy, card, report)
+        self._records[replica_id] = _Record(copy, card, report, self.now())
         self._spawn(self._watch(replica_id))
 
     async def _watch(self, replica_id: str) -> None:
@@ -256,6 +261,8 @@ class Supervisor:
 
     def _see(self, record: _Record, report: HostReport) -> None:
         before, record.report = record.report, report
+        if report.reason != _SILENT:
+            record.heard_s = self.now()
         if report.state != "failed" and report.reason != _SILENT:
             record.absent_since = None
         elif record.absent_since is None:

@@ -1,4 +1,4 @@
-"""A meter read while requests are answered: now and then, and at their ends where that is quick."""
+"""A meter read in the background, and in between whenever that is quick."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
-from coe.energy import EnergyAccount
 from coe.errors import MeterError
 from coe.meter import Meter, MeterReading
 
 Say = Callable[[str], None]
+
+
+class Readings(Protocol):
+    """Who wants to know what a meter says, such as `coe.energy.EnergyAccount`."""
+
+    refresh: Callable[[], None] | None
+    """Reads the meter now; ``None`` as long as it is not known to be quick."""
+
+    def note_reading(self, reading: MeterReading) -> None:
+        """The meter was read."""
 
 
 @dataclass(slots=True)
@@ -25,11 +35,11 @@ class Sampler:
     say : told when the meter fails, and when it works again.
     period_s : time between two reads.
     quick_s : a meter that was once read in that time is read by the event loop itself, also when
-        a request enters or ends; another one in a thread, and only every ``period_s``.
+        the account asks; another one in a thread, and only every ``period_s``.
     """
 
     meter: Meter
-    account: EnergyAccount
+    account: Readings
     say: Say = lambda line: None
     period_s: float = 0.2
     quick_s: float = 100e-6

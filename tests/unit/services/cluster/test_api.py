@@ -20,7 +20,7 @@ TOKEN = "s" * 32
 @pytest.fixture
 async def served(cluster, supervising):
     """A supervisor that runs, its application, and a client with the right token."""
-    async with supervising(cluster) as supervisor:
+    async with supervising(cluster, now=lambda: 0.0) as supervisor:
         app = ServedSupervisor(supervisor, "127.0.0.1", 1, TOKEN).app()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport) as client:

@@ -255,3 +255,15 @@ async def test_no_news_is_the_same_version_after_the_wait(cluster, supervising, 
         assert again.of("a")[0].report.n_running == 7
         other = await supervisor.newer("another life", seen.version, 60.0)
         assert other.version == seen.version
+
+
+async def test_a_report_is_as_old_as_it_is_kept(cluster, supervising, until, clock):
+    async with supervising(cluster, now=clock) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        assert supervisor.snapshot().of("a")[0].report.age_s == 0
+        cluster.of("a")[0].silent = True
+        await until(lambda: states(supervisor, "a") == ["starting"])
+        clock.seconds += 3.0
+        # what it said last was said three seconds ago, and not when silence was noticed
+        assert supervisor.snapshot().of("a")[0].report.age_s == 3.0
