@@ -24,6 +24,7 @@ class Claim:
     ----------
     prompt_j, prefill_w, token_j : work of the prompt, its rate, and work of an output token.
     entered_s, left_s : when the request came and went; ``None`` while it is in flight.
+    n_answers : that it asked for.
     n_tokens : of the answer so far.
     share_j, done_j : joules that readings gave it, and the work that they covered.
     metered : false once a stretch of its time was not.
@@ -35,6 +36,7 @@ class Claim:
     prefill_w: float
     token_j: float
     entered_s: float
+    n_answers: int = 1
     left_s: float | None = None
     n_tokens: int = 0
     share_j: float = 0.0
@@ -127,7 +129,7 @@ class EnergyAccount:
             return now
         return math.nextafter(self._last.at_s, math.inf)
 
-    def enter(self, profile: DeviceProfile, prompt_tokens: int) -> Claim:
+    def enter(self, profile: DeviceProfile, prompt_tokens: int, n_answers: int = 1) -> Claim:
         """The claim of a request that is dispatched now."""
         self._update()
         prefill_w, decode_w = profile.prefill_w, profile.decode_w
@@ -139,6 +141,7 @@ class EnergyAccount:
             prefill_w=prefill_w,
             token_j=decode_w / profile.decode_tokens_per_s,
             entered_s=self.now(),
+            n_answers=n_answers,
         )
         self._claims[claim] = None
         return claim
@@ -161,16 +164,30 @@ class EnergyAccount:
         self.carried_j -= tail_j
         return claim.share_j + tail_j
 
-    def note_reading(self, reading: MeterReading) -> None:
+    def in_flight(self, at_s: float) -> int:
+        """Answers in flight at a moment that no reading covers yet, or that came or went then."""
+        return sum(
+            claim.n_answers
+            for claim in self._claims
+            if claim.entered_s <= at_s and (claim.left_s is None or claim.left_s >= at_s)
+        )
+
+    def note_reading(self, reading: MeterReading, alone: bool = True) -> None:
         """Share out what the meter counted since the last reading; one not later is ignored.
 
         O(requests in flight + tokens since the last reading).
+
+        Parameters
+        ----------
+        alone : false where requests that nobody told of were answered meanwhile: what they drew
+            cannot be told apart, so it is left out as in a gap.
         """
         last = self._last
         if last is not None and reading.at_s <= last.at_s:
             return
         if (
             last is None
+            or not alone
             or reading.origin != last.origin
             or reading.energy_j < last.energy_j
             or reading.at_s - last.at_s > self.longest_gap_s

@@ -60,6 +60,7 @@ class Engine:
         while another can. An expert that it does not name is taken to be there.
     accounts : of the machines whose joules are measured, by the experts that run there. The
         receipts of other experts go by their device profiles.
+    copy_accounts : the same of an expert's copies, by their ids.
     """
 
     router: Router
@@ -69,6 +70,7 @@ class Engine:
     pacer: Pacer | None = None
     presence: Callable[[], Mapping[str, Presence]] = dict
     accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
+    copy_accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -197,23 +199,23 @@ class Engine:
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
     ) -> Reply:
         expert_id = decision.expert_id
+        pieces = self.experts[expert_id].stream(request, decision.max_tokens)
         stretch, delay_ms = self._enter(expert_id)
-        spec, account = self.router.specs[expert_id], self.accounts.get(expert_id)
         reply = Reply(
             engine=self,
             request=request,
             decision=decision,
-            spec=spec,
+            spec=self.router.specs[expert_id],
             failed_over=failed,
             started=started,
             dispatched=self.now(),
             stretch=stretch,
             delay_ms=delay_ms,
-            claim=None if account is None else account.enter(spec.profile, request.prompt_tokens),
         )
+        reply.claim_on(self._account(expert_id, pieces))
         try:
-            pieces = self.experts[expert_id].stream(request, decision.max_tokens)
             reply.hold(await anext(pieces), pieces)
+            reply.claim_on(self._account(expert_id, pieces))
         except StopAsyncIteration:
             reply.abandon()
             raise ExpertUnavailableError(expert_id, "answered with nothing") from None
@@ -221,6 +223,13 @@ class Engine:
             reply.abandon()
             raise
         return reply
+
+    def _account(self, expert_id: str, pieces: AsyncIterator[bytes]) -> EnergyAccount | None:
+        """The account of the machine that an answer comes from."""
+        replica_id = getattr(pieces, "replica_id", None)
+        if replica_id is None:
+            return self.accounts.get(expert_id)
+        return self.copy_accounts.get(replica_id)
 
     def _enter(self, expert_id: str) -> tuple[float, float]:
         """Count a request in; by how much others stretch it, and how long loading takes first."""
@@ -263,6 +272,25 @@ class Reply:
         """Keep the first piece, which has just come, and the iterator of the others."""
         self._first, self._rest, self._first_at = first, rest, self.engine.now()
         self._meter = AnswerMeter(self.request.stream, self.request.n_answers)
+
+    def claim_on(self, account: EnergyAccount | None) -> None:
+        """Claim on a machine's account; on another one than before where another copy took over.
+
+        What that copy drew until then is not known, so the answer is not metered, and only keeps
+        others from getting its share.
+        """
+        claimed = None if self.claim is None else self.claim.account
+        if account is claimed:
+            return
+        if self.claim is not None:
+            self.claim.leave()
+        self.claim = None
+        if account is not None:
+            begins = self._rest is None
+            prompt_tokens = self.request.prompt_tokens if begins else 0
+            n_answers = self.request.n_answers
+            self.claim = account.enter(self.spec.profile, prompt_tokens, n_answers)
+            self.claim.metered = begins
 
     def abandon(self) -> None:
         """Count the request out, which got no answer; what it drew is its share, on no receipt."""

@@ -17,6 +17,36 @@ from coe.replica import Replica
 _OWN_STATUSES = frozenset({401, 403, 408, 429})
 
 
+@dataclass(frozen=True, slots=True)
+class CopysAnswer:
+    """The pieces of an answer, and the copy that they come from.
+
+    Parameters
+    ----------
+    asked : the copies asked so far, in order.
+    """
+
+    pieces: AsyncGenerator[bytes, None]
+    asked: Sequence[Replica]
+
+    @property
+    def replica_id(self) -> str | None:
+        """Id of the copy that is asked now; ``None`` where there was none."""
+        return self.asked[-1].replica_id if self.asked else None
+
+    def __aiter__(self) -> CopysAnswer:
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece; raises as `ReplicatedExpert.stream`."""
+        return await anext(self.pieces)
+
+    async def aclose(self) -> None:
+        """Stop the generation."""
+        await self.pieces.aclose()
+
+
 @dataclass(slots=True)
 class ReplicatedExpert:
     """An expert by its copies of the moment.
@@ -38,8 +68,8 @@ class ReplicatedExpert:
     now: Callable[[], float] = time.monotonic
     _states: dict[str, ReplicaState] = field(default_factory=dict)
 
-    async def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
-        """The answer's body as one copy sends it.
+    def stream(self, request: Request, max_tokens: int | None) -> CopysAnswer:
+        """The answer's body as one copy sends it, which is chosen now.
 
         The copy is the better of two (`coe.optimizer.balance`). One that fails before its first
         piece is replaced by another; none is asked twice. A copy that rejects the request has not
@@ -53,16 +83,23 @@ class ReplicatedExpert:
             Of the first copy that failed, where no other could answer; of the one that failed
             after its first piece.
         """
-        tried: set[str] = set()
+        asked: list[Replica] = []
+        return CopysAnswer(self._pieces(request, max_tokens, asked, self._next(asked)), asked)
+
+    async def _pieces(
+        self,
+        request: Request,
+        max_tokens: int | None,
+        asked: list[Replica],
+        state: ReplicaState | None,
+    ) -> AsyncGenerator[bytes, None]:
         first_error: ExpertError | None = None
-        while (copy := self._next(tried)) is not None:
-            tried.add(copy.replica_id)
-            state = self._states[copy.replica_id]
+        while state is not None:
             sent = Sent(self.now(), self.usual_s(request, max_tokens))
             state.begin(sent)
             complete = failed = False
             n_pieces = 0
-            pieces = self.connect(copy).stream(request, max_tokens)
+            pieces = self.connect(asked[-1]).stream(request, max_tokens)
             try:
                 async for piece in pieces:
                     n_pieces += 1
@@ -84,10 +121,12 @@ class ReplicatedExpert:
                     usual_s = self.usual_s(request, n_pieces)
                     state.end(sent, self.now(), measured, usual_s)
                 await close(pieces)
+            state = self._next(asked)
         raise first_error or ExpertUnavailableError(self.expert_id, "no copy of it is running")
 
-    def _next(self, tried: set[str]) -> Replica | None:
-        """The copy to ask, out of those that have not been."""
+    def _next(self, asked: list[Replica]) -> ReplicaState | None:
+        """What is known of the copy to ask next, which has joined those that were."""
+        tried = {copy.replica_id for copy in asked}
         here = {copy.replica_id: copy for copy in self.copies()}
         states = {name: self._states.get(name) or ReplicaState(name) for name in here}
         # one that has left the fleet is forgotten once its last answer has ended
@@ -96,7 +135,9 @@ class ReplicatedExpert:
         chosen = pick(
             [state for name, state in states.items() if name not in tried], self.rng, self.now()
         )
-        return None if chosen is None else here[chosen.replica_id]
+        if chosen is not None:
+            asked.append(here[chosen.replica_id])
+        return chosen
 
 
 def _any_would_say(error: ExpertError) -> bool:

@@ -235,3 +235,29 @@ def test_an_answer_never_gets_shorter(account, clock):
     claim.note(3)
     claim.note(2)
     assert claim.n_tokens == 3
+
+
+def test_joules_of_requests_that_nobody_told_of_are_in_no_sum(account, clock):
+    claim = ten_seconds_of_twenty_watts(account, clock)
+    before_j = account.metered_j
+    clock.seconds += 1.0
+    account.note_reading(MeterReading(clock(), 500.0), alone=False)
+    assert account.metered_j == before_j
+    assert claim.leave() is None
+    clock.seconds += 1.0
+    told(account, clock, 510.0)
+    assert account.idle_j == pytest.approx(10.0)
+    assert balanced(account)
+
+
+def test_in_flight_is_who_had_come_and_not_gone(account, clock):
+    told(account, clock, 0.0)
+    started_s = clock()
+    claim = account.enter(PROFILE, 0)
+    clock.seconds += 2.0
+    account.enter(PROFILE, 0, n_answers=3)
+    clock.seconds += 2.0
+    claim.leave()
+    clock.seconds += 2.0
+    counts = [account.in_flight(started_s + after_s) for after_s in (-1, 0, 1, 3, 4, 5)]
+    assert counts == [0, 1, 1, 4, 4, 3]

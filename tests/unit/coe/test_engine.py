@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
 
 import pytest
 
@@ -17,9 +19,11 @@ from coe.errors import (
     InfeasibleError,
     UnknownExpertError,
 )
+from coe.experts.replicated import ReplicatedExpert
 from coe.experts.stub import StubExpert
 from coe.meter import MeterReading
 from coe.optimizer.pacing import Allowance, Pacer
+from coe.replica import HostReport, Replica
 from coe.retrieval import Retriever
 from coe.routers.retrieve import Index, Passage
 
@@ -649,6 +653,67 @@ async def test_where_the_meter_says_nothing_the_receipt_goes_by_the_profile(mete
     await drain(reply)
     assert reply.receipt.energy_j == make_spec("good").profile.energy_j(5, 3)
     assert (reply.receipt.energy_source, reply.receipt.energy_scope) == ("modelled", "board")
+
+
+class First(Random):
+    """Draws the first of what there is."""
+
+    def random(self):
+        return 0.0
+
+
+@pytest.fixture
+def copied(rig, clock):
+    """An engine whose expert "good" is two copies, each on a machine that draws twenty watts."""
+
+    def build(*steps):
+        scripts = {str(n): Script(clock, given) for n, given in enumerate(steps, 1)}
+        replicas = [Replica(name, "good", name, HostReport("ready")) for name in scripts]
+        good = ReplicatedExpert(
+            "good", lambda: replicas, lambda r: scripts[r.replica_id], rng=First(), now=clock
+        )
+        accounts = {name: EnergyAccount("rail", now=clock) for name in scripts}
+        for account in accounts.values():
+            account.refresh = partial(twenty_watts, account, clock)
+        r = rig(good=good)
+        r.engine.copy_accounts = accounts
+        return r, accounts
+
+    return build
+
+
+def twenty_watts(account, clock):
+    account.note_reading(MeterReading(clock(), 20.0 * clock()))
+
+
+async def answered(r):
+    reply = await r.engine.answer(ask(pinned="good"))
+    await drain(reply)
+    return reply.receipt
+
+
+async def test_an_answer_is_billed_by_the_machine_of_the_copy_that_gives_it(copied):
+    r, accounts = copied([0.5, STREAM], [0.5, STREAM])
+    receipt = await answered(r)
+    assert (receipt.energy_source, receipt.energy_j) == ("measured", pytest.approx(10.0))
+    assert accounts["1"].requests_j == pytest.approx(10.0)
+    assert accounts["2"].requests_j == 0
+
+
+async def test_an_answer_that_a_copy_elsewhere_took_over_is_not_measured(copied):
+    r, accounts = copied([0.5, SILENT], [0.25, STREAM[:50], 0.25, STREAM[50:]])
+    assert (await answered(r)).energy_source == "modelled"
+    # on no receipt; and from its first piece on nobody else on the second machine pays for it
+    assert accounts["1"].requests_j == pytest.approx(15.0)
+    assert accounts["2"].requests_j == pytest.approx(5.0)
+    assert [account.waiting for account in accounts.values()] == [0, 0]
+
+
+async def test_a_copy_on_a_machine_without_a_meter_is_not_measured(copied):
+    r, accounts = copied([0.5, STREAM], [0.5, STREAM])
+    del accounts["1"]
+    assert (await answered(r)).energy_source == "modelled"
+    assert accounts["2"].requests_j == 0
 
 
 # ---- learning

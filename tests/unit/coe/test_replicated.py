@@ -138,3 +138,28 @@ async def test_who_leaves_early_leaves_the_copy_too():
     assert in_flight(expert) == {"a": 1, "b": 0}
     await pieces.aclose()
     assert in_flight(expert) == {"a": 0, "b": 0}
+
+
+async def test_which_copy_answers_is_known_before_its_first_piece():
+    expert = replicated(a=Copy(b"1"), b=Copy(b"2"))
+    first = expert.stream(REQUEST, None)
+    assert first.replica_id == "a"
+    assert [piece async for piece in first] == [b"1"]
+    assert first.replica_id == "a"
+    assert replicated().stream(REQUEST, None).replica_id is None
+
+
+async def test_an_answer_says_which_copy_took_over():
+    expert = replicated(a=Copy(ExpertUnavailableError("e", "refused")), b=Copy(b"3"))
+    pieces = expert.stream(REQUEST, None)
+    assert pieces.replica_id == "a"
+    assert await anext(pieces) == b"3"
+    assert pieces.replica_id == "b"
+    await pieces.aclose()
+
+
+async def test_an_answer_that_nobody_asked_for_leaves_nothing_in_flight():
+    expert = replicated(a=Copy(b"1"))
+    await expert.stream(REQUEST, None).aclose()
+    assert await answer(expert) == [b"1"]
+    assert in_flight(expert) == {"a": 0}
