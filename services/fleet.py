@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
@@ -24,6 +24,7 @@ from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted
+from coe.services.cluster.accounts import NodeAccounts
 from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
 from coe.services.host.experts import engine_slots, open_host
@@ -47,6 +48,7 @@ class Fleet:
     hosts : of the engines on this machine, by expert.
     copies : what a gateway knows of the cluster; ``None`` where nothing runs on one.
     away : experts that run on the cluster.
+    accounts : of the cluster's nodes.
     turns : who of the embedded ones is in memory; ``None`` where all are, always.
     """
 
@@ -56,6 +58,7 @@ class Fleet:
     copies: Follower | None = None
     away: frozenset[str] = frozenset()
     turns: Turns | None = None
+    accounts: NodeAccounts = field(default_factory=NodeAccounts)
 
     def states(self) -> dict[str, str]:
         """Every expert's state: its engine's, its best copy's (or ``absent``), else ready.
@@ -144,15 +147,19 @@ async def running(
         if turns is not None:
             experts |= {n: ExpertByTurns(n, experts[n], turns) for n in turns.expert_ids}
         copies = None
+        idle_w = {name: node.metering.idle_w for name, node in config.nodes.items()}
+        accounts = NodeAccounts(idle_w, say)
         if config.fleet is not None and away:
-            copies = await stack.enter_async_context(following_fleet(config.fleet, client, say))
+            following = following_fleet(config.fleet, client, say, accounts.note)
+            copies = await stack.enter_async_context(following)
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
         specs = {e.id: config.spec(e) for e in present}
         by_turns = frozenset(turns.expert_ids) if turns is not None else frozenset[str]()
         try:
             for name in hosts.keys() - by_turns:
                 await hosts[name].start()
-            yield Fleet(specs, experts, hosts, copies, frozenset(e.id for e in away), turns)
+            on_cluster = frozenset(e.id for e in away)
+            yield Fleet(specs, experts, hosts, copies, on_cluster, turns, accounts)
         finally:
             await stack.aclose()
             for host in hosts.values():

@@ -82,13 +82,14 @@ async def serving(
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
             engine.warm = prefetched.warm
-        machines = {}
+        machines: Mapping[str, EnergyAccount] = fleet.accounts.machines
+        engine.copy_accounts = fleet.accounts.copies
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
         if fleet.hosts:
             account = await stack.enter_async_context(metered(config.metering, say))
             if account is not None:
                 engine.accounts = dict.fromkeys(fleet.hosts, account)
-                machines["gateway"] = account
+                machines = {"gateway": account}
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence

@@ -13,7 +13,7 @@ from coe.core import ExpertSpec, Request
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
 from coe.fleet import FleetSection
-from coe.replica import Replica
+from coe.replica import Replica, Snapshot
 from coe.services.adapters import hosted
 from coe.services.cluster.follower import FleetClient, Follower, following
 
@@ -27,9 +27,16 @@ _LEAST_S = 1e-3
 
 @asynccontextmanager
 async def following_fleet(
-    fleet: FleetSection, client: httpx.AsyncClient, say: Say
+    fleet: FleetSection,
+    client: httpx.AsyncClient,
+    say: Say,
+    noticed: Callable[[Snapshot], None] = lambda snapshot: None,
 ) -> AsyncIterator[Follower]:
     """What the fleet's supervisor says, as long as the context lasts.
+
+    Parameters
+    ----------
+    noticed : called with every snapshot.
 
     Raises
     ------
@@ -37,7 +44,7 @@ async def following_fleet(
         There is no token to ask it with.
     """
     source = FleetClient(client, fleet.url, fleet_token(fleet))
-    async with following(source, say) as follower:
+    async with following(source, say, noticed) as follower:
         yield follower
 
 

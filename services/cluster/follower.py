@@ -72,12 +72,14 @@ class Follower:
 
     Parameters
     ----------
+    noticed : called with every snapshot.
     wait_s : how long the supervisor may keep a question for news; queues are known as of then.
     again_s : pause after a question that failed.
     """
 
     source: FleetClient
     say: Say = lambda line: None
+    noticed: Callable[[Snapshot], None] = lambda snapshot: None
     wait_s: float = 1.0
     again_s: float = 0.5
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -88,7 +90,7 @@ class Follower:
         """Follow for ever. While the supervisor is silent its last word holds."""
         while True:
             try:
-                self.snapshot = await self.source.snapshot(self.snapshot, self.wait_s)
+                self.notice(await self.source.snapshot(self.snapshot, self.wait_s))
             except FleetError as error:
                 if not self.silent:
                     self.say(f"{error}; its last word holds")
@@ -98,6 +100,11 @@ class Follower:
                 if self.silent:
                     self.say("the fleet's supervisor answers again")
                 self.silent = False
+
+    def notice(self, snapshot: Snapshot) -> None:
+        """Know the fleet as it is in this snapshot."""
+        self.snapshot = snapshot
+        self.noticed(snapshot)
 
     def ready(self, expert_id: str) -> list[Replica]:
         """The copies of an expert that can be asked now."""
@@ -115,14 +122,18 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(source: FleetClient, say: Say = lambda line: None) -> AsyncIterator[Follower]:
+async def following(
+    source: FleetClient,
+    say: Say = lambda line: None,
+    noticed: Callable[[Snapshot], None] = lambda snapshot: None,
+) -> AsyncIterator[Follower]:
     """A follower that has the first snapshot, and follows until the context ends.
 
     A supervisor that is not there yet is no error: its experts are absent until it is.
     """
-    follower = Follower(source, say)
+    follower = Follower(source, say, noticed)
     try:
-        follower.snapshot = await source.snapshot()
+        follower.notice(await source.snapshot())
     except FleetError as error:
         follower.silent = True
         say(f"{error}; until it does, its experts are absent")

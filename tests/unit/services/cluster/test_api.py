@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from coe.errors import FleetError
-from coe.replica import Card, Deployment, HostReport, Replica
+from coe.replica import Card, Deployment, HostReport, NodeReading, Replica
+from coe.services.cluster.accounts import NodeAccounts
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.follower import FleetClient, following
 from coe.services.cluster.supervisor import Supervisor
@@ -178,6 +179,22 @@ async def test_a_follower_keeps_the_last_word_of_a_silent_supervisor(served, unt
         await until(lambda: follower.presence("a").n_copies == 2)
     assert len(said) == 2
     assert "answers again" in said[1]
+
+
+async def test_a_meter_read_on_a_node_reaches_the_accounts_of_a_gateway(served, cluster, until):
+    supervisor, _, source = served
+    await supervisor.want([A])
+    await until(lambda: cluster.of("a"))
+    reading = NodeReading(5.0, 2**61, 0.1, "board", "ina3221", 11.6)
+    cluster.of("a")[0].report = HostReport("ready", address="http://here", meter=reading)
+    accounts = NodeAccounts({"here": 3.0})
+    async with following(source, noticed=accounts.note) as follower:
+        await until(lambda: accounts.machines)
+        (replica,) = follower.snapshot.of("a")
+    assert replica.report.meter == reading
+    assert list(accounts.copies) == [replica.replica_id]
+    account = accounts.machines["here"]
+    assert (account.scope, account.idle_w) == ("board", 3.0)
 
 
 def _refuse(request: httpx.Request) -> httpx.Response:
