@@ -22,6 +22,8 @@ def print_fleet(found: Snapshot) -> None:
 def fleet_table(found: Snapshot) -> Group:
     """One row a copy, by expert; below, why those that are not ready are not.
 
+    Watts are the whole node's, and the same for all its copies.
+
     Figures and states are never cut; on a narrow terminal long names go on in the next line.
     """
     copies = sorted(found.replicas.values(), key=lambda r: (r.expert_id, r.replica_id))
@@ -34,7 +36,7 @@ def _rows(copies: list[Replica]) -> Table:
     table.add_column("copy", no_wrap=True)
     table.add_column("node", overflow="fold")
     table.add_column("state", no_wrap=True)
-    for heading in ("busy", "queue", "tok/s", "MB"):
+    for heading in ("busy", "queue", "tok/s", "MB", "W"):
         table.add_column(heading, justify="right", no_wrap=True)
     for replica in copies:
         report = replica.report
@@ -47,11 +49,12 @@ def _rows(copies: list[Replica]) -> Table:
             str(report.n_waiting),
             _figure(report.tokens_per_s),
             _figure(report.memory_bytes / 1e6),
+            _figure(report.meter.power_w if report.meter else None),
         )
     return table
 
 
-def _figure(value: float) -> str:
+def _figure(value: float | None) -> str:
     return f"{value:.0f}" if value else ""
 
 
