@@ -20,6 +20,8 @@ from coe.services.cli.serve import gateway_on, listen
 from coe.services.runtime import Runtime
 from coe.services.weights import embedded_weights, fetch
 
+RANGE_UJ = 30_000_000
+
 
 @dataclass(frozen=True)
 class Served:
@@ -122,3 +124,49 @@ def coe() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     return run
+
+
+class TurningMeter:
+    """A powercap tree whose package draws so many watts, and whose counter turns over."""
+
+    def __init__(self, sysfs, watts):
+        self.watts = watts
+        self.package = sysfs / "class/powercap/intel-rapl:0"
+        self.package.mkdir(parents=True)
+        (self.package / "name").write_text("package-0\n")
+        (self.package / "max_energy_range_uj").write_text(f"{RANGE_UJ - 1}\n")
+        self.started = time.monotonic()
+        self.turn()
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def turn(self):
+        count = int(self.watts * (time.monotonic() - self.started) * 1e6) % RANGE_UJ
+        # a reader sees the old file or the new one, as with a real counter
+        fresh = self.package / "fresh"
+        fresh.write_text(f"{count}\n")
+        fresh.replace(self.package / "energy_uj")
+
+    def run(self):
+        while not self.stopped.wait(0.005):
+            self.turn()
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+
+@pytest.fixture(scope="session")
+def turning_meter():
+    """A sysfs whose meter draws so many watts as long as the context lasts."""
+
+    @contextmanager
+    def turning(sysfs, watts):
+        meter = TurningMeter(sysfs, watts)
+        try:
+            yield
+        finally:
+            meter.stop()
+
+    return turning

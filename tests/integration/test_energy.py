@@ -1,7 +1,5 @@
 """Measured joules: a real engine behind a real gateway, on a machine whose meter we turn."""
 
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -13,55 +11,20 @@ pytestmark = pytest.mark.engine
 
 SMALL = "smollm2-135m"
 WATTS = 40.0
-RANGE_UJ = 30_000_000
-
-
-class TurningMeter:
-    """A powercap tree whose package draws forty watts, and whose counter turns over."""
-
-    def __init__(self, sysfs):
-        self.package = sysfs / "class/powercap/intel-rapl:0"
-        self.package.mkdir(parents=True)
-        (self.package / "name").write_text("package-0\n")
-        (self.package / "max_energy_range_uj").write_text(f"{RANGE_UJ - 1}\n")
-        self.started = time.monotonic()
-        self.turn()
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-
-    def turn(self):
-        count = int(WATTS * (time.monotonic() - self.started) * 1e6) % RANGE_UJ
-        # a reader sees the old file or the new one, as with a real counter
-        fresh = self.package / "fresh"
-        fresh.write_text(f"{count}\n")
-        fresh.replace(self.package / "energy_uj")
-
-    def run(self):
-        while not self.stopped.wait(0.005):
-            self.turn()
-
-    def stop(self):
-        self.stopped.set()
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory, embedded_config, serve, eventually):
+def machine(tmp_path_factory, embedded_config, serve, turning_meter, eventually):
     """A gateway with one real engine on a machine with a meter and ten watts of idleness."""
     experts = [expert for expert in embedded_config.experts if expert.id == SMALL]
     sysfs = tmp_path_factory.mktemp("sys")
     metering = MeteringSection(meter="rapl", idle_w=10.0, sysfs=sysfs)
     config = embedded_config.model_copy(update={"experts": experts, "metering": metering})
-    meter = TurningMeter(sysfs)
-    try:
-        with serve(config) as running:
-            account = running.runtime.machines["gateway"]
-            # on a busy machine it takes some reads to see that this one is quick
-            eventually(lambda: account.refresh, "a meter that is read with every request")
-            yield running
-    finally:
-        meter.stop()
+    with turning_meter(sysfs, WATTS), serve(config) as running:
+        account = running.runtime.machines["gateway"]
+        # on a busy machine it takes some reads to see that this one is quick
+        eventually(lambda: account.refresh, "a meter that is read with every request")
+        yield running
 
 
 def ask(machine, tokens=12):

@@ -31,7 +31,10 @@ CONFIG = """
 artefact: {data}/artefact
 budgets: {data}/budgets.yaml
 fleet: {{ray_address: "{address}", port: {port}}}
-nodes: {{cloud: {{memory_gb: 8}}, edge-1: {{memory_gb: 4}}, edge-2: {{memory_gb: 4}}}}
+nodes:
+  cloud: {{memory_gb: 8, metering: {{meter: rapl, idle_w: 10, sysfs: {sysfs}}}}}
+  edge-1: {{memory_gb: 4, metering: {{meter: modelled}}}}
+  edge-2: {{memory_gb: 4, metering: {{meter: modelled}}}}
 devices:
   core: {{ttft_b_ms: 5, ttft_c_ms: 200, decode_tokens_per_s: 50, prefill_w: 12, decode_w: 10}}
 experts:
@@ -40,6 +43,7 @@ experts:
   - {{id: {large}, kind: embedded, weights: qwen2.5-coder-0.5b-instruct-q4_k_m, device: core,
      threads: 1, context_tokens: 2048, node: cloud, resources: {{gpu: 1}}, memory_gb: 1}}
 """
+WATTS = 40.0
 NODES = {"cloud": {"gpu": 1}, "edge-1": {"jetson_orin": 1}, "edge-2": {"jetson_orin": 1}}
 
 
@@ -92,6 +96,14 @@ class Fleet:
             max_tokens=max_tokens,
         )
 
+    def receipt(self, model: str, max_tokens: int) -> dict[str, object]:
+        answer = self.client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
+            max_tokens=max_tokens,
+        )
+        return answer.model_extra["coe"]["receipt"]
+
     def until_whole(self) -> None:
         self.wait_for(
             lambda: self.ready(SMALL) and self.ready(LARGE) and self.seen(LARGE) == "ready",
@@ -134,19 +146,22 @@ def nodes(secret) -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
-def fleet(nodes, embedded_config, tmp_path_factory, serve, coe, eventually) -> Iterator[Fleet]:
+def fleet(
+    nodes, embedded_config, tmp_path_factory, serve, coe, eventually, turning_meter
+) -> Iterator[Fleet]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     path = tmp_path_factory.mktemp("fleet") / "coe.yaml"
-    path.write_text(
-        CONFIG.format(data=DATA, address=nodes.address, port=port, small=SMALL, large=LARGE)
-    )
-    up = coe("fleet", "up", "--config", path)
-    assert up.returncode == 0, up.stderr
-    with serve(load_config(path)) as gateway:
-        yield Fleet(nodes, path, gateway.client, gateway.url, eventually)
-    down = coe("fleet", "down", "--config", path)
-    assert down.returncode == 0, down.stderr
+    sysfs = tmp_path_factory.mktemp("sys")
+    names = {"address": nodes.address, "port": port, "small": SMALL, "large": LARGE}
+    path.write_text(CONFIG.format(data=DATA, sysfs=sysfs, **names))
+    with turning_meter(sysfs, WATTS):
+        up = coe("fleet", "up", "--config", path)
+        assert up.returncode == 0, up.stderr
+        with serve(load_config(path)) as gateway:
+            yield Fleet(nodes, path, gateway.client, gateway.url, eventually)
+        down = coe("fleet", "down", "--config", path)
+        assert down.returncode == 0, down.stderr
     assert "the fleet is down" in down.stdout
 
 
@@ -199,6 +214,29 @@ def test_status_is_a_table_and_a_document_without_keys(fleet, coe):
     assert {r["expert_id"] for r in replicas} == {SMALL, LARGE}
     keys = {r.key for r in fleet.copies(SMALL) + fleet.copies(LARGE)}
     assert not any(key in document for key in keys)
+
+
+def test_a_node_with_a_meter_says_what_it_draws_and_its_receipts_are_measured(fleet):
+    fleet.until_whole()
+    fleet.wait_for(
+        lambda: [r.report.meter.power_w for r in fleet.ready(LARGE) if r.report.meter], "watts"
+    )
+    (large,), (small,) = fleet.ready(LARGE), fleet.ready(SMALL)
+    assert (large.report.meter.meter, large.report.meter.scope) == ("rapl", "rail")
+    # the thread that turns the meter may be late by a fifth of a second
+    assert large.report.meter.power_w == pytest.approx(WATTS, rel=0.25)
+    assert small.report.meter is None
+    # an answer has to take as long as some reports of its node
+    receipts = (fleet.receipt(LARGE, n) for n in (64, 128, 256, 512))
+    receipt = next(r for r in receipts if r["energy_source"] == "measured")
+    assert receipt["energy_scope"] == "rail"
+    # alone on its node: all above idle, for as long as the expert had it and a reading before
+    seconds = receipt["latency_ms"] / 1000
+    assert (WATTS - 10) * seconds / 2 <= receipt["energy_j"] <= (WATTS - 10) * (seconds + 3)
+    assert fleet.receipt(SMALL, 64)["energy_source"] == "modelled"
+    page = httpx.get(f"{fleet.url}/metrics", timeout=30).text
+    assert 'coe_meter_joules{machine="cloud",part="requests"}' in page
+    assert 'machine="edge' not in page
 
 
 def test_a_killed_actor_is_noticed_within_two_seconds_and_comes_back(fleet):
