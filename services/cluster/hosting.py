@@ -18,12 +18,14 @@ from coe.config import (
     VllmSection,
 )
 from coe.core import ExpertSpec
+from coe.errors import CoeError
 from coe.fleet import NODE_LABEL, OWN_ADDRESS, FleetSection, private_address
 from coe.replica import Card, Deployment, Host
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.supervisor import Supervisor
 from coe.services.host.experts import LOOPBACK, open_host
 from coe.services.host.metered import MeteredHost
+from coe.services.host.unopened import UnopenedHost
 from coe.services.metering.detect import ALL, ON_CPU
 from coe.services.metering.machine import chosen
 
@@ -93,13 +95,17 @@ def host_opener(engines: str) -> OpenHost:
 
 def _host(engines: str, deployment: Deployment, card: Card) -> Host:
     engine = _ENGINE.validate_json(deployment.engine)
-    bind = LOOPBACK if engines == "loopback" else own_address()
-    host = open_host(engine.section, engine.spec, bind=bind, key=card.key)
-    if isinstance(engine.section, ReplaySection):
+    section = engine.section
+    try:
+        bind = LOOPBACK if engines == "loopback" else private_address(own_address())
+        host = open_host(section, engine.spec, bind=bind, key=card.key)
+    except (CoeError, ValueError) as error:
+        return UnopenedHost(str(error))
+    if isinstance(section, ReplaySection):
         return host
     metering = engine.metering.get(card.node, MeteringSection())
     # of an engine that may be on a GPU, its meter is the narrowest that sees it
-    auto = ALL if isinstance(engine.section, VllmSection) else ON_CPU
+    auto = ALL if isinstance(section, VllmSection) else ON_CPU
     return MeteredHost(host, partial(chosen, metering, auto))
 
 

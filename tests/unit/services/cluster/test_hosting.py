@@ -1,5 +1,7 @@
 """What crosses to the nodes of a fleet and its supervisor, and what becomes of it there."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("ray")
@@ -8,6 +10,7 @@ from coe.actors import own_address
 from coe.config import DATA, load_config
 from coe.fleet import FleetSection
 from coe.replica import Card
+from coe.services.cluster import hosting
 from coe.services.cluster.hosting import deployments, host_opener, supervisor_opener
 from coe.services.host.metered import MeteredHost
 
@@ -74,3 +77,24 @@ def test_the_supervisor_listens_where_the_configuration_says(cluster, host):
 def test_it_finds_the_heads_own_address_on_the_head(cluster):
     fleet = FleetSection(host="private", address="http://head:8090")
     assert supervisor_opener(fleet, "token")(cluster).host == own_address()
+
+
+async def test_an_expert_that_a_node_cannot_run_fails_with_the_reason(wanted):
+    engine, _ = wanted("")
+    unknown = replace(engine, engine=engine.engine.replace("smollm2-135m-instruct", "no-such"))
+    host = opened(unknown, "edge")
+    await host.start()
+    report = await host.report()
+    assert report.state == "failed"
+    assert "unknown weights 'no-such-q4_1'" in report.reason
+    assert await host.drain(1.0)
+    await host.stop()
+
+
+async def test_no_engine_listens_at_a_public_address(wanted, monkeypatch):
+    monkeypatch.setattr(hosting, "own_address", lambda: "8.8.8.8")
+    engine, _ = wanted("")
+    card = Card(engine.expert_id, engine.digest, "key", "edge")
+    report = await host_opener("private")(engine, card).report()
+    assert report.state == "failed"
+    assert "8.8.8.8 is not a loopback or private address" in report.reason
