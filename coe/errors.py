@@ -5,6 +5,8 @@
     CoeError
     ├── ConfigError            a configuration file is absent, malformed or inconsistent
     ├── WeightsError           weights are absent, or are not the bytes the manifest promises
+    ├── PlanError              a plan cannot be read, written, made or used
+    ├── SimulationError        what is asked for cannot be simulated, or a trace cannot be read
     ├── ArtefactError          a trained artefact is absent, altered or of another schema
     ├── OutcomesError          an outcome or prompt table has the wrong columns or values
     ├── MeasurementsError      a table of measured requests has the wrong columns or values

@@ -27,6 +27,7 @@ from coe.config import (
 from coe.errors import CoeError
 from coe.router import Router
 from coe.services.cli.console import print_json, results
+from coe.services.cli.fleet_control import seen
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import configured
 from coe.services.metering.detect import ALL, survey
@@ -94,8 +95,15 @@ def _examine(path: Path) -> Iterator[Finding]:
     yield _attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
     if config.plan is not None:
         yield _attempt("plan", lambda: _plan(config), "make it again with `coe plan`")
-    experts = [_expert(section) for section in config.experts]
+    experts = [
+        Finding(f"expert {section.id}", "ok", f"{section.kind}, on the fleet")
+        if config.on_fleet(section)
+        else _expert(section)
+        for section in config.experts
+    ]
     yield from experts
+    if config.fleet is not None:
+        yield _fleet(config)
     if not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
     yield _energy(config.metering)
@@ -137,6 +145,19 @@ def _artefact(config: Config) -> str:
     unknown = config.specs.keys() - set(router.artefact.expectation.expert_ids)
     note = f"; not trained, only by name: {', '.join(sorted(unknown))}" if unknown else ""
     return f"{config.artefact}, knows {', '.join(router.artefact.expectation.expert_ids)}{note}"
+
+
+def _fleet(config: Config) -> Finding:
+    """Whether the supervisor answers; without it a gateway serves, and its experts are absent."""
+    try:
+        copies = seen(config).replicas.values()
+    except CoeError as error:
+        return Finding("fleet", "warning", str(error), "coe fleet up")
+    n_ready = sum(replica.report.state == "ready" for replica in copies)
+    detail = f"{n_ready} of {len(copies)} copies are ready"
+    if not n_ready or n_ready < len(copies):
+        return Finding("fleet", "warning", detail, "`coe fleet status` says why the others are not")
+    return Finding("fleet", "ok", detail)
 
 
 def _expert(section: ExpertSection) -> Finding:

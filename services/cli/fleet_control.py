@@ -88,11 +88,22 @@ def show(config_path: Path | None, once: bool, as_json: bool) -> None:
     """
     config = configuration(config_path, quiet=True)
     if as_json:
-        print_json(_public(_asked(config, FleetClient.snapshot)))
+        print_json(_public(seen(config)))
     elif once or not results.is_terminal:
-        print_fleet(_asked(config, FleetClient.snapshot))
+        print_fleet(seen(config))
     else:
         _asked(config, _live)
+
+
+def seen(config: Config) -> Snapshot:
+    """What the supervisor says now.
+
+    Raises
+    ------
+    ConfigError, FleetError
+        As `scale_to`.
+    """
+    return _asked(config, FleetClient.snapshot)
 
 
 def scale_to(config_path: Path | None, expert_id: str, replicas: str) -> None:

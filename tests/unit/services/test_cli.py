@@ -1,6 +1,7 @@
 """The command line: exit codes, JSON, messages."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -87,6 +88,22 @@ def test_doctor_says_what_is_wrong_with_a_configuration(tmp_path):
     result = run("doctor", "--config", str(tmp_path / "coe.yaml"))
     assert result.exit_code == 1
     assert "coe.yaml:2: experts:" in result.stdout
+
+
+def test_doctor_looks_for_the_fleet_and_not_for_its_experts(tmp_path, monkeypatch):
+    monkeypatch.setenv("COE_FLEET_TOKEN", "s" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (tmp_path / "coe.yaml").write_text(
+        f"fleet: {{port: {port}}}\n"
+        "devices: {d: {ttft_b_ms: 1, decode_tokens_per_s: 50, prefill_w: 10, decode_w: 10}}\n"
+        "experts: [{id: e, kind: embedded, weights: no-such, device: d, context_tokens: 512}]\n"
+    )
+    result = run("doctor", "--json", "--config", str(tmp_path / "coe.yaml"))
+    found = {f["subject"]: f for f in json.loads(result.stdout)["findings"]}
+    assert found["expert e"]["detail"] == "embedded, on the fleet"
+    assert found["fleet"]["status"] == "warning"
+    assert "does not answer" in found["fleet"]["detail"]
 
 
 @pytest.mark.parametrize(
