@@ -122,6 +122,8 @@ class Turns:
         for name in load.evict:
             await self._hosts[name].stop()
         host, expert_id, began = self._hosts[load.expert_id], load.expert_id, self._now()
+        if host.state == "failed":  # one that gave up starts again only after it was stopped
+            await host.stop()
         await host.start()
         state, now = await host.settled(), self._now()
         if state == "ready":

@@ -14,13 +14,20 @@ REQUEST = Request((Message("user", "hello"),))
 
 
 class Engine:
-    """A host whose engine is ready at once, or fails; writes down when it was in memory."""
+    """A host whose engine is ready at once, or fails; writes down when it was in memory.
+
+    As a real one, it starts once: again only after it was stopped.
+    """
 
     def __init__(self, name, log, fails=False):
         self.name, self.log, self.fails = name, log, fails
         self.state, self.reason = "stopped", ""
+        self.watched = False
 
     async def start(self):
+        if self.watched:
+            return
+        self.watched = True
         self.state = "failed" if self.fails else "ready"
         self.reason = "no weights" if self.fails else ""
         self.log.append(("load", self.name))
@@ -31,6 +38,7 @@ class Engine:
 
     async def stop(self):
         self.state = "stopped"
+        self.watched = False
         self.log.append(("evict", self.name))
 
 
