@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,9 +31,11 @@ def sites(config: Config, rate_per_s: float) -> Sites:
     Raises
     ------
     PlanError
-        There is no plan, there are no nodes, or the experts do not fit; the message says what
-        would do.
+        There is no plan, there are no nodes, the rate is infinite, or the experts do not fit; the
+        message says what would do.
     """
+    if not math.isfinite(rate_per_s):
+        raise PlanError(f"rate must be a finite number of requests per second, not {rate_per_s}")
     if config.plan is None:
         raise PlanError("placing experts needs a plan: make one with `coe plan`, name it in plan:")
     experts = [e.id for e in config.experts if not isinstance(e, HttpSection)]

@@ -66,6 +66,12 @@ def test_without_a_plan_there_is_nothing_to_place(planned):
         sites(config, 0.1)
 
 
+@pytest.mark.parametrize("rate_per_s", [float("inf"), float("nan")])
+def test_a_rate_is_finite(planned, rate_per_s):
+    with pytest.raises(PlanError, match="rate must be a finite number"):
+        sites(load_config(planned()), rate_per_s)
+
+
 def test_a_deployment_goes_to_its_nodes_with_a_copy_for_each(planned):
     found = sites(load_config(planned()), 0.1)
     one = Deployment("smollm2-135m", "{}")
