@@ -56,7 +56,7 @@ class FleetClient:
         except httpx.HTTPError as error:
             raise FleetError(
                 f"the fleet's supervisor at {self.url} does not answer "
-                f"({type(error).__name__}): is `coe fleet up` done?"
+                f"({type(error).__name__}); `coe fleet up` starts it"
             ) from error
         if not answer.is_success:
             raise FleetError(f"the fleet's supervisor at {self.url}: {_reason(answer)}")
@@ -136,7 +136,7 @@ async def following(
         follower.notice(await source.snapshot())
     except FleetError as error:
         follower.silent = True
-        say(f"{error}; until it does, its experts are absent")
+        say(f"{error}; until it answers, its experts are absent")
     task = asyncio.create_task(follower.run(), name="fleet follower")
     try:
         yield follower

@@ -17,7 +17,7 @@ class Copy:
     digest : of the deployment that it was started for.
     node : where it is; empty while nobody knows.
     leaving : whether it drains already.
-    avoided : nodes that it was told to stay away from.
+    avoided : nodes that it is not placed on; none where it is placed already.
     """
 
     replica_id: str
@@ -76,7 +76,7 @@ def changes(
 
 
 def _stays(copy: Copy, shunned: Collection[str]) -> bool:
-    return copy.node not in shunned if copy.node else copy.avoided.issubset(shunned)
+    return copy.node not in shunned and copy.avoided.issubset(shunned)
 
 
 def _worth(copy: Copy) -> tuple[bool, int, str]:

@@ -26,7 +26,8 @@ class Pace:
     """Periods and limits of supervision, in seconds.
 
     A copy whose host does not answer within ``watch_s`` and ``grace_s`` counts as gone until it
-    answers again, so that gateways hear of a lost node within two seconds.
+    answers again, so that gateways hear of a lost node within two seconds. One that is silent for
+    ``adopt_s`` has lost its node and is to be placed again; a new supervisor does not adopt it.
     """
 
     watch_s: float = 0.5
@@ -209,10 +210,17 @@ class Supervisor:
                 record.card.node,
                 record.report,
                 record.leaving,
-                record.avoided,
+                record.avoided if self._waits(record) else frozenset(),
             )
             for replica_id, record in self._records.items()
         ]
+
+    def _waits(self, record: _Record) -> bool:
+        """Whether a copy has yet to be placed, for the first time or since its node was lost."""
+        if not record.card.node:
+            return True
+        since = record.absent_since if record.report.reason == _SILENT else None
+        return since is not None and since <= self.now() - self.pace.adopt_s
 
     def _retry(self) -> None:
         """A copy that gave up, or is gone for long, makes room for a new one."""

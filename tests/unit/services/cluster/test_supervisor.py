@@ -175,6 +175,23 @@ async def test_a_copy_that_waits_elsewhere_is_not_needed_once_its_node_is_used_a
         await until(lambda: states(supervisor, "a") == ["ready"])
 
 
+async def test_a_lost_copy_does_not_wait_for_nodes_that_are_used_again_elsewhere(
+    cluster, supervising, until
+):
+    async with supervising(cluster) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        cluster.node = "there"
+        supervisor.shun("here")
+        await until(lambda: [c.node for c in cluster.of("a")] == ["there"])
+        supervisor.shun("here", shunned=False)
+        cluster.node = "here"
+        (moved,) = cluster.of("a")
+        moved.silent = True  # its node is gone, and it may not go back
+        await until(lambda: [c.node for c in cluster.of("a")] == ["here"])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+
+
 async def test_a_new_supervisor_adopts_what_runs(cluster, supervising, until):
     async with supervising(cluster) as first:
         await first.want([A, B])
