@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from coe.core import Budget, Candidate, ExpertSpec, Load, Request
+from coe.core import Budget, Candidate, ExpertSpec, Request
+from coe.load import Load
 from coe.routers.quality import Expected
 
 # what is assumed of an expert that the artefact does not know

@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 from coe.device import Amount, DeviceProfile
 from coe.errors import RequestError
+from coe.load import Load
 
 GENERAL = "general"
 """The category of prompts that the category router does not recognise (Robust-CoE)."""
 
 TurnRule = Literal["last", "all", "sticky"]
 """Which user turns a decision goes by; see `coe.routers.turns`."""
-
-_SMOOTHING = 0.2  # weight of the latest request in what is learned of an expert's slowdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,45 +159,6 @@ class ExpertSpec:
         """Price of the tokens of one answer, or of each of several."""
         cost = prompt_tokens * self.usd_per_mtok_in + output_tokens * self.usd_per_mtok_out
         return cost / 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy an expert is: requests it is answering, and measured over predicted time.
-
-    ``n_copies`` share the requests. ``delay_ms`` passes before anything is done for the next one.
-    """
-
-    n_in_flight: int = 0
-    slowdown: float = 1.0
-    n_copies: int = 1
-    delay_ms: float = 0.0
-
-    def entered(self) -> Load:
-        """With one request more."""
-        return replace(self, n_in_flight=self.n_in_flight + 1)
-
-    def left(self, slowdown: float | None = None) -> Load:
-        """With one request less, which took ``slowdown`` times what was predicted, if it is known.
-
-        One request cannot say much: it counts as between a tenth and ten times.
-        """
-        learned = self.slowdown
-        if slowdown is not None:
-            learned += _SMOOTHING * (min(max(slowdown, 0.1), 10.0) - learned)
-        return replace(self, n_in_flight=self.n_in_flight - 1, slowdown=learned)
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """The copies of an expert that can answer now, and the requests in all of them.
-
-    ``delay_ms``: how long a new request waits for the expert to be loaded.
-    """
-
-    n_copies: int
-    n_in_flight: int
-    delay_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

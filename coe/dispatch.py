@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from coe.core import Budget, Decision, Load, Request
+from coe.core import Budget, Decision, Request
 from coe.errors import InfeasibleError
+from coe.load import Load
 
 Dispatch = Callable[
     [Request, Budget | None, Mapping[str, Load], frozenset[str]], tuple[Decision, Request]

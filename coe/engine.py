@@ -16,17 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from coe.answer import AnswerMeter
-from coe.core import (
-    Budget,
-    Decision,
-    ExpertSpec,
-    Load,
-    Outcome,
-    Presence,
-    Prices,
-    Receipt,
-    Request,
-)
+from coe.core import Budget, Decision, ExpertSpec, Outcome, Prices, Receipt, Request
 from coe.dispatch import among_present
 from coe.energy import Claim, EnergyAccount
 from coe.errors import (
@@ -36,6 +26,7 @@ from coe.errors import (
     InfeasibleError,
 )
 from coe.experts.protocol import Expert, close
+from coe.load import Load, Presence
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import declined, observe, running_prices, settle, steered
 from coe.router import Router

@@ -6,8 +6,9 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from coe.core import Decision, ExpertSpec, Load, Request, Retrieval
+from coe.core import Decision, ExpertSpec, Request, Retrieval
 from coe.errors import InfeasibleError, RequestError
+from coe.load import Load
 from coe.routers.gate import decide
 from coe.routers.passages import LEAST_PRICE, Quoted, quote, with_passages
 from coe.routers.retrieve import Evidence, Index, Mode

@@ -21,7 +21,6 @@ from coe.core import (
     Decision,
     Estimate,
     ExpertSpec,
-    Load,
     Prices,
     Request,
     Selection,
@@ -30,6 +29,7 @@ from coe.core import (
 )
 from coe.errors import InfeasibleError, UnknownExpertError
 from coe.explain import refusal, why, why_not
+from coe.load import Load
 from coe.offers import Offers, selection, together
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options

@@ -17,11 +17,12 @@ from coe.config import (
     VllmSection,
     api_key,
 )
-from coe.core import ExpertSpec, Presence
+from coe.core import ExpertSpec
 from coe.errors import WeightsError
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
+from coe.load import Presence
 from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted
 from coe.services.cluster.accounts import NodeAccounts

@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from coe.core import Presence, Request
+from coe.core import Request
 from coe.errors import ExpertUnavailableError
 from coe.experts.protocol import Expert, close
+from coe.load import Presence
 from coe.optimizer.eviction import grouped
 from coe.optimizer.residency import Load, Loadable, Residency
 from coe.services.host.watched import WatchedHost

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from coe.core import Presence
 from coe.errors import FleetError
+from coe.load import Presence
 from coe.replica import HostState, Replica, Snapshot
 
 Say = Callable[[str], None]

@@ -8,9 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.core import ExpertSpec, Load
+from coe.core import ExpertSpec
 from coe.kernels import reference
 from coe.kernels.queues import Queues, Requests, loads_ahead, serve
+from coe.load import Load
 from coe.optimizer.balance import ReplicaState, Sent, pick
 
 # whole seconds bring arrivals and ends that coincide

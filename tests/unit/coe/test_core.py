@@ -13,7 +13,6 @@ from coe.core import (
     Decision,
     Estimate,
     ExpertSpec,
-    Load,
     Message,
     Policy,
     Request,
@@ -21,6 +20,7 @@ from coe.core import (
 )
 from coe.device import DeviceProfile
 from coe.errors import RequestError
+from coe.load import Load
 
 AXES = ("latency_ms", "ttft_ms", "energy_j", "cost_usd")
 PROFILE = DeviceProfile(

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from coe.answer import DONE, completion, pieces_of
-from coe.core import Budget, Message, Policy, Presence, Prices, Request
+from coe.core import Budget, Message, Policy, Prices, Request
 from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import (
@@ -21,6 +21,7 @@ from coe.errors import (
 )
 from coe.experts.replicated import ReplicatedExpert
 from coe.experts.stub import StubExpert
+from coe.load import Presence
 from coe.meter import MeterReading
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.replica import HostReport, Replica

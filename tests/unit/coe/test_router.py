@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coe.config import RoutingSection
-from coe.core import Budget, ExpertSpec, Load, Message, Policy, Prices, Request
+from coe.core import Budget, ExpertSpec, Message, Policy, Prices, Request
 from coe.errors import ArtefactError, InfeasibleError, UnknownExpertError
+from coe.load import Load
 from coe.router import Router
 from coe.routers.embed import load_default
 from coe.routers.outcomes import Outcomes, write_outcomes

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from coe.core import Budget, Load, Message, Policy, Prices, Request
+from coe.core import Budget, Message, Policy, Prices, Request
 from coe.errors import InfeasibleError
 from coe.kernels.queues import Queues, Requests, serve
+from coe.load import Load
 from coe.offers import Menu, Offers
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.optimizer.steering import declined, observe, running_prices, steered

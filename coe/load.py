@@ -1,0 +1,46 @@
+"""How busy an expert is, and how much of it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+_SMOOTHING = 0.2  # weight of the latest request in what is learned of an expert's slowdown
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy an expert is: requests it is answering, and measured over predicted time.
+
+    ``n_copies`` share the requests. ``delay_ms`` passes before anything is done for the next one.
+    """
+
+    n_in_flight: int = 0
+    slowdown: float = 1.0
+    n_copies: int = 1
+    delay_ms: float = 0.0
+
+    def entered(self) -> Load:
+        """With one request more."""
+        return replace(self, n_in_flight=self.n_in_flight + 1)
+
+    def left(self, slowdown: float | None = None) -> Load:
+        """With one request less, which took ``slowdown`` times what was predicted, if it is known.
+
+        One request cannot say much: it counts as between a tenth and ten times.
+        """
+        learned = self.slowdown
+        if slowdown is not None:
+            learned += _SMOOTHING * (min(max(slowdown, 0.1), 10.0) - learned)
+        return replace(self, n_in_flight=self.n_in_flight - 1, slowdown=learned)
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The copies of an expert that can answer now, and the requests in all of them.
+
+    ``delay_ms``: how long a new request waits for the expert to be loaded.
+    """
+
+    n_copies: int
+    n_in_flight: int
+    delay_ms: float = 0.0
