@@ -21,6 +21,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.experimental import internal_kv
 
@@ -194,6 +195,8 @@ class RayCluster:
 def connect(address: str, namespace: str) -> None:
     """Join the cluster at ``address``; ``local`` makes one of this machine, for this process.
 
+    That one is reached from no other machine.
+
     Raises
     ------
     FleetError
@@ -204,6 +207,8 @@ def connect(address: str, namespace: str) -> None:
     try:
         if address == "local":
             _keep_token()
+            # its ports on loopback, as Ray itself has it on other systems than Linux
+            ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init(
             address=address,
             namespace=namespace,

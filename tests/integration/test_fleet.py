@@ -393,3 +393,14 @@ def test_a_supervisor_that_cannot_listen_is_explained(secret, coe, tmp_path):
     assert up.returncode == 1
     # before it could be told anything, or after: either way with the place to look at
     assert f"127.0.0.1:{port}" in up.stderr
+
+
+def test_a_cluster_of_this_machine_alone_is_on_loopback(secret):
+    script = (
+        "from coe import actors; actors.connect('local', 'alone'); "
+        "print(actors.nodes()[0]['address']); actors.disconnect()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "127.0.0.1", done.stderr
