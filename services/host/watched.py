@@ -62,6 +62,7 @@ class WatchedHost(ABC):
         if self._watching is None:
             self._become("starting", "")
             self._watching = asyncio.create_task(self._supervise(), name=f"host {self.name}")
+            self._watching.add_done_callback(self._give_up)
 
     async def changed(self) -> None:
         """Returns after the next change of state."""
@@ -93,6 +94,11 @@ class WatchedHost(ABC):
     @abstractmethod
     async def _supervise(self) -> None:
         """Watch until cancelled, or until there is nothing left to watch."""
+
+    def _give_up(self, watching: asyncio.Task[None]) -> None:
+        """What nobody foresaw ends in ``failed`` too: who waits must not wait for ever."""
+        if not watching.cancelled() and (error := watching.exception()) is not None:
+            self._become("failed", f"{type(error).__name__}: {error}")
 
     def _become(self, state: HostState, reason: str) -> None:
         self.state, self.reason = state, reason

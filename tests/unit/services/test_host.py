@@ -118,6 +118,19 @@ async def test_weights_that_cannot_be_verified_fail_at_once():
     await host.stop()
 
 
+async def test_what_nobody_foresaw_fails_instead_of_starting_for_ever():
+    def prepare():
+        raise RuntimeError("a surprise")
+
+    host = EngineHost("e", prepare, watch=QUICK)
+    await host.start()
+    async with asyncio.timeout(5.0):
+        assert await host.settled() == "failed"
+    assert host.reason == "RuntimeError: a surprise"
+    await host.stop()
+    assert host.state == "stopped"
+
+
 async def test_an_engine_that_never_announces_itself_is_ended():
     watch = Watch(start_timeout_s=0.3, first_delay_s=0.01, n_crashes=1)
     host = EngineHost("e", command("import sys; sys.stdin.read()"), watch=watch)
