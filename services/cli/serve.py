@@ -17,7 +17,7 @@ from coe.services.cli.console import configuration, say
 from coe.services.gateway import Gateway
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
-from coe.services.server import Server, server
+from coe.services.server import Server, listening, server
 
 
 def run(config_path: Path | None, host: str | None, port: int | None) -> None:
@@ -114,9 +114,8 @@ def listen(host: str, port: int) -> socket.socket:
     ConfigError
         The address is taken or not this machine's.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return listening(host, port)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}: choose another with --port"

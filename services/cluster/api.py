@@ -19,7 +19,7 @@ from starlette.routing import Route
 from coe.errors import FleetError
 from coe.replica import Deployment
 from coe.services.cluster.supervisor import Supervisor
-from coe.services.server import server
+from coe.services.server import listening, server
 
 LONGEST_WAIT_S = 30.0
 """Longest that the supervisor keeps a caller who asks for news waiting."""
@@ -95,10 +95,9 @@ class ServedSupervisor:
         await self.supervisor.down()
 
     async def _listener(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         while True:
             try:
-                found = socket.create_server((self.host, self.port), family=family)
+                found = listening(self.host, self.port)
             except OSError as error:
                 self._complaint = (
                     f"the supervisor cannot listen on {self.host}:{self.port} "
