@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from coe.core import Message, Request
-from coe.experts.replay import ReplayExpert, prompt_key
+from coe.experts.replay import Recorded, ReplayExpert, prompt_key
 from coe.routers.passages import Quoted, quote, with_passages
 from coe.routers.retrieve import Hit, Passage
 from coe.services.host.replay import Served, as_asked
@@ -18,7 +18,7 @@ ANSWERS = {"What is 2 + 2?": "It is four,\nas ever. ", "Say nothing": "", "Ünï
 
 @pytest.fixture
 def expert(make_spec):
-    answers = {prompt_key(prompt): answer for prompt, answer in ANSWERS.items()}
+    answers = {prompt_key(prompt): Recorded(answer) for prompt, answer in ANSWERS.items()}
     return ReplayExpert(make_spec("r"), answers, time_scale=0)
 
 
@@ -83,7 +83,8 @@ async def test_what_runs_is_counted_until_it_ends(expert):
         asking = asyncio.create_task(
             http.post("/v1/chat/completions", json=body("What is 2 + 2?", stream=True))
         )
-        await waiting.wait()
+        async with asyncio.timeout(5.0):
+            await waiting.wait()
         assert "processing 1\n" in (await http.get("/metrics")).text
         go_on.set()
         await asking
