@@ -5,10 +5,8 @@
 Needs the extras `embedded` and `fleet`. Makes a Ray cluster of this machine. Prints one JSON
 document.
 
-Two gateways take turns in one run: one follows a fleet whose engine a Ray actor hosts, behind the
-other is an engine of the same kind that no actor does. Latency is that of an engine that repeats a
-recording at once, since llama.cpp's answers take now 25, now 65 ms; throughput is llama.cpp's, of
-one thread each.
+Two gateways take turns in one run: one follows a fleet whose engine a Ray actor hosts, the other
+hosts an engine of the same kind itself. Both engines have one thread.
 """
 
 from __future__ import annotations
@@ -24,13 +22,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import pyarrow.parquet as pq
 
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("COE_FLEET_TOKEN", secrets.token_hex(32))
@@ -39,12 +36,11 @@ from coe import actors
 from coe.config import DATA, Config, load_config
 from coe.services.cli.serve import gateway_on, listen
 from coe.services.cluster.hosting import deployments, host_opener, supervisor_opener
-from coe.services.host.experts import open_host
 
 sys.path.append(str(Path(__file__).parents[1]))
 from calibration import calibration
 
-WARM = 50
+WARM = 20
 """Requests that are not counted: connections are made, pages read."""
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
@@ -57,19 +53,6 @@ experts:
   - {{id: {SMALL}, kind: embedded, weights: smollm2-135m-instruct-q4_1, device: core,
      threads: 1, context_tokens: 1024}}
 """
-RECORDING = Path(__file__).parents[2] / "data" / "outcomes" / "embedded.parquet"
-REPLAY = (
-    CONFIG[: CONFIG.index("experts:")]
-    + f"""experts:
-  - {{id: {SMALL}, kind: replay, recording: {RECORDING}, time_scale: 0, device: core, slots: 8}}
-"""
-)
-AT_ADDRESS = (
-    CONFIG[: CONFIG.index("experts:")]
-    + f"""experts:
-  - {{id: {SMALL}, kind: http, base_url: ADDRESS/v1, device: core, slots: 8}}
-"""
-)
 SECOND = f"""
   - {{id: {LARGE}, kind: embedded, weights: qwen2.5-coder-0.5b-instruct-q4_k_m, device: core,
      threads: 1, context_tokens: 1024}}
@@ -95,29 +78,25 @@ async def gateway(config: Config) -> AsyncIterator[str]:
             yield url
 
 
-async def ask(
-    client: httpx.AsyncClient,
-    url: str,
-    max_tokens: int,
-    model: str = SMALL,
-    prompt: str = "Name a colour.",
-) -> str:
+async def ask(client: httpx.AsyncClient, url: str, max_tokens: int, model: str = SMALL) -> str:
     """Who answered."""
-    messages = [{"role": "user", "content": prompt}]
-    body = {"model": model, "messages": messages, "max_tokens": max_tokens}
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Name a colour."}],
+        "max_tokens": max_tokens,
+    }
     answer = await client.post(f"{url}/v1/chat/completions", json=body)
     answer.raise_for_status()
     return str(answer.json()["model"])
 
 
 async def paired_ms(client: httpx.AsyncClient, urls: dict[str, str], n: int) -> dict[str, Any]:
-    """Latency of recorded answers, asked in turns, and the median of paired differences."""
-    prompts = pq.read_table(RECORDING, columns=["prompt"])["prompt"].to_pylist()
+    """Latency of one-token answers, asked in turns, and the median of paired differences."""
     spent: dict[str, list[float]] = {name: [] for name in urls}
     for k in range(n + WARM):
         for name in urls if k % 2 else reversed(urls):
             started = time.perf_counter()
-            await ask(client, urls[name], 64, prompt=prompts[k % len(prompts)])
+            await ask(client, urls[name], 1)
             if k >= WARM:
                 spent[name].append((time.perf_counter() - started) * 1000.0)
     added = np.array(spent["ray"]) - np.array(spent["here"])
@@ -217,22 +196,6 @@ async def fleet(config: Config) -> AsyncIterator[None]:
         await supervisor.down()
 
 
-async def latency(client: httpx.AsyncClient, folder: Path, port: int, pairs: int) -> dict[str, Any]:
-    """As `paired_ms`, of the process that repeats recordings, in an actor and without one."""
-    replay = configuration(folder, "replay.yaml", port, REPLAY)
-    (section,) = replay.experts
-    host = open_host(section, replay.spec(section))
-    await host.start()
-    try:
-        assert await host.settled() == "ready"
-        text = AT_ADDRESS.replace("ADDRESS", str(host.address))
-        here = configuration(folder, "address.yaml", None, text)
-        async with fleet(replay), gateway(here) as near, gateway(replay) as far:
-            return await paired_ms(client, {"here": near, "ray": far}, pairs)
-    finally:
-        await host.stop()
-
-
 async def measured(pairs: int, kills: int) -> dict[str, Any]:
     """Everything, as one document."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -244,9 +207,14 @@ async def measured(pairs: int, kills: int) -> dict[str, Any]:
         here = configuration(folder, "here.yaml", None, CONFIG)
         found: dict[str, Any] = {"before": calibration()}
         async with httpx.AsyncClient(timeout=120.0) as client:
-            found["latency"] = await latency(client, folder, port, pairs)
-            async with fleet(one), gateway(here) as near, gateway(one) as far:
-                found["throughput"] = await throughput(client, {"here": near, "ray": far}, 5)
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(fleet(one))
+                urls = {
+                    "here": await stack.enter_async_context(gateway(here)),
+                    "ray": await stack.enter_async_context(gateway(one)),
+                }
+                found["latency"] = await paired_ms(client, urls, pairs)
+                found["throughput"] = await throughput(client, urls, 5)
             async with fleet(both), gateway(both) as url:
                 found["recovery"] = await recovery(client, url, kills)
         found["after"] = calibration()
@@ -256,7 +224,7 @@ async def measured(pairs: int, kills: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--kills", type=int, default=10)
     options = parser.parse_args()
     actors.connect("local", "coe")
