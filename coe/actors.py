@@ -170,6 +170,7 @@ class RayCluster:
                 memory=deployment.memory_gb * 1e9 or None,
                 resources=offered,
                 label_selector={**deployment.labels, **_off(avoided)} or None,
+                scheduling_strategy="SPREAD",
             )
             .remote(self.open_host, deployment, card)
         )
@@ -272,11 +273,12 @@ class RemoteSupervisor:
     def opened(
         cls, open_supervisor: Callable[[RayCluster], Supervising], open_host: OpenHost
     ) -> RemoteSupervisor:
-        """A new one, on the head of the cluster, which goes on when this process ends."""
+        """One on the head of the cluster, which goes on when this process ends."""
         actor = (
             ray.remote(SupervisorActor)
             .options(
                 name=_SUPERVISOR,
+                get_if_exists=True,
                 lifetime="detached",
                 max_restarts=-1,
                 max_concurrency=_AT_ONCE,

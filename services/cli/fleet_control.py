@@ -53,7 +53,10 @@ def bring_up(
     if not wanted:
         raise ConfigError("every expert has an address of its own: a fleet has nothing to run")
     if rate_per_s is not None:
-        wanted = placed(wanted, sites(config, rate_per_s))
+        resident = placed(wanted, sites(config, rate_per_s))
+        if left := {d.expert_id for d in wanted} - {d.expert_id for d in resident}:
+            say(f"the plan does without {', '.join(sorted(left))}: not started")
+        wanted = resident
     token = fleet_token(fleet, create=True)
     actors.connect("local" if local else fleet.ray_address, fleet.namespace)
     try:
@@ -202,6 +205,8 @@ async def _until_ready(client: FleetClient, wanted: list[Deployment], wait_s: fl
                 try:
                     found = await client.snapshot(found, _REFRESH_S)
                 except FleetError as error:
+                    if error.__cause__ is None:  # it has answered, and refuses
+                        raise
                     unheard = error
                     await asyncio.sleep(_REFRESH_S / 4)
     except TimeoutError:

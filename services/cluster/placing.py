@@ -24,7 +24,7 @@ class Sites:
 
 
 def sites(config: Config, rate_per_s: float) -> Sites:
-    """Where the experts of the configured plan go, for so many requests per second.
+    """Where the residents of the configured plan go, for so many requests per second.
 
     Everybody stays in memory: a fleet does not load on demand.
 
@@ -38,9 +38,10 @@ def sites(config: Config, rate_per_s: float) -> Sites:
         raise PlanError(f"rate must be a finite number of requests per second, not {rate_per_s}")
     if config.plan is None:
         raise PlanError("placing experts needs a plan: make one with `coe plan`, name it in plan:")
-    experts = [e.id for e in config.experts if not isinstance(e, HttpSection)]
+    plan = Plan.load(config.plan)
+    hosted = [e.id for e in config.experts if not isinstance(e, HttpSection)]
     copies = {e.id: e.replicas.min for e in config.experts}
-    asked = siting(Plan.load(config.plan), config, rate_per_s, experts, copies)
+    asked = siting(plan, config, rate_per_s, set(hosted) & set(plan.experts), copies)
     found = place(replace(asked.problem, switch_s=None))
     if found.placement is None:
         needed = {asked.named_limit(n): v for n, v in found.needed.items() if v is not None}
@@ -51,13 +52,15 @@ def sites(config: Config, rate_per_s: float) -> Sites:
 
 
 def placed(deployments: Sequence[Deployment], where: Sites) -> list[Deployment]:
-    """The deployments, each on its nodes and with at least a copy for every one of them."""
-    return [_placed(d, [site.node for site in where.of.get(d.expert_id, ())]) for d in deployments]
+    """The deployments of placed experts, each for its nodes, with as many copies at least."""
+    return [
+        _placed(d, [site.node for site in where.of[d.expert_id]])
+        for d in deployments
+        if d.expert_id in where.of
+    ]
 
 
 def _placed(deployment: Deployment, nodes: Sequence[str]) -> Deployment:
-    if not nodes:
-        return deployment
     name = nodes[0] if len(nodes) == 1 else f"in({','.join(sorted(nodes))})"
     least = max(deployment.least, len(nodes))
     return replace(
