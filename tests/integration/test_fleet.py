@@ -387,7 +387,9 @@ def test_a_supervisor_that_cannot_listen_is_explained(secret, coe, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         path.write_text(
-            CONFIG.format(data=DATA, address="auto", port=port, small=SMALL, large=LARGE)
+            CONFIG.format(
+                data=DATA, sysfs=tmp_path, address="auto", port=port, small=SMALL, large=LARGE
+            )
         )
         up = coe("fleet", "up", "--local", "--wait", "5", "--config", path)
     assert up.returncode == 1
