@@ -156,7 +156,7 @@ def fleet(
     names = {"address": nodes.address, "port": port, "small": SMALL, "large": LARGE}
     path.write_text(CONFIG.format(data=DATA, sysfs=sysfs, **names))
     with turning_meter(sysfs, WATTS):
-        up = coe("fleet", "up", "--config", path)
+        up = coe("fleet", "up", "--wait", "90", "--config", path)
         assert up.returncode == 0, up.stderr
         with serve(load_config(path)) as gateway:
             yield Fleet(nodes, path, gateway.client, gateway.url, eventually)
