@@ -19,6 +19,8 @@ from typing import Any, Protocol
 # Ray reads these when it is imported
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# else actors of a driver that was started by `uv run ...` would be started by those words, too
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
 from ray._private import ray_constants

@@ -11,6 +11,9 @@ import signal
 import sys
 from typing import Any
 
+# read when Ray is imported; see coe.actors
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
 import ray
 from ray.cluster_utils import Cluster
 
