@@ -15,8 +15,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from coe.core import GENERAL
 from coe.routers.confidence import Answers, Bools, Confidence, Floats, Integers, elected
-from coe.routers.quality import category_means
 
 THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 
@@ -102,11 +102,22 @@ def elections(
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """How a mode went: (n_prompts,) whose answer was delivered, and how many stages were asked."""
+    """How a mode went, prompt by prompt.
+
+    Parameters
+    ----------
+    winner, confidence : (n_prompts,) whose answer was delivered, and how sure that was.
+    n_stages : (n_prompts,) how many stages were asked.
+    """
 
     mode: Mode
     winner: Integers
+    confidence: Floats
     n_stages: Integers
+
+    def rows(self, mask: Bools) -> Played:
+        """The prompts where ``mask`` (n_prompts,) is true."""
+        return Played(self.mode, self.winner[mask], self.confidence[mask], self.n_stages[mask])
 
     def asked(self, n_experts: int) -> Bools:
         """(n_prompts, n_experts) who was asked, and is paid."""
@@ -132,13 +143,14 @@ class Played:
 def play(mode: Mode, known: Mapping[Stage, Election]) -> Played:
     """The mode on every prompt that ``known`` elections are of."""
     last, *earlier = reversed(_hands(mode))
-    winner = known[last].winner
+    winner, confidence = known[last].winner, known[last].confidence
     n_stages = np.full(winner.size, len(mode.stages), dtype=np.int64)
     for back, hand in enumerate(earlier, start=1):
         sure = known[hand].confidence >= mode.threshold
         winner = np.where(sure, known[hand].winner, winner)
+        confidence = np.where(sure, known[hand].confidence, confidence)
         n_stages = np.where(sure, len(mode.stages) - back, n_stages)
-    return Played(mode, winner, n_stages)
+    return Played(mode, winner, confidence, n_stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,7 @@ class ModeTable:
     ----------
     categories : (n_categories,) the last is the row over all prompts.
     modes : (n_modes,).
-    quality, quality_se : (n_categories, n_modes) mean score, shrunk as in `QualityTable`.
+    quality, quality_se : (n_categories, n_modes) mean score, shrunk as `mode_table` says.
     usage : (n_categories, n_modes, n_experts) tokens each expert writes under the mode over those
         it writes if asked every time; 0 for who is never asked. Prompts on which a cascade goes on
         have longer answers, so a share of tokens may exceed the share of prompts. It multiplies
@@ -172,35 +184,44 @@ def mode_table(
     played: Sequence[Played],
     scores: Floats,
     tokens: Floats,
-    shrinkage: float = 20.0,
+    shrinkage: float = 400.0,
 ) -> ModeTable:
     """The table of recorded outcomes under modes that were played on them.
+
+    Many modes are compared, and the luckiest looks best. So what a mode scored is shrunk towards
+    what the confidence, one for all modes, expected of the answers that it delivered: ``f +
+    n / (n + m) (s - f)`` over n prompts with mean score s and mean confidence f. A category
+    without prompts has the row over all.
 
     Parameters
     ----------
     category : (n_prompts,) of each prompt, as the router sees it.
-    names : the categories of the rows; "general" is added.
+    names : the categories of the rows; `GENERAL` is added.
     scores, tokens : (n_prompts, n_experts), all known.
+    shrinkage : m, in prompts.
     """
-    here = np.arange(len(scores))
-    worth = np.stack([scores[here, one.winner] for one in played], axis=1)
     rows = [category == name for name in names] + [np.ones(len(scores), dtype=bool)]
-    n = np.array([row.sum() for row in rows])[:, None]
-    quality = category_means(category, names, worth, shrinkage)
-    most = max(len(one.mode.stages) for one in played)
-    usage = np.zeros((len(rows), len(played), scores.shape[1]))
-    reach = np.zeros((len(rows), len(played), most))
+    rows = [row if row.any() else rows[-1] for row in rows]
+    n = np.array([0 if row is rows[-1] else row.sum() for row in rows[:-1]] + [len(scores)])
+    n_stages = max(len(one.mode.stages) for one in played)
+    quality = np.zeros((len(rows), len(played)))
+    usage = np.zeros((*quality.shape, scores.shape[1]))
+    reach = np.zeros((*quality.shape, n_stages))
+    means = np.stack([tokens[row].mean(axis=0) for row in rows])
     for m, one in enumerate(played):
         written = tokens * one.asked(scores.shape[1])
+        score = scores[np.arange(len(scores)), one.winner]
         for c, row in enumerate(rows):
-            if row.any():
-                usage[c, m] = written[row].mean(axis=0) / np.maximum(tokens[row].mean(axis=0), 1.0)
-                reach[c, m] = [(one.n_stages[row] > k).mean() for k in range(most)]
+            foreseen = one.confidence[row].mean()
+            kept = row.sum() / (row.sum() + shrinkage)
+            quality[c, m] = foreseen + kept * (score[row].mean() - foreseen)
+            usage[c, m] = written[row].mean(axis=0) / np.maximum(means[c], 1.0)
+            reach[c, m] = [(one.n_stages[row] > k).mean() for k in range(n_stages)]
     return ModeTable(
-        categories=(*names, "general"),
+        categories=(*names, GENERAL),
         modes=tuple(one.mode for one in played),
         quality=quality,
-        quality_se=np.sqrt(quality * (1 - quality) / (n + shrinkage)),
+        quality_se=np.sqrt(quality * (1 - quality) / (n[:, None] + shrinkage)),
         usage=usage,
         reach=reach,
     )
