@@ -29,10 +29,12 @@ from coe.routers.calibration import reliability
 from coe.routers.folds import content_folds
 
 DEFAULT = Path(__file__).parents[3] / "shared/data/outcomes/zeroeval_coe5_responses.parquet"
-BUDGETS = (0.2, 0.4, 0.6, 0.8, 1.0)
+BUDGETS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5)
 N_FOLDS = 5
 N_RESAMPLES = 2000
 SEED = 0
+RESOURCES = {"energy_j": 1, "cost_usd": 3}
+"""Columns of what prompts use, by the resource that budgets are of."""
 
 
 def arms(known: Learnt, test: NDArray[np.bool_]) -> dict[str, Usage]:
@@ -41,32 +43,40 @@ def arms(known: Learnt, test: NDArray[np.bool_]) -> dict[str, Usage]:
     single = known.best_single
     for family in FAMILIES:
         steps = staircase(known, family)
-        budget, score = known.energy_of(single), known.score_of(single)
+        budget, score = known.use_of(single), known.score_of(single)
         for share in BUDGETS:
             mix = steps.affordable(share * budget)
-            found[f"{family}, {share:.0%} of its joules"] = known.mixed(mix, test)
+            found[f"{family}, {share:.0%}"] = known.mixed(mix, test)
         found[f"{family}, its quality"] = known.mixed(steps.reaching(score), test)
     return found
 
 
-def summary(found: dict[str, Usage], rng: np.random.Generator) -> dict[str, Any]:
+def summary(found: dict[str, Usage], resource: str, rng: np.random.Generator) -> dict[str, Any]:
     """Figures of every arm, differences to the best single expert paired by prompt."""
+    column = RESOURCES[resource]
     single = found["best single"]
     said = {}
-    for name, (score, energy_j, latency_ms, cost_usd) in found.items():
-        columns = np.column_stack([score - single[0], energy_j, single[1]])
+    for name, usage in found.items():
+        score, energy_j, latency_ms, cost_usd = usage
+        equal = found.get(f"singles,{name.partition(',')[2]}", single)
+        columns = np.column_stack(
+            [score - single[0], score - equal[0], usage[column], single[column]]
+        )
         means = resampled_means(columns, N_RESAMPLES, rng)
-        ratio = (means[:, 1] / means[:, 2])[:, None]
+        bounds = interval(means).round(4).tolist()
         said[name] = {
             "score": round(float(score.mean()), 4),
             "gain": round(float(columns[:, 0].mean()), 4),
-            "gain_ci95": interval(means[:, :1])[0].round(4).tolist(),
+            "gain_ci95": bounds[0],
+            "ratio": round(float(columns[:, 2].mean() / columns[:, 3].mean()), 3),
+            "ratio_ci95": interval((means[:, 2] / means[:, 3])[:, None])[0].round(3).tolist(),
             "energy_j": round(float(energy_j.mean()), 1),
-            "energy_ratio": round(float(energy_j.mean() / single[1].mean()), 3),
-            "energy_ratio_ci95": interval(ratio)[0].round(3).tolist(),
             "latency_s": round(float(latency_ms.mean()) / 1000, 2),
             "usd_per_1000": round(float(cost_usd.mean()) * 1000, 4),
         }
+        if equal is not single:
+            said[name]["over_singles"] = round(float(columns[:, 1].mean()), 4)
+            said[name]["over_singles_ci95"] = bounds[1]
     return said
 
 
@@ -107,7 +117,7 @@ def identical(table: Recorded) -> Recorded:
 def null(table: Recorded, train: NDArray[np.bool_]) -> dict[str, Any]:
     """What all modes seem to gain over singles, both at the best single expert's joules."""
     known = learnt(table, train)
-    budget = known.energy_of(known.best_single)
+    budget = known.use_of(known.best_single)
     both = [
         known.mixed(staircase(known, family).affordable(budget), ~train)[0]
         for family in ("all modes", "singles")
@@ -125,7 +135,7 @@ def of_split(known: Learnt, test: NDArray[np.bool_]) -> dict[str, Any]:
         reliability(one.confidence[test], known.scores_of(one.winner)[test]).error
         for one in known.known.values()
     ]
-    budget = known.energy_of(known.best_single)
+    budget = known.use_of(known.best_single)
     return {
         "n_train": int((~test).sum()),
         "n_test": int(test.sum()),
@@ -136,10 +146,23 @@ def of_split(known: Learnt, test: NDArray[np.bool_]) -> dict[str, Any]:
             "mean": round(float(np.mean(calibration)), 4),
             "worst": round(float(np.max(calibration)), 4),
         },
-        "energy_error_of_table": round(known.table_error(test), 4),
+        "error_of_use": round(known.table_error(test), 4),
         "n_modes": len(known.table.modes),
         "n_undominated": known.n_undominated(),
-        "modes_at_its_joules": known.named(staircase(known, "all modes").affordable(budget)),
+        "modes_at_its_budget": known.named(staircase(known, "all modes").affordable(budget)),
+    }
+
+
+def within(table: Recorded, train: NDArray[np.bool_], resource: str) -> dict[str, Any]:
+    """Both reports, with budgets of one resource."""
+    rng = np.random.default_rng(SEED)
+    known = learnt(table, train, resource)
+    fold = content_folds(table.outcomes.prompts, N_FOLDS, SEED)
+    parts = [arms(learnt(table, fold != k, resource), fold == k) for k in range(N_FOLDS)]
+    return {
+        "learned": of_split(known, ~train),
+        "test": summary(arms(known, ~train), resource, rng),
+        "cross_validated": summary(joined(parts), resource, rng),
     }
 
 
@@ -153,27 +176,21 @@ def main() -> None:
         sys.exit(f"no recorded answers in {given.responses.name}: nothing to measure")
     table = recorded(given.responses)
     train = table.outcomes.splits == "train"
-    known = learnt(table, train)
-    rng = np.random.default_rng(SEED)
-    fold = content_folds(table.outcomes.prompts, N_FOLDS, SEED)
-    parts = [arms(learnt(table, fold != k), fold == k) for k in range(N_FOLDS)]
     found = {
         "seed": SEED,
         "n_resamples": N_RESAMPLES,
         "verdicts": extraction(table),
-        "learned": of_split(known, ~train),
-        "test": summary(arms(known, ~train), rng),
-        "cross_validated": summary(joined(parts), rng),
-        "null_shuffled_answers": null(shuffled(table, rng), train),
+        **{resource: within(table, train, resource) for resource in RESOURCES},
+        "null_shuffled_answers": null(shuffled(table, np.random.default_rng(SEED)), train),
         "null_identical_experts": null(identical(table), train),
     }
     given.out.write_text(json.dumps(found, indent=1) + "\n")
-    for part in ("test", "cross_validated"):
-        print(part)
-        for name, row in found[part].items():
-            gain, ratio = row["gain_ci95"], row["energy_ratio_ci95"]
-            figures = f"{row['score']:.4f} {row['gain']:+.4f} {gain} x{row['energy_ratio']} {ratio}"
-            print(f"  {name:40} {figures}")
+    for resource in RESOURCES:
+        for part in ("test", "cross_validated"):
+            print(f"{part}, budgets of {resource}")
+            for name, row in found[resource][part].items():
+                figures = (row["score"], row["gain"], row["gain_ci95"], row["ratio"])
+                print(f"  {name:32}", *figures, row["ratio_ci95"])
 
 
 if __name__ == "__main__":

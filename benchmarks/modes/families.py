@@ -46,7 +46,7 @@ _EMBEDDER = CachedEmbedder(load_default(), n_entries=50_000)
 class Step:
     """A mode for every category, and what that comes to on training prompts."""
 
-    energy_j: float
+    use: float
     quality: float
     at: tuple[int, ...]
 
@@ -66,9 +66,9 @@ class Staircase:
 
     steps: tuple[Step, ...]
 
-    def affordable(self, energy_j: float) -> Mix:
-        """The mix that takes this many joules on training prompts, or the whole staircase."""
-        return self._where(lambda step: step.energy_j, energy_j)
+    def affordable(self, use: float) -> Mix:
+        """The mix that uses this much on training prompts, or the end of the staircase."""
+        return self._where(lambda step: step.use, use)
 
     def reaching(self, quality: float) -> Mix:
         """The cheapest mix of this quality on training prompts; the best where none is."""
@@ -96,7 +96,8 @@ class Learnt:
     known: dict[Stage, Election]
     played: tuple[Played, ...]
     table: ModeTable
-    energy_j: Floats  # (n_categories, n_modes) expected of the table
+    resource: str
+    use: Floats  # (n_categories, n_modes) of the resource, as the table expects it
     shares: Floats
 
     traits = TRAITS
@@ -132,9 +133,9 @@ class Learnt:
         """The same for one mode of the table."""
         return self.usage(self.played[self.table.modes.index(mode)])
 
-    def energy_of(self, mode: Mode) -> float:
-        """Mean joules on training prompts, as the table expects them."""
-        return float(self.shares @ self.energy_j[:, self.table.modes.index(mode)])
+    def use_of(self, mode: Mode) -> float:
+        """Mean use of the resource on training prompts, as the table expects it."""
+        return float(self.shares @ self.use[:, self.table.modes.index(mode)])
 
     def score_of(self, mode: Mode) -> float:
         """Mean quality on training prompts, as the table expects it."""
@@ -160,24 +161,24 @@ class Learnt:
         return found
 
     def table_error(self, rows: Bools) -> float:
-        """Mean relative error of the table's joules over all modes, on other prompts."""
+        """Mean relative error of the table's use over all modes, on other prompts."""
         found = []
         for c, share in enumerate(self.shares):
             here = rows & (self.category == c)
             for m, one in enumerate(self.played):
                 asked = one.asked(len(self.expert_ids))
-                real = (self.recorded.energy_j * asked)[here].sum(axis=1).mean()
-                found.append(share * abs(self.energy_j[c, m] / real - 1.0))
+                real = (getattr(self.recorded, self.resource) * asked)[here].sum(axis=1).mean()
+                found.append(share * abs(self.use[c, m] / real - 1.0))
         return float(np.sum(found) / len(self.played))
 
     def n_undominated(self) -> dict[str, int]:
         """How many modes are worth keeping on the menu of each category."""
-        rows = zip(self.table.categories, self.table.quality, self.energy_j, strict=False)
-        return {name: len(undominated(quality, energy)) for name, quality, energy in rows}
+        rows = zip(self.table.categories, self.table.quality, self.use, strict=False)
+        return {name: len(undominated(quality, use)) for name, quality, use in rows}
 
 
-def learnt(table: Recorded, training: Bools) -> Learnt:
-    """Everything that is learned on the ``training`` prompts."""
+def learnt(table: Recorded, training: Bools, resource: str = "energy_j") -> Learnt:
+    """Everything that is learned on the ``training`` prompts; budgets are of one resource."""
     outcomes = table.outcomes
     rows = outcomes.rows(training)
     specs = load_config(EXAMPLE / "coe.yaml").specs
@@ -198,7 +199,8 @@ def learnt(table: Recorded, training: Bools) -> Learnt:
     mine = [one.rows(training) for one in played]
     labels = np.array(names)[category[training]]
     made = mode_table(labels, names, mine, rows.scores, rows.tokens)
-    each = np.stack([table.energy_j[training][labels == name].mean(axis=0) for name in names])
+    spent = getattr(table, resource)[training]
+    each = np.stack([spent[labels == name].mean(axis=0) for name in names])
     return Learnt(
         recorded=table,
         train=training,
@@ -209,7 +211,8 @@ def learnt(table: Recorded, training: Bools) -> Learnt:
         known=known,
         played=played,
         table=made,
-        energy_j=np.einsum("cme,ce->cm", made.usage[:-1], each),
+        resource=resource,
+        use=np.einsum("cme,ce->cm", made.usage[:-1], each),
         shares=np.array([(labels == name).mean() for name in names]),
     )
 
@@ -217,16 +220,17 @@ def learnt(table: Recorded, training: Bools) -> Learnt:
 def staircase(known: Learnt, family: str) -> Staircase:
     """What budgets buy of one family: in each category the mode worth most at a running price."""
     mine = np.array([n for n, mode in enumerate(known.table.modes) if FAMILIES[family](mode)])
-    quality, energy = known.table.quality[:-1, mine], known.energy_j[:, mine]
+    quality, use = known.table.quality[:-1, mine], known.use[:, mine]
+    prices = np.logspace(-5, 2, N_PRICES) / use.mean()
     found = set()
-    for price in (0.0, *np.logspace(-8, -2, N_PRICES).tolist()):
-        at = (quality - price * energy - 1e-15 * energy).argmax(axis=1)
+    for price in (1e-12 / use.mean(), *prices.tolist()):
+        at = (quality - price * use).argmax(axis=1)
         rows = np.arange(len(at))
         found.add(
             Step(
-                float(known.shares @ energy[rows, at]),
+                float(known.shares @ use[rows, at]),
                 float(known.shares @ quality[rows, at]),
                 tuple(int(n) for n in mine[at]),
             )
         )
-    return Staircase(tuple(sorted(found, key=lambda step: step.energy_j)))
+    return Staircase(tuple(sorted(found, key=lambda step: step.use)))

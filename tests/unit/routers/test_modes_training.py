@@ -107,3 +107,22 @@ def test_an_unseen_category_is_worth_what_all_prompts_are() -> None:
     made = mode_table(category, ["seen", "unseen"], [play(mode, known)], scores, np.ones((50, 4)))
     assert made.quality[1] == pytest.approx(made.quality[2])
     assert made.quality_se[1] > made.quality_se[2]
+
+
+def test_what_a_mode_scored_is_shrunk_towards_the_confidence_in_it() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    said, scores = outcomes(60, 5, rng)
+    mode = Mode(((0, 1), (2, 3)), 0.7)
+    made = answers(said, 5.0)
+    played = play(mode, elections(made, fit_confidence(made, scores), [mode]))
+    category = np.repeat(["a", "b"], 30)
+
+    def quality(shrinkage: float) -> np.ndarray:
+        tokens = np.ones(said.shape)
+        return mode_table(category, ["a", "b"], [played], scores, tokens, shrinkage).quality[:, 0]
+
+    scored = scores[np.arange(60), played.winner]
+    rows = (slice(0, 30), slice(30, 60), slice(0, 60))
+    assert np.allclose(quality(0.0), [scored[row].mean() for row in rows])
+    assert np.allclose(quality(1e12), [played.confidence[row].mean() for row in rows])
+    assert np.allclose(quality(30.0)[:2], (quality(0.0)[:2] + quality(1e12)[:2]) / 2)
