@@ -55,7 +55,9 @@ def log_odds(accuracies: Sequence[float], n_options: float = 2.0) -> tuple[float
         raise ValueError("accuracies must lie in [0, 1]")
     likely = (min(accuracy, _MOST_CERTAIN) for accuracy in accuracies)
     return tuple(
-        max(0.0, math.log(p * (n_options - 1) / (1 - p))) if p > 0 else 0.0 for p in likely
+        # as a sum: the product of a tiny accuracy is 0
+        max(0.0, math.log(p) + math.log(n_options - 1) - math.log1p(-p)) if p > 0 else 0.0
+        for p in likely
     )
 
 
