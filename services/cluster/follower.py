@@ -85,6 +85,7 @@ class Follower:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     snapshot: Snapshot = field(default_factory=lambda: Snapshot("", -1, {}))
     silent: bool = False
+    _copies: dict[str, list[Replica]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Follow for ever. While the supervisor is silent its last word holds."""
@@ -104,15 +105,19 @@ class Follower:
     def notice(self, snapshot: Snapshot) -> None:
         """Know the fleet as it is in this snapshot."""
         self.snapshot = snapshot
+        # every request asks for them, snapshots come once a second
+        self._copies = {}
+        for replica in snapshot.replicas.values():
+            self._copies.setdefault(replica.expert_id, []).append(replica)
         self.noticed(snapshot)
 
     def ready(self, expert_id: str) -> list[Replica]:
         """The copies of an expert that can be asked now."""
-        return [r for r in self.snapshot.of(expert_id) if r.report.state == "ready"]
+        return [r for r in self._copies.get(expert_id, ()) if r.report.state == "ready"]
 
     def state(self, expert_id: str) -> str:
         """The best state of an expert's copies; ``absent`` where there are none."""
-        states = {replica.report.state for replica in self.snapshot.of(expert_id)}
+        states = {replica.report.state for replica in self._copies.get(expert_id, ())}
         return next((state for state in _BEST_FIRST if state in states), "absent")
 
     def presence(self, expert_id: str) -> Presence:
