@@ -160,9 +160,7 @@ class Engine:
         """How busy every expert is, requests of other gateways included, and who is absent."""
         loads, presence = dict(self._loads), self.presence()
         for expert_id, there in presence.items():
-            load = loads.get(expert_id, Load())
-            n_in_flight = max(load.n_in_flight, there.n_in_flight)
-            loads[expert_id] = Load(n_in_flight, load.slowdown, there.n_copies, there.delay_ms)
+            loads[expert_id] = loads.get(expert_id, Load()).shared(there)
         return loads, frozenset(name for name, there in presence.items() if there.n_copies == 0)
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
@@ -226,10 +224,8 @@ class Engine:
         """Count a request in; by how much others stretch it, and how long loading takes first."""
         load = self._loads.get(expert_id, Load())
         self._loads[expert_id] = load.entered()
-        there = self.presence().get(expert_id, Presence(1, 0))
-        n_in_flight = max(load.n_in_flight, there.n_in_flight)
-        shared = replace(load, n_in_flight=n_in_flight, n_copies=there.n_copies)
-        return self.router.specs[expert_id].stretch(shared), there.delay_ms
+        shared = load.shared(self.presence().get(expert_id, Presence(1, 0)))
+        return self.router.specs[expert_id].stretch(shared), shared.delay_ms
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""

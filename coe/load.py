@@ -23,6 +23,11 @@ class Load:
         """With one request more."""
         return replace(self, n_in_flight=self.n_in_flight + 1)
 
+    def shared(self, there: Presence) -> Load:
+        """With the requests of all gateways, for the copies that are there."""
+        n_in_flight = max(self.n_in_flight, there.n_in_flight)
+        return Load(n_in_flight, self.slowdown, there.n_copies, there.delay_ms)
+
     def left(self, slowdown: float | None = None) -> Load:
         """With one request less, which took ``slowdown`` times what was predicted, if it is known.
 

@@ -100,8 +100,8 @@ class Fleet:
         WeightsError
             Every engine failed and there is no other expert.
         """
-        states = [await host.settled() for host in self.hosts.values()]
-        if len(self.experts) == len(states) and all(state == "failed" for state in states):
+        await self.started()
+        if self.hosts.keys() == self.experts.keys() and set(self.states().values()) == {"failed"}:
             reasons = "; ".join(f"{host.name}: {host.reason}" for host in self.hosts.values())
             raise WeightsError(f"no expert started: {reasons}")
 
