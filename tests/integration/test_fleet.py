@@ -104,6 +104,15 @@ class Fleet:
         )
         return answer.model_extra["coe"]["receipt"]
 
+    def story(self, max_tokens: int):
+        """A stream of the small expert that goes on for long."""
+        return self.client.chat.completions.create(
+            model=SMALL,
+            messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
+            max_tokens=max_tokens,
+            stream=True,
+        )
+
     def until_whole(self) -> None:
         self.wait_for(
             lambda: self.ready(SMALL) and self.ready(LARGE) and self.seen(LARGE) == "ready",
@@ -312,12 +321,7 @@ def test_scaled_up_both_copies_answer_and_scaled_down_none_is_lost(fleet, coe):
 def test_a_drained_node_finishes_what_it_has_begun_and_its_expert_moves(fleet, coe):
     fleet.until_whole()
     (before,) = fleet.ready(SMALL)
-    stream = fleet.client.chat.completions.create(
-        model=SMALL,
-        messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
-        max_tokens=150,
-        stream=True,
-    )
+    stream = fleet.story(150)
     with stream:
         pieces = iter(stream)
         next(pieces)
@@ -340,12 +344,7 @@ def test_a_drained_node_finishes_what_it_has_begun_and_its_expert_moves(fleet, c
 def test_a_node_killed_in_mid_stream_ends_the_stream_visibly_and_its_expert_moves(fleet):
     fleet.until_whole()
     (before,) = fleet.ready(SMALL)
-    stream = fleet.client.chat.completions.create(
-        model=SMALL,
-        messages=[{"role": "user", "content": "Tell me a very long story about the sea."}],
-        max_tokens=1500,
-        stream=True,
-    )
+    stream = fleet.story(1500)
     with stream:
         pieces = iter(stream)
         next(pieces)
