@@ -10,16 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from coe.core import (
-    Budget,
-    Decision,
-    ExpertSpec,
-    Message,
-    Policy,
-    Prices,
-    Receipt,
-    Request,
-)
+from coe.core import Budget, ExpertSpec, Message, Policy, Prices, Request
+from coe.decision import Decision, Receipt
 from coe.device import DeviceProfile
 from coe.errors import CoeError
 

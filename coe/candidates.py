@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from coe.core import Budget, Candidate, ExpertSpec, Request
+from coe.core import Budget, ExpertSpec, Request
+from coe.decision import Candidate
 from coe.load import Load
+from coe.mode import Mode
 from coe.routers.quality import Expected
 
 # what is assumed of an expert that the artefact does not know
@@ -45,7 +47,7 @@ def candidates(
             for tokens in (mean, cautious)
         )
         predicted, bound = (replace(one, quality_se=error) for one in (predicted, bound))
-        found.append(Candidate(spec.id, predicted, bound))
+        found.append(Candidate(Mode.single(spec.id), predicted, bound))
     return found
 
 

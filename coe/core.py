@@ -10,6 +10,7 @@ from typing import Any, Literal
 from coe.device import Amount, DeviceProfile
 from coe.errors import RequestError
 from coe.load import Load
+from coe.mode import Kind
 
 GENERAL = "general"
 """The category of prompts that the category router does not recognise (Robust-CoE)."""
@@ -82,13 +83,27 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named budget policy: ceilings, prices, and what to do when nothing fits."""
+    """A named budget policy: ceilings, prices, and what to do when nothing fits.
+
+    Parameters
+    ----------
+    combine : whether several experts may make an answer: of those that are not streamed
+        (``whole``), of all, or never. A stream of several begins when the last word is known.
+    most_experts : that may be asked for one answer; ``None``: as many as were learned.
+    local_only : a prompt goes to no expert, and to no embedder, that is not local.
+    ban, force : experts that never take part, and that always do.
+    """
 
     name: str
     budget: Budget = Budget()
     prices: Prices = Prices()
     on_infeasible: Literal["reject", "nearest"] = "reject"
     description: str = ""
+    combine: Literal["never", "whole", "always"] = "whole"
+    most_experts: int | None = None
+    local_only: bool = False
+    ban: frozenset[str] = frozenset()
+    force: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,8 @@ class ExpertSpec:
     slots : requests it serves at full speed at once.
     answer_tokens : cap on an answer whose caller sets none; ``None``: the expert's own.
     usd_per_mtok_in, usd_per_mtok_out : price per million prompt and output tokens.
+    local : a prompt that goes to it stays on machines labelled local.
+    shared : a generalist that takes part whenever several experts do (DeepSeekMoE).
     """
 
     id: str
@@ -130,6 +147,8 @@ class ExpertSpec:
     answer_tokens: int | None = None
     usd_per_mtok_in: float = 0.0
     usd_per_mtok_out: float = 0.0
+    local: bool = False
+    shared: bool = False
 
     def estimate(
         self,
@@ -169,7 +188,9 @@ class Request:
     ``pinned`` names an expert to use without routing. ``allow`` (``None``: all) and ``deny``
     restrict the candidates. ``max_tokens`` is the caller's cap on the length of each of
     ``n_answers`` answers. ``passages_tokens`` counts what was retrieved for it: that stands in
-    ``payload``, and never in ``messages``, which are the caller's own.
+    ``payload``, and never in ``messages``, which are the caller's own. ``mode`` asks for a way to
+    combine answers (``None``: the best there is), of at most ``most_experts``. ``tenant`` is whose
+    request it is, "" where nobody said.
     """
 
     messages: tuple[Message, ...]
@@ -183,6 +204,9 @@ class Request:
     stream: bool = False
     retrieve: Literal["auto", "always", "never"] = "auto"
     passages_tokens: int = 0
+    mode: Kind | None = None
+    most_experts: int | None = None
+    tenant: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -204,157 +228,3 @@ class Request:
 def estimated_tokens(text: str) -> int:
     """Length of a message: four bytes a token, eight tokens of template."""
     return 8 + (len(text.encode(errors="replace")) + 3) // 4
-
-
-@dataclass(frozen=True, slots=True)
-class CategoryGuess:
-    """What the category router makes of a prompt.
-
-    ``name`` is `GENERAL` when ``uncertain``; ``likeliest`` is the class of the largest
-    probability either way. ``entropy`` in nats; ``distance`` is the mean cosine distance to
-    the nearest training prompts, in [0, 2]. All of it is said of the user turn ``turns_ago``.
-    """
-
-    name: str
-    likeliest: str
-    probability: float
-    entropy: float
-    distance: float
-    uncertain: bool
-    turns_ago: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Who may answer, with an answer of mean length and one of cautious length.
-
-    ``expert_id`` names one expert, or several that all answer, "a + b"; ``members`` are the
-    names of the several, empty for one.
-    """
-
-    expert_id: str
-    predicted: Estimate
-    cautious: Estimate
-    members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """An expert that was considered, chosen or not, and why not."""
-
-    expert_id: str
-    estimate: Estimate
-    utility: float
-    violated: tuple[str, ...]
-    why_not: str
-    cautious: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The chosen experts with their weights, which sum to 1."""
-
-    expert_ids: tuple[str, ...]
-    weights: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Citation:
-    """A retrieved passage: what an answer means by ``[n]``, and where it stands.
-
-    ``page`` counts from 1, and is ``None`` where there are none. ``score`` is the search's.
-    """
-
-    n: int
-    passage_id: str
-    source: str
-    title: str
-    page: int | None
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """Whether passages go with the prompt, and why.
-
-    ``gain`` is what they are expected to add to the chosen expert's quality, ``None`` where
-    nobody asked the gate; ``price`` what they cost in the same points, ``None`` where none was
-    worked out. ``citations`` is empty unless ``retrieve``.
-    """
-
-    retrieve: bool
-    why: str
-    gain: float | None = None
-    price: float | None = None
-    citations: tuple[Citation, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Who answers a request, what is expected of the answer, and why.
-
-    Parameters
-    ----------
-    status : ``optimal``; ``nearest`` when no expert fits and the policy takes the one that
-        exceeds the budget least; ``pinned`` when the caller named the expert.
-    alternatives : every candidate that was not chosen, best utility first.
-    predicted, cautious : the answer of mean length, and one of a length that nine in ten do not
-        exceed. Prices are paid on the first, ceilings must hold for the second.
-    binding : the ceiling that keeps a better expert out; ``None`` when no ceiling does.
-    slack : per present ceiling, what the cautious estimate leaves of it.
-    max_tokens : cap on the answer's length; the caller's, or what the budget affords.
-    decide_ms : time the decision took.
-    retrieval : whether passages go with the prompt; estimates and slack include them.
-    running : what budgets over time added to the policy's prices.
-    """
-
-    decision_id: str
-    policy: str
-    status: Literal["optimal", "nearest", "pinned"]
-    category: CategoryGuess
-    selection: Selection
-    predicted: Estimate
-    cautious: Estimate
-    alternatives: tuple[Alternative, ...]
-    budget: Budget
-    binding: str | None
-    slack: Mapping[str, float]
-    max_tokens: int | None
-    why: str
-    decide_ms: float
-    retrieval: Retrieval | None = None
-    running: Prices = Prices()
-
-    @property
-    def expert_id(self) -> str:
-        """The expert of the largest weight."""
-        heaviest = max(self.selection.weights)
-        return self.selection.expert_ids[self.selection.weights.index(heaviest)]
-
-
-Outcome = Literal["complete", "cancelled", "failed"]
-"""How an answer ended; ``cancelled`` is the caller's doing, ``failed`` the expert's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What an answer really took.
-
-    ``energy_source`` says whether ``energy_j`` was read from a meter or computed from the
-    device profile; ``tokens_source`` whether the expert stated its token counts or they were
-    counted from the stream. ``failed_over`` lists experts that were tried before, in order.
-    """
-
-    decision_id: str
-    expert_id: str
-    outcome: Outcome
-    ttft_ms: float
-    latency_ms: float
-    prompt_tokens: int
-    output_tokens: int
-    tokens_source: Literal["stated", "counted"]
-    energy_j: float
-    energy_source: Literal["measured", "modelled"]
-    energy_scope: str
-    cost_usd: float
-    failed_over: tuple[str, ...] = ()

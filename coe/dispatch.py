@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from coe.core import Budget, Decision, Request
+from coe.core import Budget, Request
+from coe.decision import Decision
 from coe.errors import InfeasibleError
 from coe.load import Load
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from coe.answer import AnswerMeter
-from coe.core import Budget, Decision, ExpertSpec, Outcome, Prices, Receipt, Request
+from coe.core import Budget, ExpertSpec, Prices, Request
+from coe.decision import Decision, Outcome, Receipt
 from coe.dispatch import among_present
 from coe.energy import Claim, EnergyAccount
 from coe.errors import (

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coe.core import Candidate, CategoryGuess, Request
+from coe.core import Request
+from coe.decision import Candidate, CategoryGuess
 from coe.errors import InfeasibleError
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import AXES, Options

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.core import Candidate, Estimate, Selection
+from coe.core import Estimate
+from coe.decision import Candidate, Selection
+from coe.mode import Mode
 from coe.optimizer.shortlist import gate, odds_of
 from coe.plan import Plan
 
@@ -138,18 +140,21 @@ def together(members: Sequence[Candidate], quality: float) -> Candidate:
     names = tuple(member.expert_id for member in members)
     predicted = _together([member.predicted for member in members], quality)
     cautious = _together([member.cautious for member in members], quality)
-    return Candidate(" + ".join(names), predicted, cautious, names)
+    return Candidate(Mode("vote", (names,)), predicted, cautious)
 
 
 def selection(chosen: Candidate, alone: Sequence[Candidate]) -> Selection:
     """Who answers, and with which weights: the gate of their expected qualities, heaviest first."""
-    if not chosen.members:
-        return Selection((chosen.expert_id,), (1.0,))
-    quality = {candidate.expert_id: candidate.predicted.quality for candidate in alone}
-    weights = gate(np.array([quality[name] for name in chosen.members]))
+    expected = {candidate.expert_id: candidate.predicted for candidate in alone}
+    names = chosen.mode.members
+    weights = gate(np.array([expected[name].quality for name in names]))
     order = np.argsort(-weights, kind="stable").tolist()
-    names = tuple(chosen.members[n] for n in order)
-    return Selection(names, tuple(float(weights[n]) for n in order))
+    return Selection(
+        expert_ids=tuple(names[n] for n in order),
+        weights=tuple(float(weights[n]) for n in order),
+        mode=chosen.mode,
+        alone=tuple(expected[names[n]] for n in order),
+    )
 
 
 def _heaviest(members: Bools, worth: Floats, most_experts: int, top_p: float) -> Bools:

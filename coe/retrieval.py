@@ -6,7 +6,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from coe.core import Decision, ExpertSpec, Request, Retrieval
+from coe.core import ExpertSpec, Request
+from coe.decision import Decision, Retrieval
 from coe.errors import InfeasibleError, RequestError
 from coe.load import Load
 from coe.routers.gate import decide

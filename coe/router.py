@@ -14,19 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.candidates import candidates, cap
-from coe.core import (
-    Alternative,
-    Budget,
-    Candidate,
-    Decision,
-    Estimate,
-    ExpertSpec,
-    Prices,
-    Request,
-    Selection,
-    TurnRule,
-    estimated_tokens,
-)
+from coe.core import Budget, Estimate, ExpertSpec, Prices, Request, TurnRule, estimated_tokens
+from coe.decision import Alternative, Candidate, Decision, Selection
 from coe.errors import InfeasibleError, UnknownExpertError
 from coe.explain import refusal, why, why_not
 from coe.load import Load

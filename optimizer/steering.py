@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from coe.core import Budget, Decision, Policy, Prices, Receipt
+from coe.core import Budget, Policy, Prices
+from coe.decision import Decision, Receipt
 from coe.optimizer.options import AXES, Options
 from coe.optimizer.pacing import Allowance, Pacer
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coe.core import Citation, Request, estimated_tokens
+from coe.core import Request, estimated_tokens
+from coe.decision import Citation
 from coe.routers.retrieve import Hit, Passage
 
 LEAST_PRICE = 0.01

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.core import GENERAL, CategoryGuess
+from coe.core import GENERAL
+from coe.decision import CategoryGuess
 from coe.routers.artefact import Artefact
 from coe.routers.embed import Embedder
 from coe.routers.quality import Expected

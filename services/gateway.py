@@ -19,7 +19,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from coe.answer import before_end
-from coe.core import Citation, Receipt, Request
+from coe.core import Request
+from coe.decision import Citation, Receipt
 from coe.engine import Reply
 from coe.errors import (
     CoeError,

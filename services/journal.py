@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from coe.core import Decision, Receipt
+from coe.decision import Decision, Receipt
 
 
 @dataclass(slots=True)

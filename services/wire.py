@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from coe.core import Budget, Decision, Message, Policy, Prices, Receipt, Request, Retrieval
+from coe.core import Budget, Message, Policy, Prices, Request
+from coe.decision import Decision, Receipt, Retrieval
 from coe.errors import RequestError, UnknownExpertError
 
 AUTO = "auto"

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from coe.core import Budget, Candidate, Estimate, Prices
+from coe.core import Budget, Estimate, Prices
+from coe.decision import Candidate
 from coe.kernels import mixture, reference, staircase, votes
+from coe.mode import Mode
 from coe.offers import Menu as PlannedMenu
 from coe.offers import Offers
 from coe.optimizer.menu import menus
@@ -232,7 +234,7 @@ def online() -> dict[str, Any]:
         Estimate(q, 100.0, 1000.0, j, 0.001, 100.0)
         for q, j in rng.uniform((0.2, 5.0), (0.9, 50.0), (16, 2)).tolist()
     ]
-    alone = [Candidate(n, e, e) for n, e in zip(names, estimates, strict=True)]
+    alone = [Candidate(Mode.single(n), e, e) for n, e in zip(names, estimates, strict=True)]
     budget, prices = Budget(latency_ms=2000, energy_j=60), Prices(per_joule=0.001)
 
     def choice(most_experts: int) -> Any:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.candidates import cap
-from coe.core import Budget, Candidate, ExpertSpec, Request
+from coe.core import Budget, ExpertSpec, Request
+from coe.decision import Candidate
+from coe.mode import Mode
 from coe.offers import Offers
 from coe.simulation.outlook import Outlook
 from coe.simulation.workload import Workload
@@ -144,7 +146,7 @@ class Offered:
     def _candidate(self, prompt: int, column: int) -> Candidate:
         spec = self.outlook.specs[column]
         estimate = spec.estimate(float(self.outlook.expected.quality[prompt, column]), 0.0, 0.0)
-        return Candidate(spec.id, estimate, estimate)
+        return Candidate(Mode.single(spec.id), estimate, estimate)
 
 
 def usage_of(spec: ExpertSpec, prompt_tokens: Floats, output_tokens: Floats) -> Floats:

@@ -10,7 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from coe.budgets import load_policies
-from coe.core import Budget, Decision, Message, Request
+from coe.core import Budget, Message, Request
+from coe.decision import Decision
 from coe.errors import UnknownExpertError
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell

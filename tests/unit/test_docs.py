@@ -18,7 +18,8 @@ from pydantic_core import PydanticUndefined
 
 from coe.budgets import Budgets, load_policies
 from coe.config import Config, GatewaySection, load_config
-from coe.core import Estimate, Receipt
+from coe.core import Estimate
+from coe.decision import Receipt
 from coe.errors import InfeasibleError, RequestError, UnknownExpertError
 from coe.services import gateway
 from coe.services.gateway import Gateway

@@ -7,17 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.core import (
-    Budget,
-    CategoryGuess,
-    Decision,
-    Estimate,
-    ExpertSpec,
-    Message,
-    Policy,
-    Request,
-    Selection,
-)
+from coe.core import Budget, Estimate, ExpertSpec, Message, Policy, Request
 from coe.device import DeviceProfile
 from coe.errors import RequestError
 from coe.load import Load
@@ -165,29 +155,6 @@ def test_ceilings_of_a_request_are_the_tighter_of_its_own_and_its_policys():
     policy = Policy("p", Budget(latency_ms=100.0, energy_j=5.0))
     request = Request((), policy, Budget(latency_ms=300.0, energy_j=2.0, cost_usd=1.0))
     assert request.ceilings == Budget(latency_ms=100.0, energy_j=2.0, cost_usd=1.0)
-
-
-@pytest.mark.parametrize(
-    ("weights", "heaviest"), [((1.0,), "a"), ((0.25, 0.5, 0.25), "b"), ((0.5, 0.5), "a")]
-)
-def test_expert_id_is_the_expert_of_the_largest_weight(weights, heaviest):
-    decision = Decision(
-        decision_id="dec",
-        policy="default",
-        status="optimal",
-        category=CategoryGuess("code", "code", 1.0, 0.0, 0.0, False),
-        selection=Selection(tuple("abc"[: len(weights)]), weights),
-        predicted=Estimate(1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-        cautious=Estimate(1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-        alternatives=(),
-        budget=Budget(),
-        binding=None,
-        slack={},
-        max_tokens=None,
-        why="",
-        decide_ms=0.0,
-    )
-    assert decision.expert_id == heaviest
 
 
 @pytest.mark.parametrize("noun", [Budget(), PROFILE, SPEC, Request(()), Policy("p")])

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coe.core import Budget, Candidate, Estimate, Message, Policy, Prices, Request
+from coe.core import Budget, Estimate, Message, Policy, Prices, Request
+from coe.decision import Candidate
 from coe.errors import InfeasibleError
+from coe.mode import Mode
 from coe.offers import Offers
 from coe.optimizer.shortlist import gate, top_k
 from coe.optimizer.shortlist import top_p as heaviest
@@ -181,7 +183,9 @@ def test_offers_are_those_of_plain_loops(make_spec, make_router):
         planned({"code": [one(*c, quality=worth[frozenset(c)]) for c in subsets]}, names)
     )
     expected = wide.artefact.expectation.table.quality[0]
-    alone = [Candidate(n, *(estimate(q),) * 2) for n, q in zip(names, expected, strict=True)]
+    alone = [
+        Candidate(Mode.single(n), *(estimate(q),) * 2) for n, q in zip(names, expected, strict=True)
+    ]
     for most, top_p in [(1, 1.0), (2, 1.0), (5, 1.0), (3, 0.6), (5, 0.9)]:
         members, quality = offers.sets("code", alone, most, top_p)
         found = {
