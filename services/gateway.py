@@ -21,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 from coe.answer import before_end
 from coe.core import Request
 from coe.decision import Citation, Receipt
-from coe.engine import Reply
 from coe.errors import (
     CoeError,
     ExpertError,
@@ -31,6 +30,7 @@ from coe.errors import (
     RequestError,
     UnknownExpertError,
 )
+from coe.reply import Reply
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
 from coe.services.runtime import Runtime

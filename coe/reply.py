@@ -1,0 +1,173 @@
+"""One expert's answer on its way: passed on, metered, settled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from coe.answer import AnswerMeter
+from coe.core import ExpertSpec, Request
+from coe.decision import Decision, Outcome, Receipt
+from coe.energy import Claim, EnergyAccount
+from coe.errors import ExpertUnavailableError
+from coe.experts.protocol import close
+from coe.optimizer.pacing import Pacer
+from coe.optimizer.steering import settle
+
+
+class Books(Protocol):
+    """What answers are booked in: an engine."""
+
+    @property
+    def pacer(self) -> Pacer | None:
+        """Makes budgets over time last; ``None``: there are none."""
+        ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def leave(self, expert_id: str, slowdown: float | None = None) -> None:
+        """Count a request out, and learn from its measured over predicted time."""
+        ...
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer on its way.
+
+    ``receipt`` is ``None`` until the pieces have ended, were closed, or failed.
+    """
+
+    books: Books
+    request: Request
+    decision: Decision
+    spec: ExpertSpec
+    failed_over: tuple[str, ...]
+    started: float
+    dispatched: float
+    stretch: float
+    delay_ms: float
+    claim: Claim | None = None
+    receipt: Receipt | None = None
+    _first: bytes = b""
+    _rest: AsyncIterator[bytes] | None = None
+    _first_at: float = 0.0
+    _meter: AnswerMeter = field(init=False, repr=False)
+
+    def hold(self, first: bytes, rest: AsyncIterator[bytes]) -> None:
+        """Keep the first piece, which has just come, and the iterator of the others."""
+        self._first, self._rest, self._first_at = first, rest, self.books.now()
+        self._meter = AnswerMeter(self.request.stream, self.request.n_answers)
+
+    def claim_on(self, account: EnergyAccount | None) -> None:
+        """Claim on a machine's account; on another one than before where another copy took over.
+
+        What that copy drew until then is not known, so the answer is not metered, and only keeps
+        others from getting its share.
+        """
+        claimed = None if self.claim is None else self.claim.account
+        if account is claimed:
+            return
+        if self.claim is not None:
+            self.claim.leave()
+        self.claim = None
+        if account is not None:
+            begins = self._rest is None
+            prompt_tokens = self.request.prompt_tokens if begins else 0
+            n_answers = self.request.n_answers
+            self.claim = account.enter(self.spec.profile, prompt_tokens, n_answers)
+            self.claim.metered = begins
+
+    def abandon(self) -> None:
+        """Count the request out, which got no answer; what it drew is its share, on no receipt."""
+        self.books.leave(self.spec.id)
+        if self.claim is not None:
+            self.claim.leave()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
+
+        Raises
+        ------
+        ExpertError
+            The expert failed in mid-answer, or ended without a proper end.
+        """
+        assert self._rest is not None
+        outcome: Outcome = "failed"
+        try:
+            self._feed(self._first)
+            yield self._first
+            async for piece in self._rest:
+                self._feed(piece)
+                yield piece
+            if not self._meter.reading().ended:
+                raise ExpertUnavailableError(self.spec.id, "the answer broke off")
+            outcome = "complete"
+        except (GeneratorExit, asyncio.CancelledError):
+            outcome = "cancelled"
+            raise
+        finally:
+            self._settle(outcome)
+            await close(self._rest)
+
+    async def close(self) -> None:
+        """Give up an answer whose pieces were never asked for; harmless otherwise."""
+        if self.receipt is None and self._rest is not None:
+            self._settle("cancelled")
+            await close(self._rest)
+
+    def _feed(self, piece: bytes) -> None:
+        self._meter.feed(piece)
+        if self.claim is not None:
+            self.claim.note(self._meter.n_tokens)
+
+    def _settle(self, outcome: Outcome) -> None:
+        # an iterator may be finalised after `close`: the first settlement counts
+        if self.receipt is not None:
+            return
+        ended = self.books.now()
+        reading = self._meter.reading()
+        if outcome == "cancelled" and reading.ended:
+            outcome = "complete"  # who goes away after the end mark has had everything
+        prompt_tokens = reading.prompt_tokens
+        if prompt_tokens is None:
+            prompt_tokens = self.request.prompt_tokens
+        profile = self.spec.profile
+        measured_ms = (ended - self.dispatched) * 1000.0
+        predicted_ms = profile.ttft_ms(prompt_tokens) + profile.decode_ms(reading.output_tokens)
+        # one that waited for its expert to be loaded waited for others, too: that is not slowness
+        telling = outcome == "complete" and predicted_ms > 0 and not self.delay_ms
+        slowdown = measured_ms / (predicted_ms * self.stretch) if telling else None
+        self.books.leave(self.spec.id, slowdown)
+        energy_j, source, scope = self._energy(prompt_tokens, reading.output_tokens)
+        self.receipt = Receipt(
+            decision_id=self.decision.decision_id,
+            expert_id=self.spec.id,
+            outcome=outcome,
+            ttft_ms=(self._first_at - self.started) * 1000.0,
+            latency_ms=(ended - self.started) * 1000.0,
+            prompt_tokens=prompt_tokens,
+            output_tokens=reading.output_tokens,
+            tokens_source="stated" if reading.stated else "counted",
+            energy_j=energy_j,
+            energy_source=source,
+            energy_scope=scope,
+            cost_usd=self.spec.cost_usd(prompt_tokens, reading.output_tokens),
+            failed_over=self.failed_over,
+        )
+        if self.books.pacer is not None:
+            settle(self.books.pacer, self.started, self.receipt)
+
+    def _energy(
+        self, prompt_tokens: int, output_tokens: int
+    ) -> tuple[float, Literal["measured", "modelled"], str]:
+        """Joules of the answer that ends now, where they come from, and what they cover."""
+        if self.claim is not None:
+            self.claim.note(output_tokens)
+            if (measured_j := self.claim.leave()) is not None:
+                return measured_j, "measured", self.claim.account.scope
+        profile = self.spec.profile
+        return profile.energy_j(prompt_tokens, output_tokens), "modelled", profile.scope
