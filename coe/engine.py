@@ -14,7 +14,6 @@ from coe.energy import EnergyAccount
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
-    ExpertUnavailableError,
     InfeasibleError,
 )
 from coe.experts.protocol import Expert
@@ -112,13 +111,15 @@ class Engine:
         first_error: ExpertError | None = None
         failed: list[str] = []
         while True:
+            reply = self._reply(outgoing, decision, tuple(failed), started)
             try:
-                return await self._begin(outgoing, decision, tuple(failed), started)
+                await reply.begin()
+                return reply
             except ExpertError as error:
                 first_error = first_error or error
                 if not _others_may_answer(error, request):
                     raise
-                failed.append(decision.expert_id)
+                failed += reply.failed
                 elapsed_ms = (self.now() - started) * 1000.0
             try:
                 other, outgoing = await self._dispatch(
@@ -177,43 +178,29 @@ class Engine:
             "period_declined",
         )
 
-    async def _begin(
+    def _reply(
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
     ) -> Reply:
         expert_id = decision.expert_id
-        pieces = self.experts[expert_id].stream(request, decision.max_tokens)
-        stretch, delay_ms = self._enter(expert_id)
-        reply = Reply(
+        return Reply(
             books=self,
-            request=request,
-            decision=decision,
+            expert=self.experts[expert_id],
             spec=self.router.specs[expert_id],
-            failed_over=failed,
+            request=request,
+            max_tokens=decision.max_tokens,
+            decision=decision,
             started=started,
-            dispatched=self.now(),
-            stretch=stretch,
-            delay_ms=delay_ms,
+            failed_over=failed,
         )
-        reply.claim_on(self._account(expert_id, pieces))
-        try:
-            reply.hold(await anext(pieces), pieces)
-            reply.claim_on(self._account(expert_id, pieces))
-        except StopAsyncIteration:
-            reply.abandon()
-            raise ExpertUnavailableError(expert_id, "answered with nothing") from None
-        except BaseException:
-            reply.abandon()
-            raise
-        return reply
 
-    def _account(self, expert_id: str, pieces: AsyncIterator[bytes]) -> EnergyAccount | None:
+    def account(self, expert_id: str, pieces: AsyncIterator[bytes]) -> EnergyAccount | None:
         """The account of the machine that an answer comes from."""
         replica_id = getattr(pieces, "replica_id", None)
         if replica_id is None:
             return self.accounts.get(expert_id)
         return self.copy_accounts.get(replica_id)
 
-    def _enter(self, expert_id: str) -> tuple[float, float]:
+    def enter(self, expert_id: str) -> tuple[float, float]:
         """Count a request in; by how much others stretch it, and how long loading takes first."""
         load = self._loads.get(expert_id, Load())
         self._loads[expert_id] = load.entered()

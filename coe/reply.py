@@ -12,7 +12,7 @@ from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
 from coe.energy import Claim, EnergyAccount
 from coe.errors import ExpertUnavailableError
-from coe.experts.protocol import close
+from coe.experts.protocol import Expert, close
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import settle
 
@@ -29,8 +29,16 @@ class Books(Protocol):
         """Monotonic seconds."""
         ...
 
+    def enter(self, expert_id: str) -> tuple[float, float]:
+        """Count a request in; by how much others stretch it, and how long loading takes first."""
+        ...
+
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""
+        ...
+
+    def account(self, expert_id: str, pieces: AsyncIterator[bytes]) -> EnergyAccount | None:
+        """The account of the machine that an answer comes from."""
         ...
 
 
@@ -42,25 +50,59 @@ class Reply:
     """
 
     books: Books
-    request: Request
-    decision: Decision
+    expert: Expert
     spec: ExpertSpec
-    failed_over: tuple[str, ...]
+    request: Request
+    max_tokens: int | None
+    decision: Decision
     started: float
-    dispatched: float
-    stretch: float
-    delay_ms: float
+    failed_over: tuple[str, ...] = ()
+    dispatched: float = 0.0
+    stretch: float = 1.0
+    delay_ms: float = 0.0
     claim: Claim | None = None
     receipt: Receipt | None = None
     _first: bytes = b""
     _rest: AsyncIterator[bytes] | None = None
-    _first_at: float = 0.0
+    _first_at: float | None = None
     _meter: AnswerMeter = field(init=False, repr=False)
 
-    def hold(self, first: bytes, rest: AsyncIterator[bytes]) -> None:
-        """Keep the first piece, which has just come, and the iterator of the others."""
-        self._first, self._rest, self._first_at = first, rest, self.books.now()
+    def __post_init__(self) -> None:
         self._meter = AnswerMeter(self.request.stream, self.request.n_answers)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Who has failed where `begin` has: the expert."""
+        return (self.spec.id,)
+
+    async def begin(self) -> None:
+        """Ask the expert, and wait for the first piece of its answer.
+
+        Cancelled meanwhile, the request is booked for its prompt.
+
+        Raises
+        ------
+        ExpertError
+            None came; the request is counted out, and what it drew is its share, on no receipt.
+        """
+        expert_id = self.spec.id
+        pieces = self._rest = self.expert.stream(self.request, self.max_tokens)
+        self.stretch, self.delay_ms = self.books.enter(expert_id)
+        self.dispatched = self.books.now()
+        self.claim_on(self.books.account(expert_id, pieces))
+        try:
+            self._first = await anext(pieces)
+        except StopAsyncIteration:
+            self._abandon()
+            raise ExpertUnavailableError(expert_id, "answered with nothing") from None
+        except asyncio.CancelledError:
+            self._settle("cancelled")
+            raise
+        except BaseException:
+            self._abandon()
+            raise
+        self._first_at = self.books.now()
+        self.claim_on(self.books.account(expert_id, pieces))
 
     def claim_on(self, account: EnergyAccount | None) -> None:
         """Claim on a machine's account; on another one than before where another copy took over.
@@ -75,17 +117,11 @@ class Reply:
             self.claim.leave()
         self.claim = None
         if account is not None:
-            begins = self._rest is None
+            begins = self._first_at is None
             prompt_tokens = self.request.prompt_tokens if begins else 0
             n_answers = self.request.n_answers
             self.claim = account.enter(self.spec.profile, prompt_tokens, n_answers)
             self.claim.metered = begins
-
-    def abandon(self) -> None:
-        """Count the request out, which got no answer; what it drew is its share, on no receipt."""
-        self.books.leave(self.spec.id)
-        if self.claim is not None:
-            self.claim.leave()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
@@ -119,6 +155,12 @@ class Reply:
             self._settle("cancelled")
             await close(self._rest)
 
+    def _abandon(self) -> None:
+        self._rest = None
+        self.books.leave(self.spec.id)
+        if self.claim is not None:
+            self.claim.leave()
+
     def _feed(self, piece: bytes) -> None:
         self._meter.feed(piece)
         if self.claim is not None:
@@ -143,11 +185,12 @@ class Reply:
         slowdown = measured_ms / (predicted_ms * self.stretch) if telling else None
         self.books.leave(self.spec.id, slowdown)
         energy_j, source, scope = self._energy(prompt_tokens, reading.output_tokens)
+        first_at = ended if self._first_at is None else self._first_at
         self.receipt = Receipt(
             decision_id=self.decision.decision_id,
             expert_id=self.spec.id,
             outcome=outcome,
-            ttft_ms=(self._first_at - self.started) * 1000.0,
+            ttft_ms=(first_at - self.started) * 1000.0,
             latency_ms=(ended - self.started) * 1000.0,
             prompt_tokens=prompt_tokens,
             output_tokens=reading.output_tokens,

@@ -1,5 +1,6 @@
 """The engine: dispatch, failover, metering, settlement. Time is a clock that obeys."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -390,6 +391,24 @@ async def test_a_reply_that_was_never_begun_can_be_closed(rig):
     assert r.experts["good"].n_closed == 1
     assert (reply.receipt.outcome, reply.receipt.output_tokens) == ("cancelled", 0)
     assert r.in_flight() == IDLE
+
+
+async def test_a_client_that_leaves_before_the_first_piece_is_booked_for_its_prompt(paced):
+    class Stalled:
+        async def stream(self, request, max_tokens):
+            await asyncio.Event().wait()
+            yield b""
+
+    paced.experts = {"good": Stalled()}
+    asking = asyncio.create_task(paced.answer(ask()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    spec = paced.router.specs["good"]
+    booked = 3000.0 - paced.pacer.left(0.0)[0]
+    assert booked == pytest.approx(spec.profile.energy_j(ask().prompt_tokens, 0))
+    assert paced.decide(ask(pinned="good")).predicted.ttft_ms == 100.0
 
 
 async def test_closing_after_the_end_changes_nothing(rig):
