@@ -1,78 +1,80 @@
-"""Learning, from recorded answers, how far answers of several experts can be believed."""
+"""Learning what modes are worth from prompts on which they were played."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from numpy.typing import NDArray
 
-from coe.routers.confidence import SILENT, TRAITS, Answers, Confidence, Floats, Integers, traits
-
-_FEWEST_PAIRS = 20
-_MOST_OPTIONS = 100.0
-_PENALTY = 1.0
-
-
-def numbered(verdicts: Sequence[Sequence[Hashable | None]]) -> Integers:
-    """(n_prompts, n_experts) verdicts as numbers, equal in a row where they are equal.
-
-    They are numbered in the order of their ``repr``, by which a vote breaks its last ties;
-    ``None`` is `SILENT`.
-    """
-    rows = []
-    for row in verdicts:
-        order = sorted({said for said in row if said is not None}, key=repr)
-        number = {said: n for n, said in enumerate(order)}
-        rows.append([SILENT if said is None else number[said] for said in row])
-    return np.array(rows, dtype=np.int64)
+from coe.core import GENERAL
+from coe.routers.confidence import Floats, Integers
+from coe.routers.modes import ModeTable
+from coe.routers.played import Played
 
 
-def effective_options(said: Integers, scores: Floats) -> float:
-    """How many options questions seem to have: one more than wrong answers that differ.
+def mode_table(
+    category: NDArray[np.str_],
+    names: Sequence[str],
+    expert_ids: tuple[str, ...],
+    played: Sequence[Played],
+    scores: Floats,
+    tokens: Floats,
+    shrinkage: float = 400.0,
+) -> ModeTable:
+    """The table of recorded outcomes under modes that were played on them.
 
-    Two experts that are wrong agree with probability ``1 / (k - 1)`` if wrong answers spread
-    evenly over k options; k is solved from how often they do agree, over all pairs of experts. In
-    [2, 100]; 2 where hardly any pair was wrong together.
+    Many modes are compared, and the luckiest looks best. So what a mode scored is shrunk towards
+    what the confidence, one for all modes, expected of the answers that it delivered: ``f +
+    n / (n + m) (s - f)`` over n prompts with mean score s and mean confidence f. A category
+    without prompts has the row over all.
 
     Parameters
     ----------
-    said, scores : (n_prompts, n_experts) of training prompts.
+    category : (n_prompts,) of each prompt, as the router sees it.
+    names : the categories of the rows; `GENERAL` is added.
+    expert_ids : (n_experts,) names of the columns that follow.
+    scores, tokens : (n_prompts, n_experts), all known.
+    shrinkage : m, in prompts.
     """
-    wrong = (scores < 0.5) & (said != SILENT)
-    together = agreeing = 0
-    for a, b in combinations(range(said.shape[1]), 2):
-        both = wrong[:, a] & wrong[:, b]
-        together += int(both.sum())
-        agreeing += int((said[both, a] == said[both, b]).sum())
-    if together < _FEWEST_PAIRS:
-        return 2.0
-    return float(np.clip(1.0 + together / max(agreeing, 1), 2.0, _MOST_OPTIONS))
+    rows = [category == name for name in names] + [np.ones(len(scores), dtype=bool)]
+    rows = [row if row.any() else rows[-1] for row in rows]
+    n = np.array([0 if row is rows[-1] else row.sum() for row in rows[:-1]] + [len(scores)])
+    n_stages = max(len(one.mode.stages) for one in played)
+    quality = np.zeros((len(rows), len(played)))
+    usage = np.zeros((*quality.shape, scores.shape[1]))
+    reach = np.zeros((*quality.shape, n_stages))
+    means = np.stack([tokens[row].mean(axis=0) for row in rows])
+    for m, one in enumerate(played):
+        written = tokens * one.asked(expert_ids)
+        score = scores[np.arange(len(scores)), one.winner]
+        for c, row in enumerate(rows):
+            foreseen = one.confidence[row].mean()
+            kept = row.sum() / (row.sum() + shrinkage)
+            quality[c, m] = foreseen + kept * (score[row].mean() - foreseen)
+            usage[c, m] = written[row].mean(axis=0) / np.maximum(means[c], 1.0)
+            reach[c, m] = [(one.n_stages[row] > k).mean() for k in range(n_stages)]
+    quality = np.clip(quality, 0.0, 1.0)
+    return ModeTable(
+        categories=(*names, GENERAL),
+        expert_ids=expert_ids,
+        modes=tuple(one.mode for one in played),
+        quality=quality,
+        quality_se=np.sqrt(quality * (1 - quality) / (n[:, None] + shrinkage)),
+        usage=usage,
+        reach=reach,
+    )
 
 
-def fit_confidence(answers: Answers, scores: Floats) -> Confidence:
-    """The confidence learned from every answer, with every set of others that may be in hand.
-
-    Each set counts alike, however many answers it has. Where all answers are right, or all wrong,
-    the confidence is their expected quality.
+def undominated(quality: Floats, usage: Floats) -> Integers:
+    """Indices of modes that nothing cheaper equals, cheapest first; of equals the first stays.
 
     Parameters
     ----------
-    scores : (n_prompts, n_experts), all known; at least 0.5 is right. At most ten experts or so:
-        there are ``2 ** n_experts`` sets.
+    quality, usage : (n_modes,) worth, and mean use of one resource.
     """
-    n_experts = scores.shape[1]
-    right = scores >= 0.5
-    if right.all() or not right.any():
-        return Confidence(np.eye(len(TRAITS))[0], 0.0)
-    X, y, weight = [], [], []
-    for size in range(1, n_experts + 1):
-        for chosen in map(list, combinations(range(n_experts), size)):
-            asked = np.isin(np.arange(n_experts), chosen)
-            X.append(traits(answers, asked)[:, chosen].reshape(-1, len(TRAITS)))
-            y.append(right[:, chosen].ravel())
-            weight.append(np.full(right[:, chosen].size, 1.0 / size))
-    regression = LogisticRegression(C=1.0 / _PENALTY, max_iter=1000)
-    regression.fit(np.vstack(X), np.concatenate(y), sample_weight=np.concatenate(weight))
-    return Confidence(regression.coef_[0].astype(float), float(regression.intercept_[0]))
+    order = np.lexsort((np.arange(usage.size), -quality, usage))
+    best = np.maximum.accumulate(quality[order])
+    better = np.r_[True, best[1:] > best[:-1]]
+    kept: Integers = order[better]
+    return kept

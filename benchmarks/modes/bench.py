@@ -139,7 +139,7 @@ def of_split(known: Learnt, test: NDArray[np.bool_]) -> dict[str, Any]:
     return {
         "n_train": int((~test).sum()),
         "n_test": int(test.sum()),
-        "best_single": known.expert_ids[known.best_single.stages[0][0]],
+        "best_single": known.best_single.name,
         "effective_options": round(known.n_options, 2),
         "confidence": dict(zip(known.traits, known.confidence.coef.round(3), strict=True)),
         "confidence_calibration_error": {

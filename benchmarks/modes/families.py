@@ -11,21 +11,13 @@ from numpy.typing import NDArray
 from recorded import EXAMPLE, Recorded
 
 from coe.config import load_config
+from coe.mode import Mode
 from coe.routers.confidence import TRAITS, Answers, Confidence
+from coe.routers.confidence_training import effective_options, fit_confidence, numbered
 from coe.routers.embed import MEANING_DIM, CachedEmbedder, load_default
-from coe.routers.modes import (
-    Election,
-    Mode,
-    ModeTable,
-    Played,
-    Stage,
-    elections,
-    mode_table,
-    modes,
-    play,
-    undominated,
-)
-from coe.routers.modes_training import effective_options, fit_confidence, numbered
+from coe.routers.modes import ModeTable
+from coe.routers.modes_training import mode_table, undominated
+from coe.routers.played import Election, Hand, Played, elections, modes, play
 from coe.routers.train import embed_all, train
 
 Floats = NDArray[np.float64]
@@ -93,7 +85,7 @@ class Learnt:
     answers: Answers
     n_options: float
     confidence: Confidence
-    known: dict[Stage, Election]
+    known: dict[Hand, Election]
     played: tuple[Played, ...]
     table: ModeTable
     resource: str
@@ -111,7 +103,7 @@ class Learnt:
     def best_single(self) -> Mode:
         """Always the expert of the best mean score on training prompts."""
         best = self.recorded.outcomes.scores[self.train].mean(axis=0).argmax()
-        return Mode(((int(best),),))
+        return Mode.single(self.expert_ids[best])
 
     def scores_of(self, winner: NDArray[np.int64]) -> Floats:
         """(n_prompts,) scores of the answers delivered."""
@@ -120,12 +112,12 @@ class Learnt:
 
     def usage(self, played: Played) -> Usage:
         """Score, joules, milliseconds and dollars of every prompt under a mode."""
-        asked = played.asked(len(self.expert_ids))
+        asked = played.asked(self.expert_ids)
         table = self.recorded
         return (
             self.scores_of(played.winner),
             (table.energy_j * asked).sum(axis=1),
-            played.latency(table.latency_ms),
+            played.latency(self.expert_ids, table.latency_ms),
             (table.cost_usd * asked).sum(axis=1),
         )
 
@@ -156,7 +148,7 @@ class Learnt:
         found: dict[str, dict[str, float]] = {name: {} for name in self.table.categories[:-1]}
         for step, share in ((mix.first, 1.0 - mix.share), (mix.second, mix.share)):
             for said, m in zip(found.values(), step.at, strict=True):
-                name = self.table.modes[m].name(self.expert_ids)
+                name = self.table.modes[m].name
                 said[name] = round(said.get(name, 0.0) + share, 3)
         return found
 
@@ -166,7 +158,7 @@ class Learnt:
         for c, share in enumerate(self.shares):
             here = rows & (self.category == c)
             for m, one in enumerate(self.played):
-                asked = one.asked(len(self.expert_ids))
+                asked = one.asked(self.expert_ids)
                 real = (getattr(self.recorded, self.resource) * asked)[here].sum(axis=1).mean()
                 found.append(share * abs(self.use[c, m] / real - 1.0))
         return float(np.sum(found) / len(self.played))
@@ -193,12 +185,12 @@ def learnt(table: Recorded, training: Bools, resource: str = "energy_j") -> Lear
     stretch = np.maximum(outcomes.tokens, 1.0) / np.maximum(expected.mean_tokens, 1.0)
     answers = Answers.of(expected.quality, said, stretch, n_options)
     confidence = fit_confidence(answers.rows(training), rows.scores)
-    every = tuple(modes(range(len(outcomes.expert_ids))))
-    known = elections(answers, confidence, every)
+    every = tuple(modes(outcomes.expert_ids))
+    known = elections(answers, confidence, outcomes.expert_ids, every)
     played = tuple(play(mode, known) for mode in every)
     mine = [one.rows(training) for one in played]
     labels = np.array(names)[category[training]]
-    made = mode_table(labels, names, mine, rows.scores, rows.tokens)
+    made = mode_table(labels, names, rows.expert_ids, mine, rows.scores, rows.tokens)
     spent = getattr(table, resource)[training]
     each = np.stack([spent[labels == name].mean(axis=0) for name in names])
     return Learnt(

@@ -7,7 +7,8 @@ from families import Learnt, Usage
 from numpy.typing import NDArray
 
 from coe.combine import decided, vote
-from coe.routers.modes import Election, Mode, play
+from coe.mode import Mode
+from coe.routers.played import Election, play
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -15,16 +16,14 @@ Bools = NDArray[np.bool_]
 
 def fixed(known: Learnt, test: Bools) -> dict[str, Usage]:
     """The arms on the ``test`` prompts; what they must know they know of training prompts."""
-    n_experts = len(known.expert_ids)
     scores = known.recorded.outcomes.scores
     by_score = np.argsort(-scores[known.train].mean(axis=0), kind="stable")
-    everyone = tuple(range(n_experts))
-    three = tuple(sorted(by_score[:3].tolist()))
+    three = tuple(known.expert_ids[k] for k in sorted(by_score[:3].tolist()))
     found = {"best single": known.mode(known.best_single)}
-    for k, name in enumerate(known.expert_ids):
-        found[f"always {name}"] = known.mode(Mode(((k,),)))
-    found["vote of the best three"] = known.mode(Mode((three,)))
-    found["vote of all five"] = known.mode(Mode((everyone,)))
+    for name in known.expert_ids:
+        found[f"always {name}"] = known.mode(Mode.single(name))
+    found["vote of the best three"] = known.mode(Mode("vote", (three,)))
+    found["vote of all five"] = known.mode(Mode("vote", (known.expert_ids,)))
     found["vote of all five, one by one"] = one_by_one(known)
     found["rank of all five"] = ranked(known)
     found["two cheapest, else the best"] = agreement(known)
@@ -59,21 +58,23 @@ def ranked(known: Learnt) -> Usage:
     """Of all answers the one of the highest confidence."""
     everyone = np.ones(len(known.expert_ids), dtype=bool)
     winner = known.confidence.of(known.answers, everyone).argmax(axis=1)
-    _, energy_j, latency_ms, cost_usd = known.mode(Mode((tuple(range(everyone.size)),)))
+    _, energy_j, latency_ms, cost_usd = known.mode(Mode("vote", (known.expert_ids,)))
     return known.scores_of(winner), energy_j, latency_ms, cost_usd
 
 
 def agreement(known: Learnt) -> Usage:
     """The two cheapest experts; unless they say the same, the best single expert's answer."""
-    best = known.best_single.stages[0][0]
+    names = known.expert_ids
+    best = names.index(known.best_single.members[0])
     cheap = np.argsort(known.recorded.energy_j[known.train].mean(axis=0))
-    pair = tuple(sorted([k for k in cheap.tolist() if k != best][:2]))
-    mode = Mode((pair, (best,)), 1.0)
-    said = known.answers.said[:, list(pair)]
+    pair = sorted([k for k in cheap.tolist() if k != best][:2])
+    mode = Mode("cascade", (tuple(names[k] for k in pair), (names[best],)), 1.0)
+    said = known.answers.said[:, pair]
     agree = ((said[:, 0] == said[:, 1]) & (said[:, 0] >= 0)).astype(float)
-    first = Election(known.known[pair].winner, agree)
+    weak = frozenset(mode.stages[0])
+    first = Election(known.known[weak].winner, agree)
     last = Election(np.full(len(said), best), np.ones(len(said)))
-    return known.usage(play(mode, {pair: first, mode.members: last}))
+    return known.usage(play(mode, {weak: first, weak.union(mode.stages[1]): last}))
 
 
 def oracle(known: Learnt) -> Usage:

@@ -1,13 +1,17 @@
-"""What is learned of several answers, on outcomes whose making is known."""
+"""What modes are worth, on outcomes whose making is known."""
 
 import numpy as np
 import pytest
 
-from coe.routers.confidence import SILENT, Answers, Confidence
-from coe.routers.modes import Mode, ModeTable, elections, mode_table, modes, play
-from coe.routers.modes_training import effective_options, fit_confidence, numbered
+from coe.mode import Mode
+from coe.routers.confidence import Answers, Confidence
+from coe.routers.confidence_training import fit_confidence
+from coe.routers.modes import ModeTable
+from coe.routers.modes_training import mode_table
+from coe.routers.played import elections, modes, play
 
 RNG_SEED = 5
+EXPERTS = tuple("abcd")
 ACCURACIES = (0.55, 0.6, 0.65, 0.8)
 
 
@@ -24,50 +28,13 @@ def answers(said: np.ndarray, n_options: float) -> Answers:
 
 
 def table(said: np.ndarray, scores: np.ndarray, confidence: Confidence) -> ModeTable:
-    every = list(modes(range(4), thresholds=(0.7, 0.9)))
-    known = elections(answers(said, 5.0), confidence, every)
+    every = list(modes(EXPERTS, thresholds=(0.7, 0.9)))
+    known = elections(answers(said, 5.0), confidence, EXPERTS, every)
     category = np.where(np.arange(len(said)) % 2 == 0, "even", "odd")
     tokens = np.tile([10.0, 20.0, 30.0, 40.0], (len(said), 1))
     return mode_table(
-        category, ["even", "odd"], [play(mode, known) for mode in every], scores, tokens
+        category, ["even", "odd"], EXPERTS, [play(mode, known) for mode in every], scores, tokens
     )
-
-
-def test_verdicts_are_numbered_within_a_prompt() -> None:
-    said = numbered([["b", "a", None, "b"], [None, None, None, "z"]])
-    assert said.tolist() == [[1, 0, SILENT, 1], [SILENT, SILENT, SILENT, 0]]
-
-
-@pytest.mark.parametrize("n_options", [3, 6, 20])
-def test_options_are_counted_by_how_wrong_answers_agree(n_options: int) -> None:
-    said, scores = outcomes(30_000, n_options, np.random.default_rng(RNG_SEED))
-    assert effective_options(said, scores) == pytest.approx(n_options, rel=0.15)
-
-
-def test_without_wrong_answers_questions_have_two_options() -> None:
-    assert effective_options(np.zeros((9, 3), dtype=int), np.ones((9, 3))) == 2.0
-
-
-def test_the_confidence_is_calibrated_and_believes_who_is_not_alone() -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    said, scores = outcomes(4000, 5, rng)
-    confidence = fit_confidence(answers(said, 5.0), scores)
-    asked = np.array([True, True, True, False])
-    said, scores = outcomes(4000, 5, rng)
-    found = confidence.of(answers(said, 5.0), asked)[:, 0]
-    alone = (said[:, 1] != said[:, 0]) & (said[:, 2] != said[:, 0])
-    together = (said[:, 1] == said[:, 0]) & (said[:, 2] == said[:, 0])
-    for part in (alone, together, ~alone & ~together):
-        assert found[part].mean() == pytest.approx(scores[part, 0].mean(), abs=0.06)
-    assert found[together].min() > found[alone].max()
-
-
-@pytest.mark.parametrize("score", [0.0, 1.0])
-def test_with_nothing_to_tell_apart_the_expectation_is_believed(score: float) -> None:
-    said = np.zeros((20, 4), dtype=int)
-    confidence = fit_confidence(answers(said, 5.0), np.full(said.shape, score))
-    found = confidence.of(answers(said, 5.0), np.ones(4, dtype=bool))
-    assert np.allclose(found, ACCURACIES)
 
 
 def test_independent_experts_gain_by_a_vote_and_cascades_save() -> None:
@@ -77,10 +44,10 @@ def test_independent_experts_gain_by_a_vote_and_cascades_save() -> None:
     found = table(*outcomes(4000, 5, rng), confidence)
     at = {mode: m for m, mode in enumerate(found.modes)}
     overall = found.quality[-1]
-    together = at[Mode(((0, 1, 2, 3),))]
-    assert overall[together] > overall[at[Mode(((3,),))]] + 0.02
-    cascade = at[Mode(((0, 1), (2, 3)), 0.7)]
-    assert overall[cascade] > overall[at[Mode(((0, 1),))]] + 0.05
+    together = at[Mode("vote", (EXPERTS,))]
+    assert overall[together] > overall[at[Mode.single("d")]] + 0.02
+    cascade = at[Mode("cascade", (("a", "b"), ("c", "d")), 0.7)]
+    assert overall[cascade] > overall[at[Mode("vote", (("a", "b"),))]] + 0.05
     assert 0.2 < found.reach[-1, cascade, 1] < 0.8
     assert np.allclose(found.reach[:, :, 0], 1.0)
     # tokens do not depend on the prompt here: usage is the share of prompts
@@ -101,10 +68,14 @@ def test_shuffled_answers_gain_nothing() -> None:
 def test_an_unseen_category_is_worth_what_all_prompts_are() -> None:
     rng = np.random.default_rng(RNG_SEED)
     said, scores = outcomes(50, 5, rng)
-    mode = Mode(((0,), (1,)), 0.7)
-    known = elections(answers(said, 5.0), fit_confidence(answers(said, 5.0), scores), [mode])
+    mode = Mode("cascade", (("a",), ("b",)), 0.7)
+    known = elections(
+        answers(said, 5.0), fit_confidence(answers(said, 5.0), scores), EXPERTS, [mode]
+    )
     category = np.full(50, "seen")
-    made = mode_table(category, ["seen", "unseen"], [play(mode, known)], scores, np.ones((50, 4)))
+    made = mode_table(
+        category, ["seen", "unseen"], EXPERTS, [play(mode, known)], scores, np.ones((50, 4))
+    )
     assert made.quality[1] == pytest.approx(made.quality[2])
     assert made.quality_se[1] > made.quality_se[2]
 
@@ -112,14 +83,16 @@ def test_an_unseen_category_is_worth_what_all_prompts_are() -> None:
 def test_what_a_mode_scored_is_shrunk_towards_the_confidence_in_it() -> None:
     rng = np.random.default_rng(RNG_SEED)
     said, scores = outcomes(60, 5, rng)
-    mode = Mode(((0, 1), (2, 3)), 0.7)
+    mode = Mode("cascade", (("a", "b"), ("c", "d")), 0.7)
     made = answers(said, 5.0)
-    played = play(mode, elections(made, fit_confidence(made, scores), [mode]))
+    played = play(mode, elections(made, fit_confidence(made, scores), EXPERTS, [mode]))
     category = np.repeat(["a", "b"], 30)
 
     def quality(shrinkage: float) -> np.ndarray:
         tokens = np.ones(said.shape)
-        return mode_table(category, ["a", "b"], [played], scores, tokens, shrinkage).quality[:, 0]
+        return mode_table(
+            category, ["a", "b"], EXPERTS, [played], scores, tokens, shrinkage
+        ).quality[:, 0]
 
     scored = scores[np.arange(60), played.winner]
     rows = (slice(0, 30), slice(30, 60), slice(0, 60))

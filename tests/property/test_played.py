@@ -6,10 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from coe.combine import log_odds, vote
+from coe.mode import Mode
 from coe.routers.confidence import SILENT, Answers, Confidence, elected, traits
-from coe.routers.modes import Mode, elections, modes, play, undominated
+from coe.routers.modes_training import undominated
+from coe.routers.played import elections, modes, play
 
-N_EXPERTS = 4
+EXPERTS = tuple("abcd")
+N_EXPERTS = len(EXPERTS)
 CONFIDENCE = Confidence(np.array([1.0, -2.0, -0.5, 0.4, -0.6, 0.1]), 0.2)
 
 
@@ -67,29 +70,30 @@ def test_one_alone_has_neither_support_nor_opposition(answers: Answers) -> None:
     assert (elected(answers, alone) == 1).all()
 
 
-@given(answered(), st.permutations(range(N_EXPERTS)), st.floats(0.0, 1.0))
-def test_a_mode_asks_stage_by_stage(answers: Answers, order: list[int], threshold: float) -> None:
-    mode = Mode((tuple(order[:1]), tuple(order[1:3]), tuple(order[3:])), threshold)
-    played = play(mode, elections(answers, CONFIDENCE, [mode]))
-    asked, times = played.asked(N_EXPERTS), np.arange(4.0) + np.ones(answers.said.shape)
+@given(answered(), st.permutations(EXPERTS), st.floats(0.0, 1.0))
+def test_a_mode_asks_stage_by_stage(answers: Answers, order: list[str], threshold: float) -> None:
+    mode = Mode("cascade", (tuple(order[:1]), tuple(order[1:3]), tuple(order[3:])), threshold)
+    played = play(mode, elections(answers, CONFIDENCE, EXPERTS, [mode]))
+    asked, times = played.asked(EXPERTS), np.arange(4.0) + np.ones(answers.said.shape)
     for row in range(len(answers.said)):
         hand = np.zeros(N_EXPERTS, dtype=bool)
         took, winner = 0.0, -1
         for stage in mode.stages:
-            hand[list(stage)] = True
-            took += times[row, list(stage)].max()
+            columns = [EXPERTS.index(name) for name in stage]
+            hand[columns] = True
+            took += times[row, columns].max()
             winner = elected(answers, hand)[row]
             if CONFIDENCE.of(answers, hand)[row, winner] >= threshold:
                 break
         assert played.winner[row] == winner
         assert np.array_equal(asked[row], hand)
-        assert played.latency(times)[row] == took
+        assert played.latency(EXPERTS, times)[row] == took
 
 
 @given(answered(), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 def test_a_higher_threshold_asks_no_fewer(answers: Answers, one: float, other: float) -> None:
-    low, high = (Mode(((0,), (1, 2)), t) for t in sorted((one, other)))
-    known = elections(answers, CONFIDENCE, [low])
+    low, high = (Mode("cascade", (("a",), ("b", "c")), t) for t in sorted((one, other)))
+    known = elections(answers, CONFIDENCE, EXPERTS, [low])
     assert (play(low, known).n_stages <= play(high, known).n_stages).all()
 
 
@@ -100,8 +104,8 @@ def test_experts_that_all_say_the_same_gain_nothing(answers: Answers, threshold:
           for part in (answers.quality, answers.weight, answers.said, answers.stretch))
     )  # fmt: skip
     scores = np.repeat(np.linspace(0, 1, len(answers.said))[:, None], N_EXPERTS, axis=1)
-    every = list(modes(range(N_EXPERTS), thresholds=(threshold,)))
-    known = elections(alike, CONFIDENCE, every)
+    every = list(modes(EXPERTS, thresholds=(threshold,)))
+    known = elections(alike, CONFIDENCE, EXPERTS, every)
     here = np.arange(len(scores))
     for mode in every:
         assert np.array_equal(scores[here, play(mode, known).winner], scores[:, 0])
@@ -123,10 +127,27 @@ def test_what_stays_is_what_nothing_cheaper_equals(points: list[tuple[float, flo
 
 
 def test_every_mode_is_there_once() -> None:
-    found = list(modes([3, 1, 2], thresholds=(0.5, 0.9)))
+    found = list(modes(["c", "a", "b"], thresholds=(0.5, 0.9)))
     assert len(set(found)) == len(found)
-    assert [mode.stages for mode in found[:4]] == [((1,),), ((2,),), ((3,),), ((1, 2),)]
+    assert [mode.name for mode in found[:4]] == ["c", "a", "b", "c + a"]
+    assert [mode.kind for mode in found[2:4]] == ["single", "vote"]
     # 7 sets; of the 3 pairs 2 cascades each, of the trio 6; two thresholds
     assert len(found) == 7 + 2 * (3 * 2 + 6)
-    assert Mode(((1,), (2, 3)), 0.8).name(["a", "b", "c", "d"]) == "b, else c + d (0.80)"
-    assert Mode(((3, 1),)).members == (1, 3)
+    assert {mode.kind for mode in found[7:]} == {"cascade"}
+
+
+@given(answered(), st.permutations(EXPERTS))
+def test_columns_that_no_mode_names_are_not_looked_at(answers: Answers, order: list[str]) -> None:
+    mode = Mode("cascade", (("a",), ("c",)), 0.6)
+    columns = [EXPERTS.index(name) for name in order if name != "b"]
+    part = Answers(
+        *(array[:, columns]
+          for array in (answers.quality, answers.weight, answers.said, answers.stretch))
+    )  # fmt: skip
+    names = [EXPERTS[k] for k in columns]
+    whole = play(mode, elections(answers, CONFIDENCE, EXPERTS, [mode]))
+    played = play(mode, elections(part, CONFIDENCE, names, [mode]))
+    won = [names[k] for k in played.winner]
+    assert np.array_equal(whole.n_stages, played.n_stages)
+    assert all(name in ("a", "c") for name in won)
+    assert not played.asked(EXPERTS)[:, [1, 3]].any()
