@@ -21,6 +21,7 @@ from coe.routers.expectation import Expectation
 from coe.routers.folder import Form, read, write
 from coe.routers.gate import RetrievalGate, column_names
 from coe.routers.head import CategoryHead
+from coe.routers.modes import LearnedModes
 from coe.routers.quality import QualityTable
 from coe.routers.residual import LengthResidual, QualityResidual
 
@@ -28,6 +29,7 @@ SCHEMA = 2
 FORM = Form("router artefact", SCHEMA, "train it again")
 _ARRAYS = "arrays.safetensors"
 _GATE = "gate."
+_MODES = "modes."
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
 
 
@@ -46,6 +48,7 @@ class Artefact:
     training : provenance: hash of the outcomes, seed, counts, versions.
     metrics : what `coe train` measured.
     gate : what retrieval does to answers; ``None``: no outcomes said so.
+    modes : what answers that several experts make are worth; ``None``: no outcomes said so.
     """
 
     embedder: str
@@ -56,6 +59,7 @@ class Artefact:
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
     gate: RetrievalGate | None = None
+    modes: LearnedModes | None = None
 
     def check_canaries(self, embedder: Embedder) -> None:
         """Ask the canary prompts.
@@ -147,13 +151,15 @@ class Artefact:
                 "lengths.mean_scale": lengths.mean_scale,
                 "lengths.cautious_scale": lengths.cautious_scale,
             }
-        if self.gate is not None:
-            tensors |= {_GATE + name: array for name, array in self.gate.to_arrays().items()}
+        for prefix, part in ((_GATE, self.gate), (_MODES, self.modes)):
+            if part is not None:
+                tensors |= {prefix + name: array for name, array in part.to_arrays().items()}
         # safetensors writes an array's memory as it lies, whatever its order
         return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
     def _manifest(self) -> dict[str, Any]:
-        return {
+        modes = {} if self.modes is None else {"modes": self.modes.document()}
+        return modes | {
             "embedder": self.embedder,
             "categories": list(self.expectation.categories),
             "incumbent": self.expectation.incumbent,
@@ -171,18 +177,17 @@ class Artefact:
     @classmethod
     def _of(cls, manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Artefact:
         experts = tuple(_spec(row) for row in manifest["experts"])
-        categories = tuple(manifest["categories"])
+        categories, expert_ids = tuple(manifest["categories"]), tuple(spec.id for spec in experts)
         return cls(
             embedder=manifest["embedder"],
             category=_head(manifest["category_router"], categories[:-1], tensors),
-            expectation=_expectation(
-                categories, tuple(spec.id for spec in experts), manifest["incumbent"], tensors
-            ),
+            expectation=_expectation(categories, expert_ids, manifest["incumbent"], tensors),
             experts=experts,
             canaries=tuple((prompt, name) for prompt, name in manifest["canaries"]),
             training=manifest["training"],
             metrics=manifest["metrics"],
             gate=_gate(tensors),
+            modes=_modes(manifest, tensors, categories, expert_ids),
         )
 
 
@@ -223,7 +228,7 @@ def _expectation(
 
 
 def _gate(tensors: Mapping[str, NDArray[Any]]) -> RetrievalGate | None:
-    arrays = {k.removeprefix(_GATE): v for k, v in tensors.items() if k.startswith(_GATE)}
+    arrays = _under(_GATE, tensors)
     if not arrays:
         return None
     gate = RetrievalGate.from_arrays(arrays)
@@ -231,6 +236,23 @@ def _gate(tensors: Mapping[str, NDArray[Any]]) -> RetrievalGate | None:
     if gate.n_features != expected:
         raise ValueError(f"the retrieval gate has {gate.n_features} features, not {expected}")
     return gate
+
+
+def _modes(
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, NDArray[Any]],
+    categories: tuple[str, ...],
+    expert_ids: tuple[str, ...],
+) -> LearnedModes | None:
+    arrays = _under(_MODES, tensors)
+    if not arrays and "modes" not in manifest:
+        return None
+    return LearnedModes.read(manifest["modes"], arrays, categories, expert_ids)
+
+
+def _under(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The tensors of one part, by their names within it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _head(

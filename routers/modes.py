@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
-from coe.mode import Mode
-from coe.routers.confidence import Floats
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.mode import Kind, Mode
+from coe.routers.confidence import TRAITS, Confidence, Floats
+
+_TABLE = ("quality", "quality_se", "usage", "reach")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +40,98 @@ class ModeTable:
     quality_se: Floats
     usage: Floats
     reach: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedModes:
+    """All that is known of answers that several experts make.
+
+    Parameters
+    ----------
+    confidence : in an answer in hand; stops cascades.
+    n_options : of a question, above 1: with an expert's expected quality the weight of its vote,
+        see `coe.combine.log_odds`.
+    """
+
+    table: ModeTable
+    confidence: Confidence
+    n_options: float
+
+    def document(self) -> list[dict[str, Any]]:
+        """The modes as plain values, for a manifest."""
+        return [asdict(mode) for mode in self.table.modes]
+
+    def to_arrays(self) -> dict[str, Floats]:
+        """The arrays to keep, by name; `read` is the way back."""
+        found = {name: getattr(self.table, name) for name in _TABLE}
+        found["confidence"] = np.append(self.confidence.coef, self.confidence.intercept)
+        return {**found, "n_options": np.array([self.n_options])}
+
+    @classmethod
+    def read(
+        cls,
+        document: Sequence[Mapping[str, Any]],
+        arrays: Mapping[str, NDArray[Any]],
+        categories: tuple[str, ...],
+        expert_ids: tuple[str, ...],
+    ) -> LearnedModes:
+        """What `document` and `to_arrays` said, of an artefact of these categories and experts.
+
+        Raises
+        ------
+        KeyError, TypeError
+            Something is absent, or of another type.
+        ValueError
+            A mode is malformed, twice there, or of unknown experts, a member has no single;
+            shapes do not agree; or a number lies outside its range.
+        """
+        found = {name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()}
+        table = ModeTable(
+            categories,
+            expert_ids,
+            tuple(_mode(row, expert_ids) for row in document),
+            *(found[name] for name in _TABLE),
+        )
+        _check(table)
+        confidence, n_options = found["confidence"], float(found["n_options"].item())
+        if confidence.shape != (len(TRAITS) + 1,) or not np.isfinite(confidence).all():
+            raise ValueError(f"confidence must be {len(TRAITS) + 1} finite numbers")
+        if not 1 < n_options < np.inf:
+            raise ValueError(f"n_options is {n_options}")
+        return cls(table, Confidence(confidence[:-1], float(confidence[-1])), n_options)
+
+
+def _mode(row: Mapping[str, Any], expert_ids: Sequence[str]) -> Mode:
+    """The mode of one row of the manifest."""
+    kind, threshold = row["kind"], float(row["threshold"])
+    stages = tuple(tuple(stage) for stage in row["stages"])
+    mode = Mode(kind, stages, threshold)
+    if kind not in get_args(Kind) or not stages or not all(stages):
+        raise ValueError(f"{row!r} is no mode")
+    if not set(mode.members) <= set(expert_ids) or len(set(mode.members)) < len(mode.members):
+        raise ValueError(f"mode {mode.name}: an expert is unknown or there twice")
+    staged = kind in ("cascade", "fuse")
+    if (len(stages) > 1) != staged or not 0 <= threshold <= 1:
+        raise ValueError(f"mode {mode.name}: {len(stages)} stages, threshold {threshold}")
+    alone = {"single": stages[0], "fuse": stages[-1]}.get(kind)
+    if alone is not None and len(alone) != 1:
+        raise ValueError(f"mode {mode.name}: {len(alone)} experts where one is alone")
+    return mode
+
+
+def _check(table: ModeTable) -> None:
+    modes = table.modes
+    singles = {mode.members[0] for mode in modes if mode.kind == "single"}
+    if not modes or len(set(modes)) < len(modes):
+        raise ValueError("there are no modes, or one twice")
+    if not singles.issuperset(name for mode in modes for name in mode.members):
+        raise ValueError("a member of a mode is not there as a single")
+    shape = (len(table.categories), len(modes))
+    n_stages = max(len(mode.stages) for mode in modes)
+    for name, depth in zip(_TABLE, ((), (), (len(table.expert_ids),), (n_stages,)), strict=True):
+        array = getattr(table, name)
+        if array.shape != (*shape, *depth):
+            raise ValueError(f"modes: {name} has shape {array.shape}, not {(*shape, *depth)}")
+        most = 1.0 if name in ("quality", "reach") else np.finfo(float).max
+        if not ((array >= 0) & (array <= most)).all():
+            raise ValueError(f"modes: {name} has a number outside its range")
