@@ -1,13 +1,12 @@
 """``coe.yaml``: read, checked, turned into nouns.
 
-The only place where configuration files and environment variables are read. An error names
-file, line, field, value and remedy.
+Configuration files are read here and in `coe.budgets` only, environment variables here and in
+`coe.environment`. An error names file, line, field, value and remedy.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -315,54 +314,6 @@ def api_key(section: HttpSection | EndpointSection) -> str | None:
             "export it, or remove api_key_env"
         )
     return key
-
-
-def fleet_token(fleet: FleetSection, create: bool = False) -> str:
-    """The secret that the fleet's supervisor asks for: from its environment variable, else kept.
-
-    Parameters
-    ----------
-    create : make one and keep it, readable by this user alone, where there is none.
-
-    Raises
-    ------
-    ConfigError
-        There is none, it cannot be kept, or it cannot be sent in a header of HTTP.
-    """
-    if token := os.environ.get(fleet.token_env, "").strip():
-        return _sendable(token, fleet.token_env)
-    kept = _cache_home() / "fleet-token"
-    try:
-        if create and not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with open(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                file.write(secrets.token_urlsafe(32))
-        return _sendable(kept.read_text().strip(), str(kept))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no token for the fleet: export {fleet.token_env} as it was for `coe fleet up`"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{kept}: {error.strerror}: export {fleet.token_env}") from error
-
-
-def _sendable(token: str, source: str) -> str:
-    if not token or not token.isascii() or not token.isprintable():
-        raise ConfigError(
-            f"{source} holds no token: only letters, digits and signs of ASCII will do"
-        )
-    return token
-
-
-def weights_home() -> Path:
-    """Where fetched weights are kept: ``$COE_WEIGHTS``, else the user's cache folder."""
-    if named := os.environ.get("COE_WEIGHTS"):
-        return Path(named)
-    return _cache_home() / "weights"
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coe"
 
 
 def _resolved(section: Any, base: Path) -> Any:

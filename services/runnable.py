@@ -16,8 +16,8 @@ from coe.config import (
     ReplaySection,
     VllmSection,
     api_key,
-    weights_home,
 )
+from coe.environment import weights_home
 from coe.errors import ConfigError
 from coe.services.host.experts import environment, interpreter
 from coe.services.weights import embedded_weights, locate

@@ -23,7 +23,8 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 
-from coe.config import DATA, weights_home
+from coe.config import DATA
+from coe.environment import weights_home
 from coe.routers.outcomes import write_outcomes
 from coe.services.host.process import EngineHost
 from coe.services.weights import read_manifest, verified

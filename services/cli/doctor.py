@@ -22,8 +22,8 @@ from coe.config import (
     MeteringSection,
     find_config,
     load_config,
-    weights_home,
 )
+from coe.environment import weights_home
 from coe.errors import CoeError
 from coe.router import Router
 from coe.services.cli.console import print_json, results

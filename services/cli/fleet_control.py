@@ -12,7 +12,8 @@ from typing import TypeVar
 import httpx
 from rich.live import Live
 
-from coe.config import Config, fleet_token
+from coe.config import Config
+from coe.environment import fleet_token
 from coe.errors import ConfigError, FleetError
 from coe.fleet import FleetSection
 from coe.replica import Deployment, Snapshot
@@ -57,7 +58,7 @@ def bring_up(
         if left := {d.expert_id for d in wanted} - {d.expert_id for d in resident}:
             say(f"the plan does without {', '.join(sorted(left))}: not started")
         wanted = resident
-    token = fleet_token(fleet, create=True)
+    token = fleet_token(fleet.token_env, create=True)
     actors.connect("local" if local else fleet.ray_address, fleet.namespace)
     try:
         found = actors.RemoteSupervisor.found()
@@ -180,7 +181,7 @@ def _need_ray() -> None:
 
 def _asked(config: Config, ask: Callable[[FleetClient], Awaitable[_T]]) -> _T:
     fleet = config.fleet or FleetSection()
-    token = fleet_token(fleet)
+    token = fleet_token(fleet.token_env)
 
     async def asked() -> _T:
         async with httpx.AsyncClient(trust_env=False) as client:

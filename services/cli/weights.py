@@ -7,7 +7,8 @@ from contextlib import nullcontext
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from coe.config import DATA, weights_home
+from coe.config import DATA
+from coe.environment import weights_home
 from coe.errors import ConfigError, WeightsError
 from coe.services.cli.console import notes, print_json, say, tell
 from coe.services.weights import Weights, fetch, locate, read_manifest, verified

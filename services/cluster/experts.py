@@ -8,8 +8,9 @@ from functools import partial
 
 import httpx
 
-from coe.config import ExpertSection, HttpSection, fleet_token
+from coe.config import ExpertSection, HttpSection
 from coe.core import ExpertSpec, Request
+from coe.environment import fleet_token
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
 from coe.fleet import FleetSection
@@ -43,7 +44,7 @@ async def following_fleet(
     ConfigError
         There is no token to ask it with.
     """
-    source = FleetClient(client, fleet.url, fleet_token(fleet))
+    source = FleetClient(client, fleet.url, fleet_token(fleet.token_env))
     async with following(source, say, noticed) as follower:
         yield follower
 

@@ -17,9 +17,9 @@ from coe.config import (
     ReplaySection,
     VllmSection,
     api_key,
-    weights_home,
 )
 from coe.core import ExpertSpec
+from coe.environment import weights_home
 from coe.services.host.external import WATCH as EXTERNAL_WATCH
 from coe.services.host.external import ExternalHost
 from coe.services.host.process import EngineHost

@@ -15,7 +15,8 @@ import httpx
 import openai
 import pytest
 
-from coe.config import DATA, EmbeddedSection, load_config, weights_home
+from coe.config import DATA, EmbeddedSection, load_config
+from coe.environment import weights_home
 from coe.services.cli.serve import gateway_on, listen
 from coe.services.runtime import Runtime
 from coe.services.weights import embedded_weights, fetch

@@ -16,7 +16,6 @@ from coe.config import (
     api_key,
     find_config,
     load_config,
-    weights_home,
 )
 from coe.core import Budget, ExpertSpec, Policy, Prices
 from coe.device import DeviceProfile
@@ -315,17 +314,6 @@ def test_a_key_that_is_not_set_is_named_with_its_expert(monkeypatch, value):
         monkeypatch.setenv("FAR_KEY", value)
     with pytest.raises(ConfigError, match=r"'far'.*FAR_KEY is not set: export it"):
         api_key(http_expert(api_key_env="FAR_KEY"))
-
-
-def test_weights_live_where_the_environment_says(monkeypatch):
-    monkeypatch.delenv("COE_WEIGHTS", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert weights_home() == Path("/home/someone/.cache/coe/weights")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
-    assert weights_home() == Path("/var/cache/coe/weights")
-    monkeypatch.setenv("COE_WEIGHTS", "/srv/weights")
-    assert weights_home() == Path("/srv/weights")
 
 
 # ---- retrieval

@@ -3,8 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from coe.config import fleet_token
-from coe.errors import ConfigError
 from coe.fleet import FleetSection
 
 PRIVATE = ["127.0.0.1", "10.0.0.5", "192.168.1.9", "100.101.2.3", "::1", "fd00::7"]
@@ -49,32 +47,3 @@ def test_it_is_not_looked_for_at_a_public_address(host: str) -> None:
 def test_an_address_that_only_the_head_knows_needs_another_for_gateways() -> None:
     with pytest.raises(ValidationError, match="say under address"):
         FleetSection(host="private")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.delenv("COE_FLEET_TOKEN", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
-
-
-def test_a_token_is_made_once_for_this_user_alone(home) -> None:
-    with pytest.raises(ConfigError, match="export COE_FLEET_TOKEN"):
-        fleet_token(FleetSection())
-    made = fleet_token(FleetSection(), create=True)
-    assert len(made) >= 32
-    assert fleet_token(FleetSection(), create=True) == fleet_token(FleetSection()) == made
-    assert (home / "coe" / "fleet-token").stat().st_mode & 0o077 == 0
-
-
-def test_the_end_of_a_line_is_no_part_of_a_token(home, monkeypatch) -> None:
-    monkeypatch.setenv("COE_FLEET_TOKEN", "of-a-mounted-file\n")
-    assert fleet_token(FleetSection()) == "of-a-mounted-file"
-
-
-@pytest.mark.parametrize("kept", ["", "\n", "clé", "two\nlines"])
-def test_what_no_header_can_hold_is_no_token(home, kept) -> None:
-    (home / "coe").mkdir()
-    (home / "coe" / "fleet-token").write_text(kept)
-    with pytest.raises(ConfigError, match="fleet-token holds no token"):
-        fleet_token(FleetSection(), create=True)

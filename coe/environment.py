@@ -1,0 +1,58 @@
+"""What the environment alone says: secrets that stand in no file, and folders of this user."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from coe.errors import ConfigError
+
+
+def fleet_token(variable: str, create: bool = False) -> str:
+    """The secret that the fleet's supervisor asks for: from its environment variable, else kept.
+
+    Parameters
+    ----------
+    variable : name of the environment variable.
+    create : make one and keep it, readable by this user alone, where there is none.
+
+    Raises
+    ------
+    ConfigError
+        There is none, it cannot be kept, or it cannot be sent in a header of HTTP.
+    """
+    if token := os.environ.get(variable, "").strip():
+        return _sendable(token, variable)
+    kept = _cache_home() / "fleet-token"
+    try:
+        if create and not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with open(os.open(kept, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(32))
+        return _sendable(kept.read_text().strip(), str(kept))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no token for the fleet: export {variable} as it was for `coe fleet up`"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{kept}: {error.strerror}: export {variable}") from error
+
+
+def weights_home() -> Path:
+    """Where fetched weights are kept: ``$COE_WEIGHTS``, else the user's cache folder."""
+    if named := os.environ.get("COE_WEIGHTS"):
+        return Path(named)
+    return _cache_home() / "weights"
+
+
+def _sendable(token: str, source: str) -> str:
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigError(
+            f"{source} holds no token: only letters, digits and signs of ASCII will do"
+        )
+    return token
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coe"
