@@ -34,6 +34,8 @@ class Outcomes:
     tokens, latency_ms, energy_j, cost_usd : likewise, non-negative; NaN where unknown.
     retrieved_scores : like ``scores``, of answers given with retrieved passages.
     sha256 : of the file they were read from.
+    answers : (n_prompts, n_experts) texts, ``None`` where unknown; or ``None``: not known, or not
+        asked for.
     """
 
     prompt_ids: tuple[str, ...]
@@ -49,6 +51,7 @@ class Outcomes:
     cost_usd: NDArray[np.float64]
     retrieved_scores: NDArray[np.float64]
     sha256: str
+    answers: NDArray[np.object_] | None = None
 
     @classmethod
     def of(
@@ -78,13 +81,17 @@ class Outcomes:
         return cls(**fields | known)
 
     @classmethod
-    def read(cls, path: Path) -> Outcomes:
+    def read(cls, path: Path, answers: bool = False) -> Outcomes:
         """The table in a Parquet file.
 
         Columns: ``prompt_id, prompt, split``, optionally ``category`` and ``source_task``,
         then per expert ``score__<expert>`` and optionally ``tokens__``, ``latency_ms__``,
         ``energy_j__``, ``cost_usd__``, and ``retrieved_score__``, the score of an answer that
-        was given with passages.
+        was given with passages. Other columns are not read.
+
+        Parameters
+        ----------
+        answers : whether to read the texts of columns ``answer__<expert>`` too, if there are any.
 
         Raises
         ------
@@ -93,10 +100,7 @@ class Outcomes:
             score lies outside [0, 1], another measure is negative or infinite, ids repeat, an
             expert has no score at all, or there are no prompts.
         """
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise OutcomesError(f"{path}: not a readable Parquet file: {error}") from error
+        table = _table(path, answers)
         missing = [name for name in _REQUIRED if name not in table.column_names]
         if missing:
             raise OutcomesError(f"{path}: missing columns: {', '.join(missing)}")
@@ -120,6 +124,7 @@ class Outcomes:
             cost_usd=measures["cost_usd"],
             retrieved_scores=measures["retrieved_score"],
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            answers=_answers(table, expert_ids, path),
         )
         outcomes._check(path)
         return outcomes
@@ -156,7 +161,8 @@ class Outcomes:
         """The same prompts with these experts, each of which the table knows, in this order."""
         order = [self.expert_ids.index(name) for name in expert_ids]
         measures: dict[str, Any] = {name: getattr(self, name)[:, order] for name in _MATRICES}
-        return replace(self, expert_ids=tuple(expert_ids), **measures)
+        answers = None if self.answers is None else self.answers[:, order]
+        return replace(self, expert_ids=tuple(expert_ids), answers=answers, **measures)
 
     def rows(self, mask: NDArray[np.bool_]) -> Outcomes:
         """The prompts where ``mask`` (n_prompts,) is true."""
@@ -167,6 +173,7 @@ class Outcomes:
             self,
             prompt_ids=tuple(self.prompt_ids[i] for i in keep),
             prompts=tuple(self.prompts[i] for i in keep),
+            answers=None if self.answers is None else self.answers[keep],
             **arrays,
         )
 
@@ -219,6 +226,18 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", line
 
 
+def _table(path: Path, answers: bool) -> pa.Table:
+    """The columns of an outcome table; texts of answers, the most of a file, only if asked for."""
+    measures = (*_MEASURES, "answer") if answers else _MEASURES
+    wanted = (*_REQUIRED, "category", "source_task", *(f"{measure}__" for measure in measures))
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            return file.read([name for name in names if name.startswith(wanted)])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise OutcomesError(f"{path}: not a readable Parquet file: {error}") from error
+
+
 def _names(table: pa.Table, column: str, path: Path) -> NDArray[np.str_]:
     """A column of names, empty where there is none."""
     if column not in table.column_names:
@@ -228,11 +247,26 @@ def _names(table: pa.Table, column: str, path: Path) -> NDArray[np.str_]:
 
 
 def _prompts(table: pa.Table, path: Path) -> tuple[str, ...]:
-    prompts = _values(table, "prompt", path)
-    for prompt in prompts:
-        if not isinstance(prompt, str | None):
-            raise OutcomesError(f"{path}: column prompt holds {prompt!r}, which is not text")
-    return tuple(prompt or "" for prompt in prompts)
+    return tuple(prompt or "" for prompt in _texts(table, "prompt", path))
+
+
+def _answers(table: pa.Table, expert_ids: Sequence[str], path: Path) -> NDArray[np.object_] | None:
+    columns = [f"answer__{expert_id}" for expert_id in expert_ids]
+    if not set(columns) & set(table.column_names):
+        return None
+    found = np.full((table.num_rows, len(columns)), None, dtype=object)
+    for k, column in enumerate(columns):
+        if column in table.column_names:
+            found[:, k] = _texts(table, column, path)
+    return found
+
+
+def _texts(table: pa.Table, column: str, path: Path) -> list[str | None]:
+    texts = _values(table, column, path)
+    for text in texts:
+        if not isinstance(text, str | None):
+            raise OutcomesError(f"{path}: column {column} holds {text!r}, which is not text")
+    return texts
 
 
 def _values(table: pa.Table, column: str, path: Path) -> list[Any]:

@@ -45,7 +45,7 @@ def run(
     """
     config = configuration(config_path, quiet=True)
     folder = artefact_path or config.artefact
-    outcomes = Outcomes.read(outcomes_path)
+    outcomes = Outcomes.read(outcomes_path, answers=True)
     router = Router.load(folder, embedder=configured(config.embedder))
     # as configured today; those that are not, as they were when trained
     specs = {name: config.specs.get(name, spec) for name, spec in router.specs.items()}

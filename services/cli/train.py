@@ -29,7 +29,7 @@ def run(
     """
     config = configuration(config_path, quiet=True)
     specs = config.specs
-    outcomes = Outcomes.read(outcomes_path)
+    outcomes = Outcomes.read(outcomes_path, answers=True)
     for name in outcomes.expert_ids:
         if name not in specs:
             say(f"expert {name} is not configured: it is trained, its speed and power are unknown")

@@ -125,6 +125,24 @@ def test_scores_of_answers_with_passages_are_read_apart(path):
     assert np.isnan(Outcomes.read(path).retrieved_scores).all()
 
 
+def test_answers_are_read_when_asked_for(path):
+    texts = {"answer__a": "Zwölf, *also* 12", "answer__c": "no expert's"}
+    write_outcomes(path, [ROWS[0] | texts, ROWS[1] | {"answer__a": None, "answer__b/c.gguf": ""}])
+    assert Outcomes.read(path).answers is None
+    found = Outcomes.read(path, answers=True)
+    assert found.answers.tolist() == [["Zwölf, *also* 12", None], [None, ""]]
+    assert found.columns(["b/c.gguf"]).rows(np.array([False, True])).answers.tolist() == [[""]]
+    write_outcomes(path, ROWS)
+    assert Outcomes.read(path, answers=True).answers is None
+
+
+def test_an_answer_that_is_no_text_is_named(path):
+    write_outcomes(path, [row | {"answer__a": 7} for row in ROWS])
+    Outcomes.read(path)
+    with pytest.raises(OutcomesError, match="answer__a holds 7, which is not text"):
+        Outcomes.read(path, answers=True)
+
+
 @pytest.mark.parametrize("score", [-0.5, 2.0])
 def test_a_score_with_passages_outside_its_range_is_named(refusal, score):
     said = refusal(changed(retrieved_score__a=score))
