@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coe.core import GENERAL, Message, Policy, Request
 from coe.errors import InfeasibleError, OutcomesError
-from coe.optimizer.map import MapProblem
-from coe.optimizer.milp import budget_ladder, solve_map
+from coe.ladder import Rung, ladder, map_problem, under_budget
 from coe.router import Router
 from coe.routers import arms as make
 from coe.routers.arms import Arm
-from coe.routers.artefact import Artefact
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.calibration import Reliability, reliability
 from coe.routers.expectation import Expectation
 from coe.routers.frontier import Point, frontier
 from coe.routers.head import Assessment, CategoryHead
-from coe.routers.map import ExpertMap, value_and_shares
 from coe.routers.outcomes import Outcomes
-from coe.routers.quality import QualityTable
 from coe.routers.thresholds import routed_scores
 from coe.routers.train import embed_all
 from coe.routers.usage import Usage
@@ -80,16 +75,6 @@ class Coverage:
     covered: Floats
     score: Floats
     chosen_covered: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """CoE's best map within a budget: what it stores and runs, what the table makes it worth."""
-
-    stored_params_b: float
-    active_params_b: float
-    value: float
-    expert_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +152,13 @@ def evaluate(
     budget_b = float(np.median(params)) if stored_params_b is None else stored_params_b
     progress("routing")
     names = artefact.category.named(found)
-    problem = _map_problem(artefact, params, X_train)
+    problem = map_problem(artefact, params, X_train)
     policies = dict(policies or {})
     ours = _decided("coe", router, rows, policies.pop("default", Policy("default")))
     arms = [
         *make.singles(rows),
         make.at_random(rows),
-        *_under_budget(artefact.expectation.table, problem, params, overall, budget_b, names),
+        *under_budget(artefact.expectation.table, problem, params, overall, budget_b, names),
         make.knn(train, X_train, X),
         make.direct_classifier(train, X_train, X),
         *make.two_step(artefact.expectation, found),
@@ -194,7 +179,7 @@ def evaluate(
         calibration=reliability(expected.quality, rows.scores),
         categories=_categories(artefact.category, rows, names, ours),
         coverage=_coverage(artefact.expectation, found, X, rows.scores),
-        ladder=_ladder(artefact.expectation.expert_ids, problem),
+        ladder=ladder(artefact.expectation.expert_ids, problem),
         seed=seed,
         n_resamples=n_resamples,
     )
@@ -231,63 +216,6 @@ def _decided(name: str, router: Router, rows: Outcomes, policy: Policy) -> Arm:
             continue
         weights[i, column[decision.expert_id]] = 1.0
     return Arm(name, weights)
-
-
-def _under_budget(
-    table: QualityTable,
-    problem: MapProblem | None,
-    params: Floats,
-    overall: Floats,
-    budget_b: float,
-    names: NDArray[np.str_],
-) -> list[Arm]:
-    """The best expert of at most ``budget_b`` parameters, and CoE's map within as many in all.
-
-    Raises
-    ------
-    OutcomesError
-        No expert is that small.
-    """
-    fits = params <= budget_b
-    if not fits.any():
-        raise OutcomesError(
-            f"no expert has at most {budget_b:g} billion parameters, the smallest {params.min():g}"
-        )
-    best = int(np.where(fits, overall, -1.0).argmax())
-    arms = [Arm.of(f"best single under {budget_b:g}B", np.full(len(names), best), len(params))]
-    if problem is not None:
-        found = solve_map(replace(problem, stored_params_b=budget_b))
-        if found.assignment:
-            served = ExpertMap.of(table, problem.shares, found.assignment)
-            expert = dict(zip(served.categories, served.experts, strict=True))
-            picks = np.array([expert[name] for name in names.tolist()])
-            arms.append(Arm.of(f"two-step under {budget_b:g}B", picks, len(params)))
-    return arms
-
-
-def _map_problem(artefact: Artefact, params: Floats, X_train: Singles) -> MapProblem | None:
-    """CoE's map over the traffic of the training prompts, without ceilings.
-
-    ``None`` where some expert's size is not known.
-    """
-    if not params.all():
-        return None
-    head = artefact.category
-    seen = Counter(head.named(head.assess(X_train)).tolist())
-    value, shares = value_and_shares(artefact.expectation.table, seen)
-    return MapProblem(value, shares, params)
-
-
-def _ladder(names: Sequence[str], problem: MapProblem | None) -> tuple[Rung, ...]:
-    """The best map for the budget of each expert's size and of all together, improving ones."""
-    if problem is None:
-        return ()
-    sizes = problem.params_b.tolist()
-    rungs = budget_ladder(problem, sorted({*sizes, sum(sizes)}))
-    return tuple(
-        Rung(r.stored_params_b, r.active_params_b, r.value, tuple(names[e] for e in r.chosen))
-        for r in rungs
-    )
 
 
 def _curves(
