@@ -232,10 +232,14 @@ def _table(path: Path, answers: bool) -> pa.Table:
     wanted = (*_REQUIRED, "category", "source_task", *(f"{measure}__" for measure in measures))
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            return file.read([name for name in names if name.startswith(wanted)])
+            names = [name for name in file.schema_arrow.names if name.startswith(wanted)]
+            table = file.read(names)
     except (OSError, pa.ArrowInvalid) as error:
         raise OutcomesError(f"{path}: not a readable Parquet file: {error}") from error
+    for name in names:
+        if names.count(name) > 1:
+            raise OutcomesError(f"{path}: column {name} is there twice")
+    return table
 
 
 def _names(table: pa.Table, column: str, path: Path) -> NDArray[np.str_]:

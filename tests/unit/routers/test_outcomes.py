@@ -136,6 +136,15 @@ def test_answers_are_read_when_asked_for(path):
     assert Outcomes.read(path, answers=True).answers is None
 
 
+@pytest.mark.parametrize("name", ["prompt", "score__a"])
+def test_a_column_that_is_there_twice_is_named(path, name):
+    write_outcomes(path, ROWS)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(name, table[name]), path)
+    with pytest.raises(OutcomesError, match=f"column {name} is there twice"):
+        Outcomes.read(path)
+
+
 def test_an_answer_that_is_no_text_is_named(path):
     write_outcomes(path, [row | {"answer__a": 7} for row in ROWS])
     Outcomes.read(path)
