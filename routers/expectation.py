@@ -58,9 +58,13 @@ class Expectation:
             expected = self.residual.refine(expected, X, known)
         if self.lengths is not None:
             expected = self.lengths.refine(expected, X, known)
+        return replace(expected, quality=self.led(expected.quality))
+
+    def led(self, quality: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``quality`` (n_prompts, n_experts) with the incumbent, if there is one, ahead of all."""
         if self.incumbent is None:
-            return expected
-        best = np.maximum(expected.quality[:, self.incumbent], _LEAD)
-        quality = np.minimum(expected.quality, best[:, None] - _LEAD)
-        quality[:, self.incumbent] = best
-        return replace(expected, quality=quality)
+            return quality
+        best = np.maximum(quality[:, self.incumbent], _LEAD)
+        led = np.minimum(quality, best[:, None] - _LEAD)
+        led[:, self.incumbent] = best
+        return led

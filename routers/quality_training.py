@@ -150,6 +150,26 @@ def fit_expectation(
     return Expectation(table, residual, lengths, single if trial.gain.cautious < 0 else None)
 
 
+def held_out_lengths(
+    expectation: Expectation, probabilities: Floats, tokens: Floats, ridge: FoldedRidge
+) -> Floats:
+    """(n_prompts, n_experts) mean answer lengths, as expected by fits that had not seen the prompt.
+
+    Means over categories, which one prompt hardly moves, have seen it.
+
+    Parameters
+    ----------
+    probabilities : (n_prompts, n_classes) of the categories, held out.
+    tokens : (n_prompts, n_experts) or NaN.
+    """
+    base = _base_lengths(expectation.table, probabilities)
+    if expectation.lengths is None:
+        return base
+    shift, _ = _best_shift(base, tokens, ridge)
+    estimate: Floats = _ratio(shift) * base * expectation.lengths.mean_scale
+    return estimate
+
+
 def _held_out_table(
     scheme: Scheme,
     probabilities: Floats,
@@ -199,17 +219,35 @@ def _lengths(
     """
     if not np.any(~np.isnan(tokens), axis=0).all():
         return None
-    base = np.maximum(_mixed(probabilities) @ table.mean_tokens, 1.0)
+    base = _base_lengths(table, probabilities)
     targets = np.log(np.maximum(tokens, 1.0) / base)
     constant = np.nanmean(np.abs(targets - np.nanmedian(targets, axis=0)))
-    shifts = {penalty: ridge.held_out(targets, penalty) for penalty in _PENALTIES}
-    errors = {p: float(np.nanmean(np.abs(targets - shift))) for p, shift in shifts.items()}
-    penalty = min(errors, key=lambda p: errors[p])
-    if errors[penalty] >= (1.0 - _LENGTH_GAIN) * constant:
+    shift, penalty = _best_shift(base, tokens, ridge)
+    if np.nanmean(np.abs(targets - shift)) >= (1.0 - _LENGTH_GAIN) * constant:
         return None
-    ratio = tokens / (base * np.exp(np.clip(shifts[penalty], -2.3, 2.3)))
+    ratio = tokens / (base * _ratio(shift))
     return LengthResidual(
         coef=ridge.fit(targets, penalty),
         mean_scale=np.nanmean(ratio, axis=0),
         cautious_scale=np.nanquantile(ratio, _QUANTILE, axis=0),
     )
+
+
+def _base_lengths(table: QualityTable, probabilities: Floats) -> Floats:
+    """(n_prompts, n_experts) lengths by the table alone."""
+    lengths: Floats = np.maximum(_mixed(probabilities) @ table.mean_tokens, 1.0)
+    return lengths
+
+
+def _best_shift(base: Floats, tokens: Floats, ridge: FoldedRidge) -> tuple[Floats, float]:
+    """Logarithms of lengths over ``base``, held out, and the penalty of the least error."""
+    targets = np.log(np.maximum(tokens, 1.0) / base)
+    shifts = {penalty: ridge.held_out(targets, penalty) for penalty in _PENALTIES}
+    errors = {p: float(np.nanmean(np.abs(targets - shift))) for p, shift in shifts.items()}
+    penalty = min(errors, key=lambda p: errors[p])
+    return shifts[penalty], penalty
+
+
+def _ratio(shift: Floats) -> Floats:
+    """As `LengthResidual.ratio`."""
+    return np.exp(np.clip(shift, -2.3, 2.3))

@@ -12,6 +12,7 @@ from coe.routers.quality_training import (
     best,
     contrast_error,
     fit_expectation,
+    held_out_lengths,
     routing_gain,
     trials,
 )
@@ -330,3 +331,31 @@ def test_nine_of_ten_answers_are_no_longer_than_the_cautious_length(draw_outcome
     base = case.probabilities @ learned.table.mean_tokens[:-1]
     cautious = base * learned.lengths.ratio(case.X) * learned.lengths.cautious_scale
     assert np.mean(case.rows.tokens <= cautious) == pytest.approx(0.9, abs=0.05)
+
+
+def test_held_out_lengths_are_expected_by_fits_that_had_not_seen_them(draw_outcomes):
+    def tokens_of(X):
+        noise = np.random.default_rng(1).lognormal(0, 0.5, (len(X), 2))
+        return 100 * np.exp(3 * X[:, [4, 5]]) * noise
+
+    case, learned = with_tokens(draw_outcomes, tokens_of)
+    tokens = case.rows.tokens
+    found = held_out_lengths(learned, case.probabilities, tokens, case.ridge)
+    base = case.probabilities @ learned.table.mean_tokens[:-1]
+    seen = base * learned.lengths.ratio(case.X) * learned.lengths.mean_scale
+
+    def error(expected):
+        return np.abs(np.log(tokens / expected)).mean()
+
+    assert error(seen) < error(found) < error(base)
+    # what one prompt's own answers were does not enter its own expectation, but for the table's
+    mine = case.ridge.fold == 0
+    changed = np.where(mine[:, None], tokens[::-1], tokens)
+    again = held_out_lengths(learned, case.probabilities, changed, case.ridge)
+    np.testing.assert_allclose(again[mine], found[mine], rtol=1e-6)
+
+
+def test_held_out_lengths_are_the_table_s_where_nothing_refines_them(draw_outcomes):
+    case, learned = with_tokens(draw_outcomes, lambda X: np.full((len(X), 2), 40.0))
+    found = held_out_lengths(learned, case.probabilities, case.rows.tokens, case.ridge)
+    np.testing.assert_allclose(found, 40.0)
