@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -40,6 +41,41 @@ class ModeTable:
     quality_se: Floats
     usage: Floats
     reach: Floats
+
+    @property
+    def known_ids(self) -> tuple[str, ...]:
+        """The experts that are in some mode."""
+        return tuple(name for name in self.expert_ids if Mode.single(name) in self.modes)
+
+    def best(self, fits: Callable[[Mode], bool]) -> Mode | None:
+        """The fitting mode of the highest quality over all prompts; of equals the first."""
+        ranked = zip(self.quality[-1].tolist(), self.modes, strict=True)
+        fitting = [(quality, mode) for quality, mode in ranked if fits(mode)]
+        return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+    def vote_of_best(self, n: int) -> Mode | None:
+        """Of the votes of ``n`` the one whose members score most alone, over all prompts."""
+        votes = [mode for mode in self.modes if mode.kind == "vote" and len(mode.members) == n]
+        alone = dict(zip(self.modes, self.quality[-1].tolist(), strict=True))
+
+        def merit(mode: Mode) -> float:
+            return math.fsum(alone[Mode.single(name)] for name in mode.members)
+
+        return max(votes, key=merit) if votes else None
+
+    def latency(self, each: Floats) -> Floats:
+        """(n_categories, n_modes) mean time: the slowest of a stage, one stage after the other.
+
+        Parameters
+        ----------
+        each : (n_categories, n_experts) mean time of an answer.
+        """
+        time = np.zeros(self.quality.shape)
+        for m, mode in enumerate(self.modes):
+            for k, stage in enumerate(mode.stages):
+                columns = [self.expert_ids.index(name) for name in stage]
+                time[:, m] += self.reach[:, m, k] * each[:, columns].max(axis=1)
+        return time
 
 
 @dataclass(frozen=True, slots=True)

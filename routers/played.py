@@ -105,11 +105,16 @@ class Played:
         """The prompts where ``mask`` (n_prompts,) is true."""
         return Played(self.mode, self.winner[mask], self.confidence[mask], self.n_stages[mask])
 
+    def stages(self, expert_ids: Sequence[str]) -> tuple[Bools, ...]:
+        """For each stage (n_prompts, n_experts) who of these was asked in it."""
+        return tuple(
+            np.array([name in stage for name in expert_ids]) & (k < self.n_stages)[:, None]
+            for k, stage in enumerate(self.mode.stages)
+        )
+
     def asked(self, expert_ids: Sequence[str]) -> Bools:
-        """(n_prompts, n_experts) who of these was asked, and is paid."""
-        stages = self.mode.stages
-        when = [next((k for k, s in enumerate(stages) if n in s), len(stages)) for n in expert_ids]
-        asked: Bools = np.array(when) < self.n_stages[:, None]
+        """(n_prompts, n_experts) who of these was asked at all, and is paid."""
+        asked: Bools = np.logical_or.reduce(self.stages(expert_ids))
         return asked
 
     def latency(self, expert_ids: Sequence[str], each: Floats) -> Floats:

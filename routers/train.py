@@ -12,7 +12,7 @@ import sklearn
 from numpy.typing import NDArray
 
 import coe
-from coe.core import ExpertSpec
+from coe.core import GENERAL, ExpertSpec
 from coe.device import DeviceProfile
 from coe.errors import OutcomesError
 from coe.kernels.gating import entropy
@@ -35,14 +35,17 @@ from coe.routers.folds import content_folds
 from coe.routers.frontier import frontier
 from coe.routers.gate import RetrievalGate
 from coe.routers.head import CategoryHead
+from coe.routers.modes_training import learned as learned_modes
+from coe.routers.modes_training import measured as measured_modes
 from coe.routers.outcomes import Outcomes
-from coe.routers.quality_training import Trial, best, fit_expectation, trials
+from coe.routers.quality_training import Trial, best, fit_expectation, held_out_lengths, trials
 from coe.routers.retrieval_training import Lessons, measured
 from coe.routers.retrieval_training import learned as learned_gate
 from coe.routers.retrieve import Index
 from coe.routers.ridge import FoldedRidge
 from coe.routers.thresholds import with_thresholds
 from coe.routers.traffic import Traffic
+from coe.routers.transcript import Transcript
 from coe.routers.usage import Usage
 
 Floats = NDArray[np.float64]
@@ -101,15 +104,9 @@ def train(
     X_dev = embed_all(embedder, dev.prompts)
     fold = content_folds(rows.prompts, _n_folds(rows))
     single = int(np.nanmean(rows.scores, axis=0).argmax())
-    ways = schemes(rows, X, features)
-    if not ways:
-        raise OutcomesError(
-            "no prompt of split 'train' has a category, and there are too few to form clusters: "
-            "there is nothing to learn"
-        )
     ridge = FoldedRidge.of(X, fold)
     learned = []
-    for scheme in ways:
+    for scheme in _schemes(rows, X, features):
         progress(f"routing by {scheme.name}")
         learned.append(_learn(scheme, X, rows.scores, ridge, single, features))
     chosen = min(learned, key=lambda way: way.trial.contrast_error)
@@ -125,6 +122,10 @@ def train(
     p, quality = chosen.probabilities, chosen.trial.quality
     lessons = Lessons.of(rows, X, entropy(p), quality, index)
     gate = learned_gate(lessons, fold)
+    progress("playing modes")
+    told = _transcript(chosen, expectation, head, rows, ridge)
+    modes, played = learned_modes(told, expectation.categories[:-1], experts)
+    told_dev = Transcript.of(dev, X_dev, head, expectation)
     return Artefact(
         embedder=embedder.name,
         category=head,
@@ -138,9 +139,12 @@ def train(
             "held_out": _report(chosen, learned, rows, single) | operating,
             "traffic": _traffic(head, (X_dev, dev), (X, rows)).document(),
             "versions": _versions(),
+            **played,
         },
-        metrics=_metrics(head, expectation, gate, dev, X_dev, index),
+        metrics=_metrics(head, expectation, gate, dev, X_dev, index)
+        | (measured_modes(modes, told_dev, experts) if modes is not None else {}),
         gate=gate,
+        modes=modes,
     )
 
 
@@ -219,6 +223,16 @@ def _check(rows: Outcomes) -> None:
         raise OutcomesError(f"expert {expert_id!r} has no score on any prompt of split 'train'")
 
 
+def _schemes(rows: Outcomes, X: Singles, features: int | None) -> list[Scheme]:
+    """What prompts may be routed by."""
+    if not (ways := schemes(rows, X, features)):
+        raise OutcomesError(
+            "no prompt of split 'train' has a category, and there are too few to form clusters: "
+            "there is nothing to learn"
+        )
+    return ways
+
+
 def _n_folds(rows: Outcomes) -> int:
     return 5 if len(rows.prompts) <= _MANY_PROMPTS else 3
 
@@ -261,6 +275,29 @@ def _operating_points(
             points = frontier(trial.quality, reckoned, rows.scores, getattr(usage, axis))
             curves[axis] = [asdict(point) for point in points]
     return {"curves": curves}
+
+
+def _transcript(
+    chosen: _Learned,
+    expectation: Expectation,
+    head: CategoryHead,
+    rows: Outcomes,
+    ridge: FoldedRidge,
+) -> Transcript:
+    """The training rows with what fits that had not seen them expect.
+
+    None is far from all training prompts: the router is uncertain by entropy alone.
+    """
+    p, table = chosen.probabilities, expectation.table
+    doubted = entropy(p) > head.entropy_threshold
+    lengths = held_out_lengths(expectation, p, rows.tokens, ridge)
+    quality = np.where(doubted[:, None], table.quality[-1], chosen.trial.quality)
+    return Transcript(
+        rows,
+        np.where(doubted, GENERAL, head.likeliest(p)),
+        expectation.led(quality),
+        np.where(doubted[:, None], table.mean_tokens[-1], lengths),
+    )
 
 
 def _report(

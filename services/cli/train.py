@@ -14,6 +14,12 @@ from coe.routers.train import train
 from coe.services.cli.console import configuration, notes, print_json, say, tell
 from coe.services.embedding import configured
 
+_SHOWN = {
+    "best_single": "best single",
+    "vote_of_best_three": "vote of the best three",
+    "best_at_its_joules": "best mode at the joules of the best single",
+}
+
 
 def run(
     outcomes_path: Path, out: Path, index: Path | None, config_path: Path | None, as_json: bool
@@ -58,6 +64,8 @@ def _print(artefact: Artefact) -> None:
     tell(f"  gain over {held_out['best_single']} on held-out training prompts: {gain}")
     if held_out["declined"]:
         tell(f"  not beyond noise: nobody is expected to beat {held_out['best_single']}")
+    if modes := artefact.training.get("modes"):
+        _print_modes(modes)
     if figures.get("n_prompts"):
         _print_measured(figures)
     if gate := figures.get("gate"):
@@ -66,6 +74,18 @@ def _print(artefact: Artefact) -> None:
             for name in ("never", "always", "gate", "oracle"):
                 tell(f"  score retrieving by {name}: {gate[f'score_{name}']:.3f}")
             tell(f"  share retrieved by the gate: {gate['share_retrieved']:.3f}")
+
+
+def _print_modes(learned: Mapping[str, Any]) -> None:
+    if not learned["n_modes"]:
+        n = learned["n_answered"]
+        tell(f"  answers of several experts to {n} prompts: too few to learn from together")
+        return
+    tell(
+        f"  {learned['n_modes']} modes of {', '.join(learned['expert_ids'])}, played on "
+        f"{learned['n_prompts']} prompts that all of them answered; questions seem to have "
+        f"{learned['n_options']:.1f} options"
+    )
 
 
 def _print_measured(figures: Mapping[str, Any]) -> None:
@@ -78,3 +98,11 @@ def _print_measured(figures: Mapping[str, Any]) -> None:
         tell(f"  score of {name} alone: {score:.3f}")
     tell(f"  score routed to the best expected expert: {figures['score_routed']:.3f}")
     tell(f"  score of the best expert of each prompt (oracle): {figures['score_oracle']:.3f}")
+    if modes := figures.get("modes"):
+        tell(f"measured on {modes['n_prompts']} dev prompts that experts of modes answered:")
+        tell(f"  calibration error of the confidence {modes['calibration_error']:.3f}")
+        for key, said in _SHOWN.items():
+            if found := modes.get(key):
+                energy_j = found["energy_j"]
+                joules = "" if energy_j is None else f", {energy_j:.4g} J"
+                tell(f"  {said}, {found['name']}: score {found['score']:.3f}{joules}")
