@@ -14,6 +14,7 @@ from coe.ladder import Rung, ladder, map_problem, under_budget
 from coe.router import Router
 from coe.routers import arms as make
 from coe.routers.arms import Arm
+from coe.routers.artefact import Artefact
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.calibration import Reliability, reliability
 from coe.routers.expectation import Expectation
@@ -22,6 +23,7 @@ from coe.routers.head import Assessment, CategoryHead
 from coe.routers.outcomes import Outcomes
 from coe.routers.thresholds import routed_scores
 from coe.routers.train import embed_all
+from coe.routers.transcript import Transcript
 from coe.routers.usage import Usage
 
 Floats = NDArray[np.float64]
@@ -164,6 +166,7 @@ def evaluate(
         *make.two_step(artefact.expectation, found),
         make.oracle_category(artefact.expectation, rows),
         make.oracle_prompt(rows),
+        *_together(artefact, rows, X),
         ours,
         *(_decided(f"coe {name}", router, rows, policy) for name, policy in policies.items()),
     ]
@@ -183,6 +186,14 @@ def evaluate(
         seed=seed,
         n_resamples=n_resamples,
     )
+
+
+def _together(artefact: Artefact, rows: Outcomes, X: Singles) -> list[Arm]:
+    """Arms of several experts, where answers are recorded and modes were learned."""
+    if artefact.modes is None:
+        return []
+    told = Transcript.of(rows, X, artefact.category, artefact.expectation)
+    return make.of_modes(artefact.modes, told)
 
 
 def _rows(router: Router, outcomes: Outcomes, split: str) -> tuple[Outcomes, Outcomes, int]:
@@ -253,10 +264,10 @@ def _results(
                 ci95=_pair(own[k]),
                 delta_best_single=score - best,
                 delta_ci95=_pair(delta[k]),
-                cost_usd=_spent(arm, usage.cost_usd),
-                energy_j=_spent(arm, usage.energy_j),
-                latency_ms=_spent(arm, usage.latency_ms),
-                active_params_b=_spent(arm, sizes),
+                cost_usd=_mean(arm.spent(usage.cost_usd)),
+                energy_j=_mean(arm.spent(usage.energy_j)),
+                latency_ms=_mean(arm.waited(usage.latency_ms)),
+                active_params_b=_mean(arm.spent(sizes)),
                 oracle_gap_closed=(score - best) / (oracle - best) if oracle > best else None,
                 refused=float((arm.weights.sum(axis=1) == 0).mean()),
                 oracle=arm.oracle,
@@ -265,10 +276,10 @@ def _results(
     return found
 
 
-def _spent(arm: Arm, usage: Floats) -> float | None:
-    """Mean usage per prompt; ``None`` when an expert that is asked has an unknown one."""
-    spent = np.where(arm.weights > 0, arm.weights * usage, 0.0).sum(axis=1).mean()
-    return None if np.isnan(spent) else float(spent)
+def _mean(used: Floats) -> float | None:
+    """Mean use per prompt; ``None`` when an expert that is asked has an unknown one."""
+    mean = used.mean()
+    return None if np.isnan(mean) else float(mean)
 
 
 def _pair(bounds: Floats) -> tuple[float, float]:

@@ -13,9 +13,12 @@ from coe.kernels.votes import neighbour_means
 from coe.routers.expectation import Expectation
 from coe.routers.folds import content_folds
 from coe.routers.head import Assessment, unit_rows
+from coe.routers.modes import LearnedModes
 from coe.routers.outcomes import Outcomes
+from coe.routers.transcript import Transcript
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Singles = NDArray[np.float32]
 Picks = NDArray[np.int64]
 
@@ -25,19 +28,68 @@ _BATCH = 512
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A way to choose: per prompt, the probability that each expert is asked.
+    """A way to choose: per prompt, the probability that each expert's answer is delivered.
 
     ``weights`` (n_prompts, n_experts), rows that sum to 1. An oracle knows what no router can.
+    ``stages`` say who was asked for it, each stage (n_prompts, n_experts) after the one before;
+    without any, those who deliver.
     """
 
     name: str
     weights: Floats
     oracle: bool = False
+    stages: tuple[Bools, ...] = ()
 
     @classmethod
     def of(cls, name: str, picks: Picks, n_experts: int, oracle: bool = False) -> Arm:
         """An arm that asks ``picks`` (n_prompts,)."""
         return cls(name, np.eye(n_experts)[picks], oracle)
+
+    def spent(self, each: Floats) -> Floats:
+        """(n_prompts,) what all who were asked use, of (n_prompts, n_experts) uses.
+
+        NaN where that of somebody who was asked is.
+        """
+        asked = sum(self.stages) if self.stages else self.weights
+        used: Floats = np.where(asked > 0, asked * each, 0.0).sum(axis=1)
+        return used
+
+    def waited(self, each: Floats) -> Floats:
+        """(n_prompts,) time to the answer, of times alike: of a stage that of the slowest."""
+        if not self.stages:
+            return self.spent(each)
+        slowest = [np.where(stage, each, 0.0).max(axis=1) for stage in self.stages]
+        time: Floats = np.sum(slowest, axis=0)
+        return time
+
+
+def of_modes(modes: LearnedModes, told: Transcript) -> list[Arm]:
+    """Votes of the best three experts and of all, and the best cascade of two stages.
+
+    Chosen by what is known of all prompts together. None where an expert of modes did not answer
+    some prompt, and none that was not learned.
+
+    Parameters
+    ----------
+    told : columns as the table of the modes has them.
+    """
+    table = modes.table
+    names = told.rows.expert_ids
+    columns = [names.index(name) for name in table.known_ids]
+    if not told.answered()[:, columns].all():
+        return []
+    chosen = {
+        "vote-3": table.vote_of_best(3),
+        "vote-all": table.vote_of_best(len(columns)),
+        "cascade": table.best(lambda mode: mode.kind == "cascade"),
+    }
+    wanted = {name: mode for name, mode in chosen.items() if mode is not None}
+    played = told.play(modes, list(wanted.values()))
+    n = len(names)
+    return [
+        Arm(name, np.eye(n)[one.winner], stages=one.stages(names))
+        for name, one in zip(wanted, played, strict=True)
+    ]
 
 
 def singles(rows: Outcomes) -> list[Arm]:
