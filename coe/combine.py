@@ -112,6 +112,34 @@ def vote(verdicts: Sequence[Hashable | None], weights: Sequence[float]) -> Vote:
     return Vote(winner, agreeing, share, list(totals.values()).count(most) > 1)
 
 
+def posterior(
+    verdicts: Sequence[Hashable | None], weights: Sequence[float], n_options: float = 2.0
+) -> tuple[float, ...]:
+    """How likely what each answer says is right, if experts err independently; 0 where it abstains.
+
+    Of verdicts with sums of weights T, ``exp T`` over the sum of that and of 1 for every option
+    that nobody named (naive Bayes, the reading of `log_odds`). One answer is as likely right as its
+    expert is accurate.
+
+    Parameters
+    ----------
+    weights : by `log_odds` with these ``n_options``.
+
+    Raises
+    ------
+    ValueError
+        As `vote`.
+    """
+    _check(weights, len(verdicts))
+    totals = {s: math.fsum(weights[n] for n in mine) for s, mine in _voters(verdicts).items()}
+    most = max(totals.values(), default=0.0)
+    unnamed = max(0.0, n_options - len(totals)) * math.exp(-most)
+    everything = math.fsum([*(math.exp(total - most) for total in totals.values()), unnamed])
+    return tuple(
+        0.0 if said is None else math.exp(totals[said] - most) / everything for said in verdicts
+    )
+
+
 def decided(
     verdicts: Sequence[Hashable | None], weights: Sequence[float], outstanding: Sequence[float]
 ) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from coe.combine import choose, decided, log_odds, mixture, vote
+from coe.combine import choose, decided, log_odds, mixture, posterior, vote
 
 WEIGHTS = st.floats(0, 1e6, allow_subnormal=False)
 BALLOTS = st.lists(
@@ -173,3 +173,31 @@ def test_weights_that_cannot_count_are_refused(weights: list[float]) -> None:
         log_odds([0.5], 1.0)
     with pytest.raises(ValueError, match="accuracies"):
         log_odds([1.5])
+
+
+ACCURACIES = st.floats(0.3, 0.99)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3) | st.none(), ACCURACIES), min_size=1, max_size=5),
+    st.integers(4, 6),
+)
+def test_the_posterior_is_that_of_bayes(ballots: list[tuple[int | None, float]], k: int) -> None:
+    """Against the enumeration of which option is right, every option as likely before."""
+    verdicts, accuracies = zip(*ballots, strict=True)
+    found = posterior(verdicts, log_odds(accuracies, k), k)
+    likelihood = [
+        math.prod(
+            p if said == right else (1 - p) / (k - 1) for said, p in ballots if said is not None
+        )
+        for right in range(k)
+    ]
+    for said, sure in zip(verdicts, found, strict=True):
+        expected = 0.0 if said is None else likelihood[said] / sum(likelihood)
+        assert sure == pytest.approx(expected)
+
+
+@given(ACCURACIES)
+def test_one_answer_is_as_likely_right_as_its_expert_is_accurate(accuracy: float) -> None:
+    assert posterior(["a"], log_odds([accuracy], 4.0), 4.0) == pytest.approx((accuracy,))
+    assert posterior([None], [1.0]) == (0.0,)
