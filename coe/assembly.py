@@ -29,6 +29,12 @@ class Assembly:
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return sum(self._take(line.strip()) for line in lines)
 
+    @property
+    def text(self) -> str:
+        """What the first of the answers says so far."""
+        content = self._choices[0]["message"]["content"] if 0 in self._choices else None
+        return content or ""
+
     def document(self) -> bytes:
         """The chat completion so far, as JSON."""
         choices = [self._choices[index] for index in sorted(self._choices)]

@@ -103,3 +103,14 @@ def test_log_probabilities_are_strung_together():
 )
 def test_lines_that_are_no_events_are_passed_over(line):
     assert assembled(line + b"\n\n", BODY) == (WHOLE, True)
+
+
+def test_the_text_of_a_stream_is_what_its_first_answer_says_so_far():
+    assembly = Assembly()
+    assert assembly.text == ""
+    assembly.feed(delta(role="assistant", content=None))
+    assert assembly.text == ""
+    for word in ("four", " is", " it"):
+        assembly.feed(delta(content=word))
+    assembly.feed(delta(index=1, content="five"))
+    assert assembly.text == "four is it"
