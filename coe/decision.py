@@ -149,6 +149,37 @@ Outcome = Literal["complete", "cancelled", "failed"]
 """How an answer ended; ``cancelled`` is the caller's doing, ``failed`` the expert's."""
 
 
+Escalation = Literal["none", "asked", "declined", "late"]
+"""Whether later stages were asked: ``none``: there are none, or no need; ``declined``: the tenant
+has none left; ``late``: they would not have fitted into what was left of the latency ceiling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How one answer came of several.
+
+    Parameters
+    ----------
+    share : of the weight of all answers that say something, of those that say what was delivered.
+    tie : something else had the same weight.
+    agreeing : experts that say what was delivered; empty where that cannot be told.
+    cancelled : experts whose answers could not change anything any more.
+    confidence : that the delivered answer is right, in [0, 1].
+    n_stages : how many were asked.
+
+    Of a fusion, share, tie, agreeing and confidence are those of the best answer it was written
+    from, which is delivered where the writer fails.
+    """
+
+    share: float
+    tie: bool
+    agreeing: tuple[str, ...]
+    cancelled: tuple[str, ...]
+    confidence: float
+    n_stages: int
+    escalation: Escalation = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What an answer really took.
@@ -157,7 +188,8 @@ class Receipt:
     device profile; ``tokens_source`` whether the expert stated its token counts or they were
     counted from the stream. ``failed_over`` lists experts that were tried before, in order.
     ``expert_id`` names whose answer was delivered. Where several were asked, ``parts`` are their
-    own receipts, and joules, dollars and tokens are sums.
+    own receipts, joules, dollars and tokens are sums, and ``agreement`` says how their answers
+    became one; ``None`` where none did.
     """
 
     decision_id: str
@@ -174,3 +206,4 @@ class Receipt:
     cost_usd: float
     failed_over: tuple[str, ...] = ()
     parts: tuple[Receipt, ...] = ()
+    agreement: Agreement | None = None

@@ -7,24 +7,33 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from coe.ballot import Ballot
+from coe.candidates import cap
 from coe.core import Budget, Prices, Request
 from coe.decision import Decision
 from coe.dispatch import among_present
 from coe.energy import EnergyAccount
+from coe.ensemble import Ensemble
 from coe.errors import (
     ExpertError,
     ExpertRejectedError,
     InfeasibleError,
 )
+from coe.escalation import Escalations
 from coe.experts.protocol import Expert
 from coe.load import Load, Presence
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import declined, observe, running_prices, steered
+from coe.panel import Panel
 from coe.reply import Reply
 from coe.router import Router
+from coe.routers.confidence import Confidence
 
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
+
+AnyReply = Reply | Ensemble
+"""The answer of one expert or of several, on its way."""
 
 
 @dataclass(slots=True)
@@ -44,6 +53,10 @@ class Engine:
     accounts : of the machines whose joules are measured, by the experts that run there. The
         receipts of other experts go by their device profiles.
     copy_accounts : the same of an expert's copies, by their ids.
+    confidence, n_options : what several answers to one request are weighed by, as in
+        `coe.ballot.Ballot`.
+    escalations : how often cascades may go on; ``None``: always.
+    waiting_every_s : of a stream that waits for several experts, seconds between comment lines.
     """
 
     router: Router
@@ -54,6 +67,10 @@ class Engine:
     presence: Callable[[], Mapping[str, Presence]] = dict
     accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
     copy_accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
+    confidence: Confidence | None = None
+    n_options: float = 2.0
+    escalations: Escalations | None = None
+    waiting_every_s: float = 2.0
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -87,11 +104,13 @@ class Engine:
             raise refusal
         return decision
 
-    async def answer(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> AnyReply:
         """The reply, its first piece in hand.
 
         An expert that fails before its first piece is replaced by the next best one, as long
-        as one fits what is left of the budget. After the first piece nothing is retried.
+        as one fits what is left of the budget. After the first piece nothing is retried. Of
+        several experts those that fail are left out; if all do, the next best decision without
+        them takes over.
 
         Raises
         ------
@@ -180,14 +199,47 @@ class Engine:
 
     def _reply(
         self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
+    ) -> AnyReply:
+        """Of one expert or several, not begun."""
+        chosen, specs = decision.selection, self.router.specs
+        if chosen.mode.kind == "single":
+            given = (decision.expert_id, request, decision.max_tokens, decision, started, failed)
+            return self._open(*given)
+
+        def open_member(expert_id: str, asked: Request) -> Reply:
+            longest = cap(specs[expert_id], asked, None)
+            return self._open(expert_id, asked, longest, decision, started)
+
+        alone = dict(zip(chosen.expert_ids, chosen.alone, strict=True))
+        form = request.payload.get("response_format")
+        form = form if isinstance(form, Mapping) else {}
+        return Ensemble(
+            panel=Panel(open_member, Ballot(alone, self.confidence, self.n_options, form)),
+            now=self.now,
+            specs=specs,
+            request=request,
+            decision=decision,
+            started=started,
+            failed_over=failed,
+            escalations=self.escalations,
+            waiting_every_s=self.waiting_every_s,
+        )
+
+    def _open(
+        self,
+        expert_id: str,
+        request: Request,
+        max_tokens: int | None,
+        decision: Decision,
+        started: float,
+        failed: tuple[str, ...] = (),
     ) -> Reply:
-        expert_id = decision.expert_id
         return Reply(
             books=self,
             expert=self.experts[expert_id],
             spec=self.router.specs[expert_id],
             request=request,
-            max_tokens=decision.max_tokens,
+            max_tokens=max_tokens,
             decision=decision,
             started=started,
             failed_over=failed,

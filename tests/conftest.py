@@ -6,8 +6,9 @@ import json
 import socket
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import pytest
@@ -19,8 +20,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from coe.core import ExpertSpec
+from coe.core import Budget, ExpertSpec, Request
+from coe.decision import Decision, Selection
 from coe.device import DeviceProfile
+from coe.load import Load
+from coe.mode import Mode
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.expectation import Expectation
@@ -132,6 +136,37 @@ def make_router(
     return Router(WordEmbedder(), artefact, {spec.id: spec for spec in specs})
 
 
+@dataclass(frozen=True, slots=True)
+class ModeRouter(Router):
+    """A router that decides on one mode, until a member of it is excluded."""
+
+    mode: Mode | None = None
+
+    def dispatch(
+        self,
+        request: Request,
+        budget: Budget | None = None,
+        loads: Mapping[str, Load] | None = None,
+        excluded: frozenset[str] = frozenset(),
+    ) -> tuple[Decision, Request]:
+        decision, outgoing = Router.dispatch(self, request, budget, loads, excluded)
+        if request.pinned or self.mode is None or excluded & {*self.mode.members}:
+            return decision, outgoing
+        found = {other.expert_id: other.estimate for other in decision.alternatives}
+        found[decision.expert_id] = decision.predicted
+        ids = sorted(self.mode.members, key=lambda name: -found[name].quality)
+        weights = (1.0 / len(ids),) * len(ids)
+        alone = tuple(found[name] for name in ids)
+        chosen = Selection(tuple(ids), weights, self.mode, alone)
+        return replace(decision, selection=chosen), outgoing
+
+    @classmethod
+    def over(cls, router: Router, mode: Mode) -> Self:
+        """As ``router`` otherwise."""
+        own = {name: getattr(router, name) for name in Router.__dataclass_fields__}
+        return cls(**own, mode=mode)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -150,6 +185,12 @@ def _make_artefact() -> Callable[..., Artefact]:
 @pytest.fixture(scope="session", name="make_router")
 def _make_router() -> Callable[..., Router]:
     return make_router
+
+
+@pytest.fixture(scope="session")
+def in_mode() -> Callable[[Router, Mode], Router]:
+    """A router that decides on a mode, else as another one."""
+    return ModeRouter.over
 
 
 @pytest.fixture(scope="session")
