@@ -159,11 +159,19 @@ class OnDemandSection(Section):
     max_wait_s: NonNegative = 30.0
 
 
+class EscalationsSection(Section):
+    """How often each tenant's cascades may go on; see `coe.escalation`."""
+
+    per_minute: Positive
+    burst: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 100.0
+
+
 class RoutingSection(Section):
-    """Which turns of a conversation a decision goes by; see `coe.routers.turns`."""
+    """Which turns of a conversation a decision goes by (`coe.routers.turns`), and its bounds."""
 
     turns: TurnRule = "sticky"
     switch_margin: NonNegative = 0.03
+    escalations: EscalationsSection | None = None
 
 
 class Config(Section):

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from coe.answer import before_end
 from coe.core import Request
 from coe.decision import Citation, Receipt
+from coe.engine import AnyReply
 from coe.errors import (
     CoeError,
     ExpertError,
@@ -30,7 +31,6 @@ from coe.errors import (
     RequestError,
     UnknownExpertError,
 )
-from coe.reply import Reply
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
 from coe.services.runtime import Runtime
@@ -83,7 +83,8 @@ class Gateway:
     async def chat(self, http: HttpRequest) -> Response:
         """Answer, streamed or whole."""
         request, explain = await self._parse(http)
-        reply = await _unless_gone(http.receive, self.runtime.engine.answer(request))
+        with self.metrics.in_flight.track_inprogress():
+            reply = await _unless_gone(http.receive, self.runtime.engine.answer(request))
         self.journal.note(reply.decision)
         try:
             return await self._respond(http, request, reply, explain)
@@ -92,7 +93,7 @@ class Gateway:
             raise
 
     async def _respond(
-        self, http: HttpRequest, request: Request, reply: Reply, explain: bool
+        self, http: HttpRequest, request: Request, reply: AnyReply, explain: bool
     ) -> Response:
         if request.stream:
             return _Stream(self._events(reply), reply)
@@ -167,7 +168,7 @@ class Gateway:
         runtime = self.runtime
         return parse_chat(bytes(body), runtime.policies, frozenset(runtime.fleet.experts))
 
-    async def _whole(self, reply: Reply) -> bytes:
+    async def _whole(self, reply: AnyReply) -> bytes:
         self.metrics.in_flight.inc()
         try:
             async with aclosing(reply.pieces()) as pieces:
@@ -176,7 +177,7 @@ class Gateway:
             self.metrics.in_flight.dec()
             self._settle(reply)
 
-    async def _events(self, reply: Reply) -> AsyncGenerator[bytes, None]:
+    async def _events(self, reply: AnyReply) -> AsyncGenerator[bytes, None]:
         """The expert's bytes; an error after the first ends the stream with an error event.
 
         Where passages were retrieved, an event that cites them stands before the end mark.
@@ -194,7 +195,7 @@ class Gateway:
             self.metrics.in_flight.dec()
             self._settle(reply)
 
-    def _settle(self, reply: Reply) -> None:
+    def _settle(self, reply: AnyReply) -> None:
         if reply.receipt is not None:
             self.journal.note(reply.decision, reply.receipt)
             self.metrics.settle(reply.decision, reply.receipt)
@@ -234,7 +235,7 @@ class Gateway:
 class _Stream(Response):
     """An event stream that gives the answer up when the client goes away."""
 
-    def __init__(self, events: AsyncGenerator[bytes, None], reply: Reply) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], reply: AnyReply) -> None:
         headers = _headers(reply, None) | {"cache-control": "no-cache"}
         super().__init__(media_type="text/event-stream", headers=headers)
         del self.headers["content-length"]
@@ -310,13 +311,13 @@ def _rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     return 503, error_document(str(error), "server_error", "expert_unavailable")
 
 
-def _headers(reply: Reply, receipt: Receipt | None) -> dict[str, str]:
+def _headers(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:
     """What every answer says of itself; a stream's head can only hold predictions."""
     predicted = reply.decision.predicted
     source = receipt or predicted
     return {
         "x-coe-decision-id": reply.decision.decision_id,
-        "x-coe-experts": ",".join(reply.decision.selection.expert_ids),
+        "x-coe-experts": ",".join(_asked(reply, receipt)),
         # a header holds ASCII only; categories are named by the owner's outcome table
         "x-coe-category": quote(reply.decision.category.name, safe=" /+.:_-"),
         "x-coe-energy-j": f"{source.energy_j:.6g}",
@@ -326,12 +327,19 @@ def _headers(reply: Reply, receipt: Receipt | None) -> dict[str, str]:
     }
 
 
-def _citations(reply: Reply) -> tuple[Citation, ...]:
+def _asked(reply: AnyReply, receipt: Receipt | None) -> tuple[str, ...]:
+    """Who was asked; as long as that is not known, who may be."""
+    if receipt is None or not receipt.parts:
+        return reply.decision.selection.expert_ids
+    return tuple(part.expert_id for part in receipt.parts)
+
+
+def _citations(reply: AnyReply) -> tuple[Citation, ...]:
     retrieval = reply.decision.retrieval
     return () if retrieval is None else retrieval.citations
 
 
-def _cited(reply: Reply) -> bytes:
+def _cited(reply: AnyReply) -> bytes:
     """The event of a stream that says what its answer may cite; empty where nothing is."""
     citations = _citations(reply)
     if not citations:
@@ -341,20 +349,20 @@ def _cited(reply: Reply) -> bytes:
         "id": decision_id,
         "object": "chat.completion.chunk",
         "created": 0,
-        "model": reply.spec.id,
+        "model": reply.decision.expert_id,
         "choices": [],
         "coe": {"decision_id": decision_id, "citations": [asdict(c) for c in citations]},
     }
     return b"data: " + json.dumps(document).encode() + b"\n\n"
 
 
-def _with_extras(body: bytes, reply: Reply, explain: bool) -> dict[str, Any]:
+def _with_extras(body: bytes, reply: AnyReply, explain: bool) -> dict[str, Any]:
     """The expert's document under the expert's public name, with the decision and the receipt."""
     document: dict[str, Any] = json.loads(body, parse_constant=lambda name: None)
     assert reply.receipt is not None
     extras = decision_document(reply.decision, explain)
     extras["receipt"] = receipt_document(reply.receipt)
-    return document | {"model": reply.spec.id, "coe": extras}
+    return document | {"model": reply.receipt.expert_id, "coe": extras}
 
 
 def _model_row(name: str, owner: str, description: str) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class Metrics:
     answers: Counter = field(init=False)
     refusals: Counter = field(init=False)
     failovers: Counter = field(init=False)
+    escalations: Counter = field(init=False)
+    early_ends: Counter = field(init=False)
     joules: Counter = field(init=False)
     dollars: Counter = field(init=False)
     tokens: Counter = field(init=False)
@@ -41,6 +43,13 @@ class Metrics:
         self.refusals = Counter("coe_refusals", "Requests refused, by code.", ("code",), registry=r)
         self.failovers = Counter(
             "coe_failovers", "Experts that did not answer.", expert, registry=r
+        )
+        self.escalations = Counter(
+            "coe_escalations", "Cascades that were not sure enough, by what became of that.",
+            ("outcome",), registry=r,
+        )  # fmt: skip
+        self.early_ends = Counter(
+            "coe_early_ends", "Answers of several experts that did not wait for all.", registry=r
         )
         self.joules = Counter(
             "coe_energy_joules", "Joules of answers.", ("expert", "source"), registry=r
@@ -63,15 +72,20 @@ class Metrics:
         )  # fmt: skip
 
     def settle(self, decision: Decision, receipt: Receipt) -> None:
-        """Count a finished answer."""
+        """Count a finished answer; what it took counts for the experts that took it."""
         name = receipt.expert_id
         self.answers.labels(name, decision.category.name, receipt.outcome).inc()
         for failed in receipt.failed_over:
             self.failovers.labels(failed).inc()
-        self.joules.labels(name, receipt.energy_source).inc(receipt.energy_j)
-        self.dollars.labels(name).inc(receipt.cost_usd)
-        self.tokens.labels(name, "prompt").inc(receipt.prompt_tokens)
-        self.tokens.labels(name, "output").inc(receipt.output_tokens)
+        for part in receipt.parts or (receipt,):
+            self.joules.labels(part.expert_id, part.energy_source).inc(part.energy_j)
+            self.dollars.labels(part.expert_id).inc(part.cost_usd)
+            self.tokens.labels(part.expert_id, "prompt").inc(part.prompt_tokens)
+            self.tokens.labels(part.expert_id, "output").inc(part.output_tokens)
+        if (agreed := receipt.agreement) is not None:
+            self.early_ends.inc(bool(agreed.cancelled))
+            if agreed.escalation != "none":
+                self.escalations.labels(agreed.escalation).inc()
         self.decide.observe(decision.decide_ms / 1000)
         self.ttft.labels(name).observe(receipt.ttft_ms / 1000)
         self.latency.labels(name).observe(receipt.latency_ms / 1000)

@@ -14,6 +14,7 @@ from coe.core import Policy
 from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import ConfigError, PlanError
+from coe.escalation import Escalations
 from coe.offers import Offers
 from coe.optimizer.pacing import Pacer
 from coe.plan import Plan
@@ -74,7 +75,7 @@ async def serving(
         for name in fleet.specs.keys() - set(router.artefact.expectation.expert_ids):
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
         offers = offers_of(config, fleet.specs)
-        routing = config.routing.model_dump()
+        routing = config.routing.model_dump(exclude={"escalations"})
         engine = Engine(
             replace(router, retriever=retriever, offers=offers, **routing), fleet.experts, now
         )
@@ -90,6 +91,8 @@ async def serving(
             if account is not None:
                 engine.accounts = dict.fromkeys(fleet.hosts, account)
                 machines = {"gateway": account}
+        if (bounds := config.routing.escalations) is not None:
+            engine.escalations = Escalations(bounds.per_minute, bounds.burst, engine.now)
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence

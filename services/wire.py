@@ -177,9 +177,8 @@ def retrieval_document(retrieval: Retrieval | None) -> dict[str, Any] | None:
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:
     """A receipt as JSON."""
-    document = asdict(receipt)
-    document["failed_over"] = list(receipt.failed_over)
-    return {k: _short(v) if isinstance(v, float) else v for k, v in document.items()}
+    document: dict[str, Any] = _rounded(asdict(receipt))
+    return document
 
 
 def error_document(
@@ -230,6 +229,15 @@ def _complaint(error: ValidationError) -> RequestError:
 
 def _figures(values: Mapping[str, float]) -> dict[str, float]:
     return {name: _short(value) for name, value in values.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """The same with short figures, however deep, and lists for tuples."""
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return _short(value) if isinstance(value, float) else value
 
 
 def _short(value: float) -> float:
