@@ -91,6 +91,8 @@ async def serving(
             if account is not None:
                 engine.accounts = dict.fromkeys(fleet.hosts, account)
                 machines = {"gateway": account}
+        if (modes := router.artefact.modes) is not None:
+            engine.confidence, engine.n_options = modes.confidence, modes.n_options
         if (bounds := config.routing.escalations) is not None:
             engine.escalations = Escalations(bounds.per_minute, bounds.burst, engine.now)
         if allowances := budgets.as_allowances():

@@ -13,6 +13,7 @@ from coe.budgets import load_policies
 from coe.config import DATA, load_config
 from coe.energy import EnergyAccount
 from coe.engine import Engine
+from coe.ensemble import WAITING
 from coe.errors import (
     ExpertRejectedError,
     ExpertTimeoutError,
@@ -20,6 +21,7 @@ from coe.errors import (
 )
 from coe.experts.stub import StubExpert
 from coe.meter import MeterReading
+from coe.mode import Mode
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.retrieval import Retriever
 from coe.router import Router
@@ -254,6 +256,81 @@ async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, st
     _, receipt = gateway.journal.find(reply.decision.decision_id)
     assert receipt.outcome == "cancelled"
     assert stubs[LARGE].n_closed == 1
+
+
+# ---- several experts
+
+
+@pytest.fixture
+def both(gateway, stubs, in_mode):
+    """The gateway while it asks both experts for every answer."""
+    engine = gateway.runtime.engine
+    engine.router = in_mode(engine.router, Mode("vote", ((SMALL, LARGE),)))
+    engine.waiting_every_s = 0.0
+    stubs[SMALL].tokens, stubs[LARGE].tokens = ["4"], ["5"]
+    return gateway
+
+
+async def test_an_answer_of_several_says_whose_it_is_and_who_was_asked(both, client):
+    answer = await post(client, body())
+    document = answer.json()
+    receipt = document["coe"]["receipt"]
+    winner = receipt["expert_id"]
+    assert document["model"] == winner
+    assert document["choices"][0]["message"]["content"] == {SMALL: "4", LARGE: "5"}[winner]
+    assert answer.headers["x-coe-experts"] == f"{SMALL},{LARGE}"
+    assert {part["expert_id"] for part in receipt["parts"]} == {SMALL, LARGE}
+    assert receipt["agreement"]["agreeing"] == [winner]
+    assert float(answer.headers["x-coe-energy-j"]) == pytest.approx(receipt["energy_j"])
+    kept = (await client.get(f"/v1/decisions/{receipt['decision_id']}")).json()
+    assert kept["receipt"] == receipt
+
+
+async def test_a_stream_of_several_says_in_its_head_who_may_answer(both, client, stubs):
+    stubs[LARGE].token_s = stubs[SMALL].token_s = 1
+    stubs[LARGE].sleep = stubs[SMALL].sleep = pause
+    answer = await post(client, body(stream=True))
+    assert {*answer.headers["x-coe-experts"].split(",")} == {SMALL, LARGE}
+    assert answer.headers["x-coe-figures"] == "predicted"
+    assert answer.content.startswith(WAITING)
+    assert answer.content.endswith(DONE)
+    _, receipt = both.journal.find(answer.headers["x-coe-decision-id"])
+    assert (receipt.outcome, len(receipt.parts)) == ("complete", 2)
+
+
+async def pause(seconds):
+    """A few rounds of the event loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_several_took_counts_for_each_and_the_answer_for_one(both, client):
+    receipt = (await post(client, body())).json()["coe"]["receipt"]
+    page = (await client.get("/metrics")).text
+    answers = [line for line in page.splitlines() if line.startswith("coe_answers_total{")]
+    assert len(answers) == 1
+    for part in receipt["parts"]:
+        (line,) = (
+            line
+            for line in page.splitlines()
+            if line.startswith(f'coe_energy_joules_total{{expert="{part["expert_id"]}"')
+        )
+        assert float(line.split()[-1]) == pytest.approx(part["energy_j"], rel=1e-4)
+    assert "coe_in_flight 0.0" in page
+
+
+async def test_where_several_fail_the_error_is_that_of_one(both, client, stubs):
+    for name, stub in stubs.items():
+        stub.error = ExpertUnavailableError(name, "down")
+    answer = await post(client, body())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "expert_unavailable")
+
+
+async def test_a_failure_of_one_of_several_is_counted(both, client, stubs):
+    stubs[SMALL].error = ExpertUnavailableError(SMALL, "down")
+    assert (await post(client, body())).json()["model"] == LARGE
+    page = (await client.get("/metrics")).text
+    assert f'coe_failovers_total{{expert="{SMALL}"}} 1.0' in page
 
 
 # ---- passages

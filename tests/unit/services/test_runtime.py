@@ -3,11 +3,16 @@
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 
 from coe.config import DATA, RetrievalSection, load_config
 from coe.errors import ArtefactError, ConfigError
+from coe.mode import Mode
 from coe.optimizer.pacing import Allowance
+from coe.routers.artefact import Artefact
+from coe.routers.confidence import Confidence
+from coe.routers.modes import LearnedModes, ModeTable
 from coe.routers.retrieve import Index, Passage
 from coe.services.embedding import HttpEmbedder
 from coe.services.prefetch import PrefetchedEmbedder
@@ -69,6 +74,42 @@ async def test_budgets_over_time_are_paced_as_configured(tmp_path):
     async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
         assert runtime.engine.pacer.allowances == (Allowance("energy_j", 500, 86400, name="day"),)
         assert runtime.engine.pacer.left(runtime.engine.now()) == (500,)
+
+
+async def test_escalations_are_bounded_as_configured(tmp_path, clock):
+    (tmp_path / "coe.yaml").write_text(CONFIGURED)
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        assert runtime.engine.escalations is None
+    bounds = "routing: {escalations: {per_minute: 6, burst: 2}}"
+    (tmp_path / "coe.yaml").write_text(CONFIGURED + bounds)
+    async with serving(load_config(tmp_path / "coe.yaml"), now=clock) as runtime:
+        escalations = runtime.engine.escalations
+        assert [escalations.take("a") for _ in range(3)] == [True, True, False]
+        await clock.sleep(10.0)
+        assert escalations.take("a")
+
+
+async def test_answers_are_weighed_as_the_artefact_has_learned(tmp_path):
+    shipped = Artefact.load(DATA / "artefact")
+    names = shipped.expectation.expert_ids
+    shape = (len(shipped.expectation.categories), len(names))
+    table = ModeTable(
+        shipped.expectation.categories,
+        names,
+        tuple(map(Mode.single, names)),
+        quality=np.full(shape, 0.5),
+        quality_se=np.zeros(shape),
+        usage=np.tile(np.eye(len(names)), (shape[0], 1, 1)),
+        reach=np.ones((*shape, 1)),
+    )
+    learned = LearnedModes(table, Confidence(np.arange(6.0), 0.5), 3.5)
+    replace(shipped, modes=learned).save(tmp_path / "artefact")
+    own = CONFIGURED.replace(f"{DATA / 'artefact'}", "artefact")
+    (tmp_path / "coe.yaml").write_text(own)
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        assert runtime.engine.n_options == 3.5
+        np.testing.assert_array_equal(runtime.engine.confidence.coef, np.arange(6.0))
+        assert runtime.engine.confidence.intercept == 0.5
 
 
 def test_dense_needs_vectors(section, word_embedder):
