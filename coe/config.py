@@ -41,6 +41,7 @@ class _ExpertSection(Section):
     replicas: ReplicasSection = ReplicasSection()
     first_token_timeout_s: Positive = 60.0
     idle_timeout_s: Positive = 30.0
+    shared: bool = False
 
 
 class EmbeddedSection(_ExpertSection):
@@ -99,7 +100,10 @@ class LocalEmbedderSection(Section):
 
 
 class EndpointSection(Section):
-    """An embedder behind any OpenAI-compatible ``/embeddings``."""
+    """An embedder behind any OpenAI-compatible ``/embeddings``.
+
+    ``local``: what is sent there stays on machines that policies with ``local_only`` trust.
+    """
 
     kind: Literal["endpoint"]
     base_url: Url
@@ -108,6 +112,7 @@ class EndpointSection(Section):
     dim: Annotated[int, Field(gt=0)] | None = None
     timeout_s: Positive = 5.0
     max_chars: Annotated[int, Field(gt=0)] = 2000
+    local: bool = False
 
 
 EmbedderSection = Annotated[LocalEmbedderSection | EndpointSection, Field(discriminator="kind")]
@@ -142,7 +147,8 @@ class MeteringSection(Section):
 class NodeSection(Section):
     """A machine that experts may be resident on.
 
-    ``metering`` is what a fleet does there; its ``sysfs`` is a path of that machine.
+    ``metering`` is what a fleet does there; its ``sysfs`` is a path of that machine. ``local``: a
+    prompt may go there under policies with ``local_only``.
     """
 
     memory_gb: Positive
@@ -150,6 +156,7 @@ class NodeSection(Section):
     load_gb_per_s: Positive | None = None
     resources: dict[Name, NonNegative] = Field(default={})
     metering: MeteringSection = MeteringSection()
+    local: bool = False
 
 
 class OnDemandSection(Section):
@@ -167,10 +174,15 @@ class EscalationsSection(Section):
 
 
 class RoutingSection(Section):
-    """Which turns of a conversation a decision goes by (`coe.routers.turns`), and its bounds."""
+    """Which turns of a conversation a decision goes by, and how many experts may answer.
+
+    See `coe.routers.turns`, and `coe.offers` for the two numbers.
+    """
 
     turns: TurnRule = "sticky"
     switch_margin: NonNegative = 0.03
+    most_experts: Annotated[int, Field(ge=1, le=8)] = 1
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     escalations: EscalationsSection | None = None
 
 
@@ -232,9 +244,29 @@ class Config(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _one_generalist(self) -> Config:
+        shared = [n for n, expert in enumerate(self.experts) if expert.shared]
+        for n in shared[1:]:
+            raise wrong_field(
+                f"experts {self.experts[shared[0]].id!r} and {self.experts[n].id!r} are both "
+                "shared: one generalist takes part in every answer of several, so choose one",
+                ("experts", n, "shared"),
+            )
+        return self
+
     def on_fleet(self, expert: _ExpertSection) -> bool:
         """Whether an expert runs on the fleet; one with an address of its own never does."""
         return self.fleet is not None and not isinstance(expert, HttpSection)
+
+    def is_local(self, expert: _ExpertSection) -> bool:
+        """Whether a prompt that goes to an expert stays on machines labelled local, or on this one.
+
+        Its node says so, and without one that it runs in a process of this machine.
+        """
+        if expert.node is not None:
+            return self.nodes[expert.node].local
+        return not isinstance(expert, HttpSection) and not self.on_fleet(expert)
 
     def profile(self, device: str) -> DeviceProfile:
         """The profile of that name under ``devices``, else the shipped one."""
@@ -252,6 +284,8 @@ class Config(Section):
             answer_tokens=expert.answer_tokens,
             usd_per_mtok_in=expert.usd_per_mtok_in,
             usd_per_mtok_out=expert.usd_per_mtok_out,
+            local=self.is_local(expert),
+            shared=expert.shared,
         )
 
     @property

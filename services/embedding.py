@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.config import EmbedderSection, EndpointSection, api_key
+from coe.core import Policy
 from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import REMOTE, Embedder, load_named, stacked
 
@@ -85,6 +86,28 @@ def configured(section: EmbedderSection | None) -> Embedder | None:
     if isinstance(section, EndpointSection):
         return HttpEmbedder.connect(section)
     return load_named(section.kind)
+
+
+def check_local(section: EmbedderSection | None, policies: Mapping[str, Policy]) -> None:
+    """Nothing, where the embedder of a configuration may see the prompts of all policies.
+
+    A local one sees every prompt anyway; an endpoint those of policies with ``local_only`` only if
+    it is said to be local.
+
+    Raises
+    ------
+    ConfigError
+        It may not; the message names the policy.
+    """
+    if not isinstance(section, EndpointSection) or section.local:
+        return
+    for name, policy in policies.items():
+        if policy.local_only:
+            raise ConfigError(
+                f"embedder.local: policy {name!r} has local_only, but its prompts would be sent to "
+                "the embeddings endpoint: set it to true if that is on a machine of yours, or "
+                "train with a local embedder, or remove local_only"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,9 @@ async def running(
         idle_w = {name: node.metering.idle_w for name, node in config.nodes.items()}
         accounts = NodeAccounts(idle_w, say)
         if config.fleet is not None and away:
-            following = following_fleet(config.fleet, client, say, accounts.note)
+            # the fleet may still be as another coe.yaml had it: what is local is asked there only
+            kept_on = {e.id: e.node for e in away if e.node and config.is_local(e)}
+            following = following_fleet(config.fleet, client, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
         specs = {e.id: config.spec(e) for e in present}

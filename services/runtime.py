@@ -22,7 +22,7 @@ from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.embed import Embedder
 from coe.routers.retrieve import Index
-from coe.services.embedding import HttpEmbedder, configured
+from coe.services.embedding import HttpEmbedder, check_local, configured
 from coe.services.fleet import Fleet, running
 from coe.services.metering.machine import metered
 from coe.services.prefetch import prefetching
@@ -56,7 +56,8 @@ async def serving(
     Raises
     ------
     ConfigError
-        As `coe.services.fleet.running` and `coe.services.metering.machine.metered`.
+        As `coe.services.fleet.running`, `coe.services.metering.machine.metered` and
+        `coe.services.embedding.check_local`.
     ArtefactError
         The artefact is absent, altered, or fails a canary prompt; or as `retriever_of`.
     PlanError
@@ -66,6 +67,8 @@ async def serving(
         does without it when it is down.
     """
     budgets = load_budgets(config.budgets)
+    policies = budgets.as_policies()
+    check_local(config.embedder, policies)
     async with running(config, say) as fleet, AsyncExitStack() as stack:
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
@@ -98,7 +101,7 @@ async def serving(
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence
-        yield Runtime(config, budgets.as_policies(), engine, fleet, machines)
+        yield Runtime(config, policies, engine, fleet, machines)
 
 
 def offers_of(config: Config, experts: Collection[str]) -> Offers | None:

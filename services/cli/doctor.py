@@ -14,7 +14,7 @@ from typing import Literal
 
 import typer
 
-from coe.budgets import load_budgets
+from coe.budgets import load_budgets, load_policies
 from coe.config import (
     Config,
     EmbeddedSection,
@@ -29,7 +29,7 @@ from coe.router import Router
 from coe.services.cli.console import print_json, results
 from coe.services.cli.fleet_control import seen
 from coe.services.cli.serve import address, listen
-from coe.services.embedding import configured
+from coe.services.embedding import check_local, configured
 from coe.services.metering.detect import ALL, survey
 from coe.services.metering.machine import kinds
 from coe.services.runnable import missing
@@ -135,6 +135,7 @@ def _memory() -> Finding:
 def _embedder(config: Config) -> str:
     embedder = configured(config.embedder)
     assert embedder is not None
+    check_local(config.embedder, load_policies(config.budgets))
     embedder.embed(["One prompt."])
     return embedder.name
 

@@ -15,7 +15,7 @@ from coe.decision import Decision
 from coe.errors import UnknownExpertError
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
-from coe.services.embedding import configured
+from coe.services.embedding import check_local, configured
 from coe.services.runnable import runnable
 from coe.services.runtime import offers_of, retriever_of
 from coe.services.wire import decision_document
@@ -43,11 +43,12 @@ def run(
     policies = load_policies(config.budgets)
     if policy not in policies:
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
+    check_local(config.embedder, policies)
     specs = [config.spec(section) for section in runnable(config, say)]
     router = Router.load(config.artefact, specs, configured(config.embedder))
     retriever = retriever_of(config.retrieval, router.embedder)
-    offers = offers_of(config, router.specs)
-    decision = replace(router, retriever=retriever, offers=offers).decide(
+    offers, routing = offers_of(config, router.specs), config.routing.model_dump()
+    decision = replace(router, retriever=retriever, offers=offers, **routing).decide(
         Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
     )
     if as_json:

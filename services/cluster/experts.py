@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -32,12 +32,14 @@ async def following_fleet(
     client: httpx.AsyncClient,
     say: Say,
     noticed: Callable[[Snapshot], None] = lambda snapshot: None,
+    kept_on: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Follower]:
     """What the fleet's supervisor says, as long as the context lasts.
 
     Parameters
     ----------
     noticed : called with every snapshot.
+    kept_on : as in `Follower`.
 
     Raises
     ------
@@ -45,7 +47,7 @@ async def following_fleet(
         There is no token to ask it with.
     """
     source = FleetClient(client, fleet.url, fleet_token(fleet.token_env))
-    async with following(source, say, noticed) as follower:
+    async with following(source, say, noticed, kept_on) as follower:
         yield follower
 
 

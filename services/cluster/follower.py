@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +73,7 @@ class Follower:
     Parameters
     ----------
     noticed : called with every snapshot.
+    kept_on : node that an expert must not leave, by expert; its copies elsewhere are nobody's.
     wait_s : how long the supervisor may keep a question for news; queues are known as of then.
     again_s : pause after a question that failed.
     """
@@ -80,6 +81,7 @@ class Follower:
     source: FleetClient
     say: Say = lambda line: None
     noticed: Callable[[Snapshot], None] = lambda snapshot: None
+    kept_on: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 1.0
     again_s: float = 0.5
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -108,7 +110,8 @@ class Follower:
         # every request asks for them, snapshots come once a second
         self._copies = {}
         for replica in snapshot.replicas.values():
-            self._copies.setdefault(replica.expert_id, []).append(replica)
+            if self.kept_on.get(replica.expert_id) in (None, replica.node):
+                self._copies.setdefault(replica.expert_id, []).append(replica)
         self.noticed(snapshot)
 
     def ready(self, expert_id: str) -> list[Replica]:
@@ -131,12 +134,13 @@ async def following(
     source: FleetClient,
     say: Say = lambda line: None,
     noticed: Callable[[Snapshot], None] = lambda snapshot: None,
+    kept_on: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Follower]:
     """A follower that has the first snapshot, and follows until the context ends.
 
     A supervisor that is not there yet is no error: its experts are absent until it is.
     """
-    follower = Follower(source, say, noticed)
+    follower = Follower(source, say, noticed, kept_on or {})
     try:
         follower.notice(await source.snapshot())
     except FleetError as error:

@@ -47,7 +47,8 @@ class _Engine:
 _ENGINE = TypeAdapter(_Engine)
 # what only gateways and the supervisor need: a change of it is no reason to start another copy
 _PRICES = {"params_b", "answer_tokens", "usd_per_mtok_in", "usd_per_mtok_out"}
-_GATEWAYS = {*_PRICES, "replicas", "first_token_timeout_s", "idle_timeout_s"}
+_DECIDING = {*_PRICES, "local", "shared"}
+_GATEWAYS = {*_PRICES, "shared", "replicas", "first_token_timeout_s", "idle_timeout_s"}
 
 
 def deployments(config: Config) -> list[Deployment]:
@@ -63,7 +64,9 @@ def _deployment(engine: _Engine) -> Deployment:
     section, replicas = engine.section, engine.section.replicas
     return Deployment(
         expert_id=section.id,
-        engine=_ENGINE.dump_json(engine, exclude={"section": _GATEWAYS, "spec": _PRICES}).decode(),
+        engine=_ENGINE.dump_json(
+            engine, exclude={"section": _GATEWAYS, "spec": _DECIDING}
+        ).decode(),
         resources=section.resources,
         labels={NODE_LABEL: section.node} if section.node else {},
         memory_gb=section.memory_gb,

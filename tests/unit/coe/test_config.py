@@ -72,7 +72,7 @@ def test_an_expert_becomes_the_noun_that_the_deciding_layers_see(tmp_path):
     (tmp_path / "coe.yaml").write_text(GOOD)
     profile = DeviceProfile("board", 0.0, 2.0, 0.0, 20.0, 8.0, 4.0)
     assert load_config(tmp_path / "coe.yaml").specs == {
-        "near": ExpertSpec("near", profile),
+        "near": ExpertSpec("near", profile, local=True),
         "far": ExpertSpec("far", profile, slots=3, usd_per_mtok_in=0.5),
     }
 
@@ -314,6 +314,68 @@ def test_a_key_that_is_not_set_is_named_with_its_expert(monkeypatch, value):
         monkeypatch.setenv("FAR_KEY", value)
     with pytest.raises(ConfigError, match=r"'far'.*FAR_KEY is not set: export it"):
         api_key(http_expert(api_key_env="FAR_KEY"))
+
+
+# ---- who is local, who is shared
+
+PLACES = """\
+nodes: {home: {memory_gb: 4, local: true}, rented: {memory_gb: 4}}
+"""
+
+
+@pytest.fixture
+def local(tmp_path):
+    """Who is local where both experts are on these nodes, or on none."""
+
+    def ids(near="", far="", more=""):
+        text = GOOD + PLACES + more
+        for name, node in (("near", near), ("far", far)):
+            if node:
+                text = text.replace(f"id: {name}", f"id: {name}\n    node: {node}")
+        (tmp_path / "coe.yaml").write_text(text)
+        return {n for n, spec in load_config(tmp_path / "coe.yaml").specs.items() if spec.local}
+
+    return ids
+
+
+def test_a_process_of_this_machine_is_local_unless_its_node_says_otherwise(local):
+    assert local() == {"near"}
+    assert local(near="home") == {"near"}
+    assert local(near="rented") == set()
+
+
+def test_an_address_is_local_on_a_labelled_node_only(local):
+    assert local(far="home") == {"near", "far"}
+    assert local(far="rented") == {"near"}
+
+
+def test_on_a_fleet_nothing_is_local_without_a_labelled_node(local):
+    assert local(more="fleet: {}\n") == set()
+    assert local(near="rented", more="fleet: {}\n") == set()
+    assert local(near="home", far="home", more="fleet: {}\n") == {"near", "far"}
+
+
+def test_one_expert_may_be_shared(tmp_path, complaint):
+    one = GOOD.replace("kind: replay", "kind: replay\n    shared: true")
+    (tmp_path / "coe.yaml").write_text(one)
+    specs = load_config(tmp_path / "coe.yaml").specs
+    assert [spec.shared for spec in specs.values()] == [True, False]
+    said = complaint(one.replace("slots: 3", "shared: true"))
+    assert "experts.1.shared: experts 'near' and 'far' are both shared" in said
+    assert "choose one" in said
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{most_experts: 0}", "routing.most_experts: Input should be greater"),
+        ("{most_experts: 9}", "routing.most_experts: Input should be less"),
+        ("{top_p: 0}", "routing.top_p: Input should be greater"),
+        ("{top_p: 1.5}", "routing.top_p: Input should be less"),
+    ],
+)
+def test_a_wrong_width_is_named_by_its_field(complaint, section, said):
+    assert said in complaint(f"{GOOD}routing: {section}\n")
 
 
 # ---- retrieval

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from coe.config import EndpointSection, LocalEmbedderSection
+from coe.core import Policy
 from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import load_named
-from coe.services.embedding import BATCH, TRAINING, HttpEmbedder, configured
+from coe.services.embedding import BATCH, TRAINING, HttpEmbedder, check_local, configured
 
 TEXTS = ["write code", "solve maths", "a poem about the sea"]
 KEY = "sk-very-secret"
@@ -313,3 +314,17 @@ async def test_nobody_there_names_the_address_without_its_password(waits):
             await nobody.fetch(client, ["code"])
     assert "hidden" not in str(refused.value)
     assert waits == []
+
+
+# ---- policies whose prompts stay local
+
+PRIVATE = {"default": Policy("default"), "private": Policy("private", local_only=True)}
+
+
+def test_prompts_of_a_local_policy_go_to_no_endpoint_unless_it_is_local():
+    with pytest.raises(ConfigError, match=r"^embedder\.local: policy 'private' has local_only"):
+        check_local(section("http://h/v1"), PRIVATE)
+    check_local(section("http://h/v1", local=True), PRIVATE)
+    check_local(section("http://h/v1"), {"default": Policy("default")})
+    check_local(LocalEmbedderSection(kind="default"), PRIVATE)
+    check_local(None, PRIVATE)

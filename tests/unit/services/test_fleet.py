@@ -1,13 +1,21 @@
 """What happens when experts cannot run here."""
 
+import asyncio
+from contextlib import asynccontextmanager
+
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from typer.testing import CliRunner
 
 from coe.config import DATA, load_config
 from coe.errors import ConfigError
+from coe.replica import HostReport, Replica, Snapshot
 from coe.services.cli import app
 from coe.services.fleet import running
 from coe.services.runnable import Gap, missing
+from coe.services.server import listening, server
 
 ONE_ABSENT = """
 devices:
@@ -80,3 +88,42 @@ def test_experts_that_the_artefact_does_not_know_need_training(config):
     refused = CliRunner().invoke(app, ["route", "Hi", "--config", str(config)])
     assert refused.exit_code == 2
     assert "train one with `coe train`" in refused.stderr
+
+
+ON_FLEET = """
+fleet: {{port: {port}}}
+nodes: {{home: {{memory_gb: 4, local: true}}, rented: {{memory_gb: 4}}}}
+devices: {{here: {{ttft_b_ms: 1, decode_tokens_per_s: 50, prefill_w: 10, decode_w: 10}}}}
+experts:
+  - {{id: kept, kind: embedded, weights: smollm2-135m-instruct-q4_1, device: here, node: home}}
+  - {{id: free, kind: embedded, weights: smollm2-135m-instruct-q4_1, device: here, node: rented}}
+"""
+
+
+@asynccontextmanager
+async def supervisor(node):
+    """The port of a supervisor whose copies of both experts are ready on this node."""
+    report = HostReport("ready", address="http://127.0.0.1:9")
+    copies = {name: Replica(name, name, node, report) for name in ("kept", "free")}
+    answer = JSONResponse(Snapshot("e", 1, copies).document())
+    with listening("127.0.0.1", 0) as listener:
+        served = server(Starlette(routes=[Route("/v1/fleet", lambda http: answer)]))
+        task = asyncio.create_task(served.serve(sockets=[listener]))
+        yield listener.getsockname()[1]
+        served.should_exit = True
+        await task
+
+
+@pytest.mark.parametrize("node", ["home", "rented"])
+async def test_a_gateway_trusts_no_fleet_that_runs_a_local_expert_elsewhere(
+    tmp_path, monkeypatch, node
+):
+    monkeypatch.setenv("COE_FLEET_TOKEN", "token")
+    async with supervisor(node) as port:
+        (tmp_path / "coe.yaml").write_text(ON_FLEET.format(port=port))
+        async with running(load_config(tmp_path / "coe.yaml")) as fleet:
+            assert fleet.specs["kept"].local
+            assert not fleet.specs["free"].local
+            there = fleet.presence()
+            assert there["kept"].n_copies == (node == "home")
+            assert there["free"].n_copies == 1, "whoever is not local may be anywhere"

@@ -53,14 +53,19 @@ experts: [{{id: smollm2-135m, kind: http, base_url: "http://127.0.0.1:9/v1", dev
 
 
 @pytest.mark.parametrize(
-    ("section", "turns", "margin"),
-    [("", "sticky", 0.03), ("routing: {turns: last, switch_margin: 0}", "last", 0.0)],
+    ("section", "routing"),
+    [
+        ("", ("sticky", 0.03, 1, 1.0)),
+        ("routing: {turns: last, switch_margin: 0}", ("last", 0.0, 1, 1.0)),
+        ("routing: {most_experts: 3, top_p: 0.8}", ("sticky", 0.03, 3, 0.8)),
+    ],
 )
-async def test_conversations_are_read_as_configured(tmp_path, section, turns, margin):
+async def test_routing_is_as_configured(tmp_path, section, routing):
     (tmp_path / "coe.yaml").write_text(CONFIGURED + section)
     async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
         router = runtime.engine.router
-        assert (router.turns, router.switch_margin) == (turns, margin)
+        found = (router.turns, router.switch_margin, router.most_experts, router.top_p)
+        assert found == routing
 
 
 async def test_budgets_over_time_are_paced_as_configured(tmp_path):

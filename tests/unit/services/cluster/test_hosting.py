@@ -27,11 +27,14 @@ experts:
 
 @pytest.fixture
 def wanted(tmp_path):
-    """The deployments of a configuration whose node "edge" is metered so."""
+    """The deployments of a configuration whose node "edge" is metered so; more is of expert e."""
 
-    def read(metering):
+    def read(metering, node=None, more=""):
+        text = CONFIG % metering
+        more += f", node: {node}" if node else ""
+        text = text.replace("q4_1, device: core", f"q4_1, device: core{more}")
         (tmp_path / "coe.yaml").write_text(
-            f"artefact: {DATA / 'artefact'}\nbudgets: {DATA / 'budgets.yaml'}\n" + CONFIG % metering
+            f"artefact: {DATA / 'artefact'}\nbudgets: {DATA / 'budgets.yaml'}\n" + text
         )
         return deployments(load_config(tmp_path / "coe.yaml"))
 
@@ -49,6 +52,19 @@ def test_only_what_a_node_needs_of_a_meter_starts_copies_anew(wanted):
     other = [d.digest for d in wanted(", metering: {meter: rapl, sysfs: /host/sys}")]
     assert other[0] != plain[0]
     assert other[1] == plain[1], "a replay draws nothing"
+
+
+def test_what_only_decides_starts_no_copy_anew(wanted):
+    assert [d.digest for d in wanted(", local: true", node="edge")] == [
+        d.digest for d in wanted("", node="edge")
+    ]
+    assert [d.digest for d in wanted("", more=", shared: true")] == [d.digest for d in wanted("")]
+
+
+def test_an_expert_goes_to_its_own_node_and_no_other(wanted):
+    engine, replay = wanted("", node="edge")
+    assert engine.labels == {"coe-node": "edge"}
+    assert replay.labels == {}
 
 
 def test_a_node_is_metered_as_it_says_or_else_by_what_it_has(wanted):

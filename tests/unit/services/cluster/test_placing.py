@@ -38,9 +38,10 @@ def planned(tmp_path_factory):
     )
     assert done.exit_code == 0, done.output
 
-    def write(edge_gb=1.0, **more):
+    def write(edge_gb=1.0, kept=""):
         path = folder / "coe.yaml"
-        path.write_text(CONFIG.format(data=DATA, edge_gb=edge_gb))
+        text = CONFIG.format(data=DATA, edge_gb=edge_gb)
+        path.write_text(text.replace("memory_gb: 1.5", f"memory_gb: 1.5{kept}"))
         return path
 
     return write
@@ -53,6 +54,14 @@ def test_experts_lie_where_their_resources_and_memory_are(planned):
         "qwen2.5-coder-0.5b": ["cloud"],
     }
     assert found.result.gap == 0
+
+
+def test_an_expert_with_a_node_lies_there_or_nowhere(planned):
+    kept = ", node: edge, resources: {jetson_orin: 1}"
+    found = sites(load_config(planned(edge_gb=4.0, kept=kept)), 0.1)
+    assert [s.node for s in found.of["qwen2.5-coder-0.5b"]] == ["edge"]
+    with pytest.raises(PlanError, match=r"node_gb\[edge\]=2 would do"):
+        sites(load_config(planned(kept=kept)), 0.1)
 
 
 def test_what_does_not_fit_says_what_would_do(planned):
