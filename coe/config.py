@@ -125,6 +125,7 @@ class GatewaySection(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_body_bytes: Annotated[int, Field(gt=0)] = 4 * 1024 * 1024
     kept_decisions: Annotated[int, Field(gt=0)] = 10_000
+    admin_token_env: str = "COE_ADMIN_TOKEN"
 
 
 class RetrievalSection(Section):

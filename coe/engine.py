@@ -28,6 +28,7 @@ from coe.panel import Panel
 from coe.reply import Reply
 from coe.router import Router
 from coe.routers.confidence import Confidence
+from coe.switches import Switches
 
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
@@ -57,6 +58,7 @@ class Engine:
         `coe.ballot.Ballot`.
     escalations : how often cascades may go on; ``None``: always.
     waiting_every_s : of a stream that waits for several experts, seconds between comment lines.
+    switches : what an operator has switched; they hold from the next decision on.
     """
 
     router: Router
@@ -71,6 +73,7 @@ class Engine:
     n_options: float = 2.0
     escalations: Escalations | None = None
     waiting_every_s: float = 2.0
+    switches: Switches = field(default_factory=Switches)
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -177,7 +180,8 @@ class Engine:
         return loads, frozenset(name for name, there in presence.items() if there.n_copies == 0)
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
-        """The request at the prices of now, and what budgets over time add to them."""
+        """The request under the switches and prices of now, and what budgets add to the prices."""
+        request = self.switches.applied(request)
         if self.pacer is None:
             return request, Prices()
         running = running_prices(self.pacer, self.now())

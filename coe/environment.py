@@ -39,6 +39,18 @@ def fleet_token(variable: str, create: bool = False) -> str:
         raise ConfigError(f"{kept}: {error.strerror}: export {variable}") from error
 
 
+def admin_token(variable: str) -> str | None:
+    """The secret that a gateway asks operators for; ``None`` where its variable is not set.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be sent in a header of HTTP.
+    """
+    token = os.environ.get(variable, "").strip()
+    return _sendable(token, variable) if token else None
+
+
 def weights_home() -> Path:
     """Where fetched weights are kept: ``$COE_WEIGHTS``, else the user's cache folder."""
     if named := os.environ.get("COE_WEIGHTS"):

@@ -22,6 +22,7 @@ from coe.answer import before_end
 from coe.core import Request
 from coe.decision import Citation, Receipt
 from coe.engine import AnyReply
+from coe.environment import admin_token
 from coe.errors import (
     CoeError,
     ExpertError,
@@ -31,6 +32,8 @@ from coe.errors import (
     RequestError,
     UnknownExpertError,
 )
+from coe.services.admin import Admin
+from coe.services.body import body_of
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
 from coe.services.runtime import Runtime
@@ -60,7 +63,14 @@ class Gateway:
         self.journal = DecisionJournal(self.runtime.config.gateway.kept_decisions)
 
     def app(self) -> Starlette:
-        """The ASGI application."""
+        """The ASGI application.
+
+        Raises
+        ------
+        ConfigError
+            The operator's token cannot be sent in a header.
+        """
+        token = admin_token(self.runtime.config.gateway.admin_token_env)
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
@@ -71,6 +81,7 @@ class Gateway:
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.scrape),
+                *Admin(self.runtime, token).routes(),
             ],
             exception_handlers={
                 CoeError: self._refuse,
@@ -153,20 +164,9 @@ class Gateway:
         )
 
     async def _parse(self, http: HttpRequest) -> tuple[Request, bool]:
-        limit = self.runtime.config.gateway.max_body_bytes
-        too_large = RequestError(
-            f"the body is larger than {limit} bytes", None, "request_too_large"
-        )
-        announced = http.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            raise too_large
-        body = bytearray()
-        async for piece in http.stream():
-            body += piece
-            if len(body) > limit:
-                raise too_large
         runtime = self.runtime
-        return parse_chat(bytes(body), runtime.policies, frozenset(runtime.fleet.experts))
+        body = await body_of(http, runtime.config.gateway.max_body_bytes)
+        return parse_chat(body, runtime.policies, frozenset(runtime.fleet.experts))
 
     async def _whole(self, reply: AnyReply) -> bytes:
         self.metrics.in_flight.inc()
@@ -291,6 +291,8 @@ def _rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     if isinstance(error, RequestError):
         statuses = {
+            "admin_disabled": 403,
+            "invalid_token": 401,
             "model_not_found": 404,
             "decision_not_found": 404,
             "request_too_large": 413,

@@ -10,6 +10,7 @@ import typer
 import coe
 from coe.device import Scope
 from coe.services.cli.console import ConfigOption, JsonOption, errors_explained, notes
+from coe.services.cli.experts import experts_app
 from coe.services.cli.fleet import fleet_app
 from coe.services.cli.options import (
     ArtefactOption,
@@ -38,6 +39,7 @@ devices_app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet", no_args_is_help=True)
+app.add_typer(experts_app, name="experts", no_args_is_help=True)
 
 
 def _version(wanted: bool) -> None:

@@ -118,7 +118,7 @@ def test_every_endpoint_is_documented() -> None:
         for route in routes
         for method in route.methods - {"HEAD"}
     }
-    assert set(re.findall(r"^\| `((?:GET|POST) \S+)` \|", HTTP, re.M)) == served
+    assert set(re.findall(r"^\| `((?:GET|POST|PUT) \S+)` \|", HTTP, re.M)) == served
 
 
 def test_every_header_is_documented() -> None:

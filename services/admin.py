@@ -1,0 +1,93 @@
+"""The operator's routes of a gateway: who is switched off, and who is forced."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from coe.errors import RequestError, UnknownExpertError
+from coe.services.body import body_of
+from coe.services.runtime import Runtime
+from coe.switches import Switch
+
+_LARGEST_BODY_BYTES = 4096
+
+
+class SwitchBody(BaseModel):
+    """Body of ``PUT /admin/experts/{expert_id}``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    switch: Switch
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Turns the switches of one runtime for whoever shows ``token``; for nobody without one."""
+
+    runtime: Runtime
+    token: str | None = field(repr=False)
+
+    def routes(self) -> list[Route]:
+        """What a gateway adds to its own; errors are left to its handlers."""
+        return [
+            Route("/admin/experts", self._guarded(self._experts)),
+            Route("/admin/experts/{expert_id:path}", self._guarded(self._turn), methods=["PUT"]),
+        ]
+
+    def _guarded(
+        self, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(http: Request) -> Response:
+            self._check(http.headers.get("authorization", ""))
+            return await answer(http)
+
+        return guarded
+
+    def _check(self, shown: str) -> None:
+        if self.token is None:
+            variable = self.runtime.config.gateway.admin_token_env
+            raise RequestError(
+                f"switches are off: start the gateway with a token in {variable}, and show it as "
+                "a bearer token",
+                None,
+                "admin_disabled",
+            )
+        if not hmac.compare_digest(shown.encode(), f"Bearer {self.token}".encode()):
+            raise RequestError("the operator's token is missing or wrong", None, "invalid_token")
+
+    async def _experts(self, http: Request) -> Response:
+        rows = [self._row(expert_id) for expert_id in self.runtime.fleet.specs]
+        return JSONResponse({"object": "list", "data": rows})
+
+    async def _turn(self, http: Request) -> Response:
+        expert_id = http.path_params["expert_id"]
+        known = self.runtime.fleet.specs
+        if expert_id not in known:
+            message = f"no expert is called {expert_id!r}; there are {', '.join(known)}"
+            raise UnknownExpertError(message, "expert_id")
+        try:
+            body = SwitchBody.model_validate_json(await body_of(http, _LARGEST_BODY_BYTES))
+        except ValidationError as error:
+            message = 'the body must be {"switch": "on"}, or "ban", or "force"'
+            raise RequestError(message, "switch") from error
+        engine = self.runtime.engine
+        engine.switches = engine.switches.turned(expert_id, body.switch)
+        return JSONResponse(self._row(expert_id))
+
+    def _row(self, expert_id: str) -> dict[str, Any]:
+        spec = self.runtime.fleet.specs[expert_id]
+        return {
+            "id": expert_id,
+            "switch": self.runtime.engine.switches.of(expert_id),
+            "state": self.runtime.fleet.states()[expert_id],
+            "local": spec.local,
+            "shared": spec.shared,
+        }

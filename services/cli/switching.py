@@ -1,0 +1,84 @@
+"""``coe experts list | switch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from rich.table import Table
+
+from coe.config import Config
+from coe.environment import admin_token
+from coe.errors import ConfigError, ExpertUnavailableError, RequestError
+from coe.services.cli.console import configuration, print_json, results, tell
+from coe.services.cli.serve import address
+from coe.switches import Switch
+
+_TIMEOUT_S = 10.0
+
+
+def show_experts(config_path: Path | None, url: str | None, as_json: bool) -> None:
+    """Print the experts of a running gateway.
+
+    Raises
+    ------
+    ConfigError, RequestError, ExpertUnavailableError
+        As `turn`.
+    """
+    document = _asked(configuration(config_path, quiet=True), url, "GET", "")
+    if as_json:
+        print_json(document)
+        return
+    table = Table("expert", "state", "switch", "local", "shared", box=None, pad_edge=False)
+    for row in document["data"]:
+        marks = ["yes" if row[name] else "" for name in ("local", "shared")]
+        table.add_row(row["id"], row["state"], row["switch"], *marks)
+    results.print(table)
+
+
+def turn(config_path: Path | None, url: str | None, expert_id: str, switch: Switch) -> None:
+    """Switch an expert of a running gateway.
+
+    Raises
+    ------
+    ConfigError
+        There is no operator's token.
+    RequestError
+        The gateway refuses: the token is wrong, or it has no such expert.
+    ExpertUnavailableError
+        No gateway answers there.
+    """
+    config = configuration(config_path, quiet=True)
+    path = f"/{quote(expert_id)}"
+    document = _asked(config, url, "PUT", path, json={"switch": switch})
+    tell(f"{document['id']}: {document['switch']}")
+
+
+def _asked(
+    config: Config, url: str | None, method: str, path: str, **options: Any
+) -> dict[str, Any]:
+    variable = config.gateway.admin_token_env
+    token = admin_token(variable)
+    if token is None:
+        raise ConfigError(f"no operator's token: export {variable} as it was for `coe serve`")
+    base = url or address(config.gateway.host, config.gateway.port)
+    base = base.rstrip("/").removesuffix("/v1")
+    try:
+        with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as client:
+            answer = client.request(
+                method,
+                f"{base}/admin/experts{path}",
+                headers={"authorization": f"Bearer {token}"},
+                **options,
+            )
+        document: dict[str, Any] = answer.json()
+        if answer.is_error:
+            error = document["error"]
+            raise RequestError(error["message"], error["param"], error["code"])
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ExpertUnavailableError("gateway", f"{base}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExpertUnavailableError("gateway", f"{base} is not a coe gateway") from error
+    return document
