@@ -409,3 +409,13 @@ async def test_always_without_an_index_is_refused(client):
     answer = await post(client, zarbon("always"))
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "coe.retrieve"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_neither_decisions_nor_metrics_hold_a_prompt(indexed, client, stream):
+    answer = await post(client, zarbon("always", stream=stream))
+    await client.post("/v1/route", json=zarbon("never"))
+    decision = await client.get(f"/v1/decisions/{answer.headers['x-coe-decision-id']}")
+    page = await client.get("/metrics")
+    assert decision.json()["receipt"]["outcome"] == "complete"
+    assert "Zarbon engine?" not in decision.text + page.text + str(answer.headers)
