@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from coe.errors import FleetError
+from coe.errors import FleetError, RequestError
 from coe.replica import Deployment
+from coe.services.body import body_of
 from coe.services.cluster.supervisor import Supervisor
 from coe.services.server import listening, server
 
@@ -133,9 +134,8 @@ class ServedSupervisor:
                 return await answer(http)
             except ValidationError as error:
                 return _refusal(400, _in_a_line(error), "invalid_value")
-            except _TooLargeError:
-                message = f"the body has more than {_LARGEST_BODY_BYTES} bytes"
-                return _refusal(413, message, "request_too_large")
+            except RequestError as error:
+                return _refusal(413, str(error), error.code)
             except FleetError as error:
                 return _refusal(404, str(error), "not_found")
 
@@ -158,17 +158,8 @@ class ServedSupervisor:
         return JSONResponse(self.supervisor.snapshot().document())
 
 
-class _TooLargeError(Exception):
-    pass
-
-
 async def _read(http: Request, body: type[_B]) -> _B:
-    read = bytearray()
-    async for piece in http.stream():
-        read += piece
-        if len(read) > _LARGEST_BODY_BYTES:
-            raise _TooLargeError
-    return body.model_validate_json(bytes(read))
+    return body.model_validate_json(await body_of(http, _LARGEST_BODY_BYTES))
 
 
 def _in_a_line(error: ValidationError) -> str:
