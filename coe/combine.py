@@ -11,12 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from coe.core import Request, estimated_tokens
 from coe.routers.passages import harmless
 
 _MOST_CERTAIN = 0.99
+
+
+class _Sortable(Protocol):
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+Token = TypeVar("Token", bound=_Sortable)
+"""A token by its text, its number, or both."""
 
 
 def choose(weights: Sequence[float]) -> int:
@@ -172,7 +180,9 @@ def decided(
     return all(totals[leader] > math.fsum([*rival, *outstanding]) for rival in [*rivals, []])
 
 
-def mixture(logprobs: Sequence[Mapping[str, float]], weights: Sequence[float]) -> dict[str, float]:
+def mixture(
+    logprobs: Sequence[Mapping[Token, float]], weights: Sequence[float]
+) -> dict[Token, float]:
     """Probabilities of the next token under ``sum_n a_n p_n``, the likeliest first; they sum to 1.
 
     Engines return the logarithms of the likeliest tokens alone. A token that an expert did not
@@ -205,7 +215,7 @@ def mixture(logprobs: Sequence[Mapping[str, float]], weights: Sequence[float]) -
     return {token: mixed[token] / whole for token in sorted(tokens, key=lambda name: -mixed[name])}
 
 
-def _completed(logprobs: Mapping[str, float], tokens: Sequence[str]) -> dict[str, float]:
+def _completed(logprobs: Mapping[Token, float], tokens: Sequence[Token]) -> dict[Token, float]:
     """Probabilities of ``tokens``, those of one expert among them."""
     if not logprobs or not all(value <= 0 for value in logprobs.values()):
         raise ValueError("logprobs must hold a token, and logarithms of at most 0")
@@ -214,6 +224,26 @@ def _completed(logprobs: Mapping[str, float], tokens: Sequence[str]) -> dict[str
     n_unknown = len(tokens) - len(known)
     each = min(rest / n_unknown, *known.values()) if n_unknown else 0.0
     return {token: known.get(token, each) for token in tokens}
+
+
+_MIXABLE = frozenset(
+    {
+        "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "stop",
+        "temperature", "top_p", "seed", "frequency_penalty", "presence_penalty", "repeat_penalty",
+        "user", "metadata", "store",
+    }
+)  # fmt: skip
+
+
+def unmixable(request: Request) -> str | None:
+    """What of the request a mixture cannot do, by the field that asks for it; ``None``: nothing.
+
+    A mixture writes one answer of plain text, drawn by temperature and nucleus.
+    """
+    if request.n_answers > 1:
+        return "n"
+    asked = (name for name, value in request.payload.items() if value is not None)
+    return next((name for name in asked if name not in _MIXABLE), None)
 
 
 _FUSION_HEAD = (
