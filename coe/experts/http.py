@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class HttpExpert:
         limit_s = self.first_token_timeout_s if request.stream else self.answer_timeout_s
         timeout = httpx.Timeout(max(limit_s, self.idle_timeout_s), connect=self.connect_timeout_s)
         url = f"{self.base_url.rstrip('/')}/chat/completions"
-        try:
+        with _as_its_own(self.expert_id):
             async with self.client.stream(
                 "POST",
                 url,
@@ -64,17 +65,40 @@ class HttpExpert:
                 while piece := await self._next(pieces, limit_s):
                     limit_s = self.idle_timeout_s
                     yield piece
-        except httpx.ConnectTimeout as error:
-            raise ExpertUnavailableError(self.expert_id, "no connection in time") from error
-        except httpx.TimeoutException as error:
-            raise ExpertTimeoutError(self.expert_id, "no answer in time") from error
-        except httpx.HTTPError as error:
-            reason = f"connection failed ({type(error).__name__})"
-            raise ExpertUnavailableError(self.expert_id, reason) from error
-        except aiohttp.ClientError as error:
-            # the transport lets some of its own errors through
-            reason = f"answered something else than HTTP ({type(error).__name__})"
-            raise ExpertUnavailableError(self.expert_id, reason) from error
+
+    async def document(
+        self, path: str, body: Mapping[str, Any] | None, silence_s: float
+    ) -> dict[str, Any]:
+        """The JSON object at a path of the server's root.
+
+        Parameters
+        ----------
+        body : what is sent there; ``None``: nothing, it is only read.
+        silence_s : longest wait for it.
+
+        Raises
+        ------
+        ExpertError
+            As `Expert.stream`; `ExpertUnavailableError` also where it is something else.
+        """
+        url = self.base_url.rstrip("/").removesuffix("/v1") + path
+        with _as_its_own(self.expert_id):
+            response = await self.client.request(
+                "GET" if body is None else "POST",
+                url,
+                content=None if body is None else json.dumps(body),
+                headers=self._headers(),
+                timeout=httpx.Timeout(silence_s, connect=self.connect_timeout_s),
+            )
+            if response.status_code != httpx.codes.OK:
+                raise await self._rejection(response)
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ExpertUnavailableError(self.expert_id, f"has no JSON object at {path}")
+        return found
 
     def _body(self, request: Request, max_tokens: int | None) -> dict[str, Any]:
         body = {**request.payload, "model": self.upstream_model or self.expert_id}
@@ -108,3 +132,21 @@ class HttpExpert:
         return ExpertRejectedError(
             self.expert_id, f"answered HTTP {response.status_code}", response.status_code, body
         )
+
+
+@contextmanager
+def _as_its_own(expert_id: str) -> Iterator[None]:
+    """Failures of the connection as errors of the expert."""
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise ExpertUnavailableError(expert_id, "no connection in time") from error
+    except httpx.TimeoutException as error:
+        raise ExpertTimeoutError(expert_id, "no answer in time") from error
+    except httpx.HTTPError as error:
+        reason = f"connection failed ({type(error).__name__})"
+        raise ExpertUnavailableError(expert_id, reason) from error
+    except aiohttp.ClientError as error:
+        # the transport lets some of its own errors through
+        reason = f"answered something else than HTTP ({type(error).__name__})"
+        raise ExpertUnavailableError(expert_id, reason) from error
