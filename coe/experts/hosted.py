@@ -12,6 +12,7 @@ from coe.assembly import Assembly
 from coe.core import Request
 from coe.errors import ExpertUnavailableError
 from coe.experts.http import HttpExpert
+from coe.experts.llama import LlamaContinuation
 
 # llama.cpp's own names for length and number of answers would win over those that are capped
 _UNBOUNDED = frozenset({"n_predict", "n_cmpl", "max_completion_tokens"})
@@ -88,6 +89,10 @@ class EmbeddedExpert:
         if request.stream:
             return expert.stream(bounded, max_tokens)
         return _whole(expert, bounded, max_tokens)
+
+    async def continuation(self, request: Request) -> LlamaContinuation:
+        """As `LlamaContinuation.of`, at the engine's present address."""
+        return await LlamaContinuation.of(self.engine.now(), request)
 
 
 async def _whole(

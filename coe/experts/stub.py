@@ -1,14 +1,15 @@
-"""An expert for tests: says what it is told, fails where it is told."""
+"""Experts for tests: they say what they are told, and fail where they are told."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coe.answer import completion, pieces_of
 from coe.core import Request
 from coe.errors import CoeError
+from coe.experts.continuation import Token, Vocabulary
 
 
 @dataclass(slots=True)
@@ -57,3 +58,38 @@ class StubExpert:
             finished = True
         finally:
             self.n_closed += not finished
+
+
+STUB_VOCABULARY = Vocabulary(3, (0, 1))
+
+
+@dataclass(slots=True)
+class StubContinuation:
+    """Expects what it is told after so many tokens, whatever they are; it is its own expert.
+
+    Parameters
+    ----------
+    expecting : logarithms by token, of each place in the answer; the last holds ever after.
+    error : raised when ``error_after`` tokens have been said.
+    n_asked : how often it was asked, for assertions.
+    """
+
+    expecting: Sequence[Mapping[Token, float]]
+    vocabulary: Vocabulary = STUB_VOCABULARY
+    prompt_tokens: int = 5
+    room_tokens: int = 100
+    error: CoeError | None = None
+    error_after: int = 0
+    n_asked: int = 0
+
+    async def continuation(self, request: Request) -> StubContinuation:
+        """Itself, whatever is asked."""
+        return self
+
+    async def expected(self, said: Sequence[Token]) -> Mapping[Token, float]:
+        """What was told of this place."""
+        self.n_asked += 1
+        await asyncio.sleep(0)
+        if self.error is not None and len(said) >= self.error_after:
+            raise self.error
+        return self.expecting[min(len(said), len(self.expecting) - 1)]
