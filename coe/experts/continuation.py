@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from coe.core import Request
 
@@ -61,6 +61,7 @@ class Continuation(Protocol):
         ...
 
 
+@runtime_checkable
 class Continuing(Protocol):
     """An expert that says what it expects next, and leaves it to others to choose."""
 

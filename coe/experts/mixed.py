@@ -7,13 +7,15 @@ from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequen
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from coe.answer import DONE, chunk, completion
 from coe.combine import mixture, unmixable
 from coe.core import Request
+from coe.decision import Selection
 from coe.errors import ExpertUnavailableError, RequestError
 from coe.experts.continuation import Continuation, Continuing, Token
+from coe.experts.protocol import Expert
 from coe.experts.writing import Drawing, Writing, asked_stops
 
 _T = TypeVar("_T")
@@ -71,6 +73,24 @@ class MixedExpert:
     members: Mapping[str, Continuing]
     weights: Mapping[str, float]
     rng: Random = field(default_factory=Random)
+
+    @classmethod
+    def of(cls, selection: Selection, experts: Mapping[str, Expert]) -> Self:
+        """The mixture that was decided on, by the name of its mode.
+
+        Raises
+        ------
+        ExpertUnavailableError
+            One of ``experts`` does not say what it expects next.
+        """
+        weights = dict(zip(selection.expert_ids, selection.weights, strict=True))
+        members: dict[str, Continuing] = {}
+        for name in weights:
+            expert = experts[name]
+            if not isinstance(expert, Continuing):
+                raise ExpertUnavailableError(name, "does not say what it expects next")
+            members[name] = expert
+        return cls(selection.mode.name, members, weights)
 
     def stream(self, request: Request, max_tokens: int | None) -> MixedAnswer:
         """The answer's body, as `Expert.stream` has it.

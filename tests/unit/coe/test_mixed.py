@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from coe.answer import AnswerMeter
 from coe.combine import mixture, unmixable
 from coe.core import Message, Request
+from coe.decision import Selection
 from coe.errors import ExpertTimeoutError, ExpertUnavailableError, RequestError
 from coe.experts.continuation import Token, Vocabulary
 from coe.experts.mixed import MixedExpert, Spent
-from coe.experts.stub import StubContinuation
+from coe.experts.stub import StubContinuation, StubExpert
 from coe.experts.writing import Drawing, Writing
+from coe.mode import Mode
 
 END, A, B, SPACE = Token(0, b""), Token(1, b"a"), Token(2, b"b"), Token(3, b" ")
 ALPHABET = (END, A, B, SPACE)
@@ -182,6 +184,16 @@ async def test_two_vocabularies_are_not_mixed():
     other = StubContinuation([{A: 0.0}], vocabulary=Vocabulary(4, (0, 1)))
     with pytest.raises(ExpertUnavailableError, match="'m1': does not share the vocabulary of 'm0'"):
         await anext(mixed(certain(A, END), other).stream(ask(), None))
+
+
+def test_a_mixture_that_was_decided_on_is_made_of_experts_that_can_be_mixed():
+    selection = Selection(("a", "b"), (0.75, 0.25), Mode("mixture", (("a", "b"),)), ())
+    experts = {"a": certain(A, END), "b": certain(B, END), "c": StubExpert("c")}
+    one = MixedExpert.of(selection, experts)
+    assert (one.expert_id, one.weights) == ("a ~ b", {"a": 0.75, "b": 0.25})
+    assert dict(one.members) == {"a": experts["a"], "b": experts["b"]}
+    with pytest.raises(ExpertUnavailableError, match="'b'"):
+        MixedExpert.of(selection, {**experts, "b": experts["c"]})
 
 
 @pytest.mark.parametrize(
