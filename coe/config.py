@@ -45,12 +45,16 @@ class _ExpertSection(Section):
 
 
 class EmbeddedSection(_ExpertSection):
-    """An expert that runs in a llama.cpp process on this machine."""
+    """An expert that runs in a llama.cpp process on this machine.
+
+    ``vocabulary`` names what it shares with others, so that they can write an answer together.
+    """
 
     kind: Literal["embedded"]
     weights: str
     threads: Annotated[int, Field(gt=0)] | None = None
     repeat_penalty: Positive = 1.0
+    vocabulary: Name | None = None
 
 
 class VllmSection(_ExpertSection):
@@ -287,6 +291,7 @@ class Config(Section):
             usd_per_mtok_out=expert.usd_per_mtok_out,
             local=self.is_local(expert),
             shared=expert.shared,
+            vocabulary=expert.vocabulary if isinstance(expert, EmbeddedSection) else None,
         )
 
     @property

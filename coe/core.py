@@ -137,6 +137,8 @@ class ExpertSpec:
     usd_per_mtok_in, usd_per_mtok_out : price per million prompt and output tokens.
     local : a prompt that goes to it stays on machines labelled local.
     shared : a generalist that takes part whenever several experts do (DeepSeekMoE).
+    vocabulary : experts of the same one can write an answer together, token by token; ``None``: it
+        does not say what it expects next.
     """
 
     id: str
@@ -149,6 +151,7 @@ class ExpertSpec:
     usd_per_mtok_out: float = 0.0
     local: bool = False
     shared: bool = False
+    vocabulary: str | None = None
 
     def estimate(
         self,

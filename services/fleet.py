@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
@@ -19,6 +19,7 @@ from coe.config import (
 )
 from coe.core import ExpertSpec
 from coe.errors import WeightsError
+from coe.experts.hosted import EmbeddedExpert
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
@@ -156,7 +157,7 @@ async def running(
             following = following_fleet(config.fleet, client, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
-        specs = {e.id: config.spec(e) for e in present}
+        specs = {e.id: _spec(e, config, experts[e.id]) for e in present}
         by_turns = frozenset(turns.expert_ids) if turns is not None else frozenset[str]()
         try:
             for name in hosts.keys() - by_turns:
@@ -193,6 +194,12 @@ def _remark(say: Say, host: WatchedHost) -> None:
         say(f"expert {host.name}: ready{again}")
     elif host.reason:
         say(f"expert {host.name}: {host.state}: {host.reason}")
+
+
+def _spec(section: ExpertSection, config: Config, expert: Expert) -> ExpertSpec:
+    """What is known of the expert here: copies, and experts that take turns, are not mixed."""
+    spec = config.spec(section)
+    return spec if isinstance(expert, EmbeddedExpert) else replace(spec, vocabulary=None)
 
 
 def _expert(

@@ -17,7 +17,7 @@ devices:
   core: {{ttft_b_ms: 5, ttft_c_ms: 200, decode_tokens_per_s: 50, prefill_w: 12, decode_w: 10}}
 experts:
   - {{id: {SMALL}, kind: embedded, weights: smollm2-135m-instruct-q4_1, device: core,
-     context_tokens: 1024, memory_gb: 0.4}}
+     context_tokens: 1024, memory_gb: 0.4, vocabulary: any}}
   - {{id: {LARGE}, kind: embedded, weights: qwen2.5-coder-0.5b-instruct-q4_k_m, device: core,
      context_tokens: 1024, memory_gb: 0.8}}
 """
@@ -49,6 +49,11 @@ def test_experts_that_do_not_fit_together_answer_all_the_same(gateway):
     assert sum(host.process_id is not None for host in hosts.values()) == 1
     states = httpx.get(f"{gateway.url}/readyz", timeout=10).json()["experts"]
     assert sorted(states.values()) == ["on demand", "ready"]
+
+
+def test_an_expert_that_is_not_always_in_memory_is_not_mixed(gateway):
+    assert gateway.runtime.config.specs[SMALL].vocabulary == "any"
+    assert gateway.runtime.fleet.specs[SMALL].vocabulary is None
 
 
 def test_loading_counts_when_an_expert_is_chosen(gateway):

@@ -77,6 +77,16 @@ def test_an_expert_becomes_the_noun_that_the_deciding_layers_see(tmp_path):
     }
 
 
+def test_only_an_expert_that_says_what_it_expects_next_states_a_vocabulary(tmp_path, complaint):
+    embedded = "  - {id: here, kind: embedded, weights: w, device: board, vocabulary: llama}\n"
+    path = tmp_path / "coe.yaml"
+    path.write_text(GOOD + embedded)
+    vocabularies = {name: spec.vocabulary for name, spec in load_config(path).specs.items()}
+    assert vocabularies == {"near": None, "far": None, "here": "llama"}
+    said = complaint(GOOD.replace("slots: 3", "vocabulary: llama"))
+    assert "vocabulary" in said
+
+
 def test_a_policy_becomes_a_noun(tmp_path):
     path = tmp_path / "budgets.yaml"
     path.write_text(
