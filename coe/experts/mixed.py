@@ -197,9 +197,9 @@ async def _whole(
     yield completion(answer_id, expert_id, "".join(said), *usage, finish)
 
 
-def _check_shared(names: Sequence[str], texts: Sequence[Continuation]) -> None:
-    for name, text in zip(names, texts, strict=True):
-        if text.vocabulary != texts[0].vocabulary:
+def _check_shared(names: Sequence[str], views: Sequence[Continuation]) -> None:
+    for name, view in zip(names, views, strict=True):
+        if view.vocabulary != views[0].vocabulary:
             reason = f"does not share the vocabulary of {names[0]!r}: they cannot be mixed"
             raise ExpertUnavailableError(name, reason)
 
