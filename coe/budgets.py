@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from coe.core import Budget, Policy, Prices
+from coe.core import MOST_EXPERTS, Budget, Policy, Prices
 from coe.optimizer.pacing import Allowance
 from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml
 
@@ -25,6 +26,29 @@ class _PriceSection(Section):
     per_usd: NonNegative = 0.0
 
 
+class _ExpertsSection(Section):
+    """Experts that never take part, and experts that always do."""
+
+    ban: list[str] = Field(default=[])
+    force: list[str] = Field(default=[])
+
+    @field_validator("ban", "force")
+    @classmethod
+    def _exist(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        known = info.context or names
+        for name in names:
+            if name not in known:
+                raise ValueError(f"there is no expert {name!r}; there are {', '.join(known)}")
+        return names
+
+    @model_validator(mode="after")
+    def _agree(self) -> _ExpertsSection:
+        for name in self.force:
+            if name in self.ban:
+                raise ValueError(f"{name!r} is both banned and forced: keep one")
+        return self
+
+
 class PolicySection(Section):
     """One named policy of ``budgets.yaml``."""
 
@@ -32,6 +56,10 @@ class PolicySection(Section):
     ceilings: _CeilingSection = _CeilingSection()
     prices: _PriceSection = _PriceSection()
     on_infeasible: Literal["reject", "nearest"] = "reject"
+    combine: Literal["never", "whole", "always"] = "whole"
+    most_experts: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] | None = None
+    local_only: bool = False
+    experts: _ExpertsSection = _ExpertsSection()
 
 
 class PeriodSection(Section):
@@ -70,6 +98,11 @@ class Budgets(Section):
                 prices=Prices(**section.prices.model_dump()),
                 on_infeasible=section.on_infeasible,
                 description=section.description,
+                combine=section.combine,
+                most_experts=section.most_experts,
+                local_only=section.local_only,
+                ban=frozenset(section.experts.ban),
+                force=frozenset(section.experts.force),
             )
             for name, section in self.policies.items()
         }
@@ -86,23 +119,27 @@ class Budgets(Section):
         )
 
 
-def load_budgets(path: Path) -> Budgets:
+def load_budgets(path: Path, experts: Collection[str] = ()) -> Budgets:
     """The policies and periods in a ``budgets.yaml``.
+
+    Parameters
+    ----------
+    experts : those that policies may name; any, where none are given.
 
     Raises
     ------
     ConfigError
-        As for `coe.config.load_config`.
+        As for `coe.config.load_config`; or a policy names an expert that does not exist.
     """
-    return read_yaml(path, Budgets)
+    return read_yaml(path, Budgets, list(experts))
 
 
-def load_policies(path: Path) -> dict[str, Policy]:
+def load_policies(path: Path, experts: Collection[str] = ()) -> dict[str, Policy]:
     """The policies alone, where nothing is answered.
 
     Raises
     ------
     ConfigError
-        As for `coe.config.load_config`.
+        As for `load_budgets`.
     """
-    return load_budgets(path).as_policies()
+    return load_budgets(path, experts).as_policies()

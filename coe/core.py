@@ -15,6 +15,9 @@ from coe.mode import Kind
 GENERAL = "general"
 """The category of prompts that the category router does not recognise (Robust-CoE)."""
 
+MOST_EXPERTS = 8
+"""That are asked for one answer."""
+
 TurnRule = Literal["last", "all", "sticky"]
 """Which user turns a decision goes by; see `coe.routers.turns`."""
 
@@ -91,7 +94,8 @@ class Policy:
         (``whole``), of all, or never. A stream of several begins when the last word is known.
     most_experts : that may be asked for one answer; ``None``: as many as were learned.
     local_only : a prompt goes to no expert, and to no embedder, that is not local.
-    ban, force : experts that never take part, and that always do.
+    ban, force : experts that never take part, and that always do; where one expert alone may
+        answer, it is one of the forced.
     """
 
     name: str

@@ -35,8 +35,12 @@ def wrong_field(message: str, at: tuple[str | int, ...]) -> PydanticCustomError:
     return PydanticCustomError("wrong_field", "{message}", {"message": message, "at": at})
 
 
-def read_yaml(path: Path, section: type[_S]) -> _S:
+def read_yaml(path: Path, section: type[_S], context: Any = None) -> _S:
     """What a YAML file says, checked against a pydantic model.
+
+    Parameters
+    ----------
+    context : what validators of the model get to know beside the file.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def read_yaml(path: Path, section: type[_S]) -> _S:
         raise ConfigError(f"{path}: must hold a mapping of sections, not {type(data).__name__}")
     lines = _lines(tree, path)
     try:
-        return section.model_validate(data)
+        return section.model_validate(data, context=context)
     except ValidationError as error:
         raise ConfigError(_complaint(path, error, lines)) from error
 

@@ -66,7 +66,7 @@ async def serving(
         The configured endpoint does not embed the canary prompts. Once it has, the gateway
         does without it when it is down.
     """
-    budgets = load_budgets(config.budgets)
+    budgets = load_budgets(config.budgets, config.specs)
     policies = budgets.as_policies()
     check_local(config.embedder, policies)
     async with running(config, say) as fleet, AsyncExitStack() as stack:

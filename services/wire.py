@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from coe.core import Budget, Message, Policy, Prices, Request
+from coe.core import MOST_EXPERTS, Budget, Message, Policy, Prices, Request
 from coe.decision import Decision, Receipt, Retrieval
 from coe.errors import RequestError, UnknownExpertError
+from coe.mode import Kind, Mode
 
-AUTO = "auto"
+AUTO: Final = "auto"
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -58,7 +59,9 @@ class _Extras(_Wire):
 
     budget: _Budget = _Budget()
     experts: _Experts = _Experts()
-    k: Literal[1] = 1
+    k: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] | None = None
+    mode: Literal["auto", Kind] = "auto"
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = ""
     retrieve: Literal["auto", "always", "never"] = "auto"
     explain: bool = False
 
@@ -115,6 +118,9 @@ def parse_chat(
         n_answers=chat.n or 1,
         stream=bool(chat.stream),
         retrieve=extras.retrieve,
+        mode=None if extras.mode == AUTO else extras.mode,
+        most_experts=extras.k,
+        tenant=extras.tenant,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
     )
     return request, extras.explain
@@ -134,6 +140,7 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "uncertain": guess.uncertain,
         "category_turns_ago": guess.turns_ago,
         "experts": [{"id": name, "weight": weight} for name, weight in selected],
+        **_mode(decision.selection.mode),
         "predicted": _figures(asdict(decision.predicted)),
         "cautious": _figures(asdict(decision.cautious)),
         "budget": decision.budget.ceilings(),
@@ -225,6 +232,12 @@ def _complaint(error: ValidationError) -> RequestError:
     param = ".".join(loc) or "messages"
     code = "missing_required_parameter" if row["type"] == "missing" else "invalid_value"
     return RequestError(f"{param}: {message}", param, code)
+
+
+def _mode(mode: Mode) -> dict[str, Any]:
+    """How the experts make one answer; a threshold only where there is one."""
+    said = {"mode": mode.kind, "mode_name": mode.name, "stages": [list(s) for s in mode.stages]}
+    return {**said, "threshold": mode.threshold} if mode.kind == "cascade" else said
 
 
 def _figures(values: Mapping[str, float]) -> dict[str, float]:

@@ -111,7 +111,7 @@ def _examine(path: Path) -> Iterator[Finding]:
 
 
 def _budgets(config: Config) -> str:
-    budgets = load_budgets(config.budgets)
+    budgets = load_budgets(config.budgets, config.specs)
     said = "policies " + ", ".join(budgets.policies)
     return f"{said}; periods {', '.join(budgets.periods)}" if budgets.periods else said
 

@@ -65,7 +65,7 @@ def run(
         The picture needs a package that is not installed, or cannot be written.
     """
     config = configuration(config_path, quiet=True)
-    policies = load_policies(budgets_path or config.budgets)
+    policies = load_policies(budgets_path or config.budgets, config.specs)
     if wish.policy not in policies:
         raise UnknownExpertError(
             f"no policy {wish.policy!r}; there are {', '.join(policies)}", "budget"

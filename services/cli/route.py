@@ -40,7 +40,7 @@ def run(
         The configured endpoint gives no vectors.
     """
     config = configuration(config_path, quiet=True)
-    policies = load_policies(config.budgets)
+    policies = load_policies(config.budgets, config.specs)
     if policy not in policies:
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
     check_local(config.embedder, policies)

@@ -177,7 +177,7 @@ def test_bad_bodies_get_openai_shaped_errors(gateway, body, status, param):
         ({"budget": {"watts": 3}}, "coe.budget.watts"),
         ({"experts": {"allow": []}}, "coe.experts.allow"),
         ({"experts": {"allow": ["nobody"]}}, "coe.experts.allow"),
-        ({"k": 2}, "coe.k"),
+        ({"k": 9}, "coe.k"),
     ],
 )
 def test_wrong_extras_are_named(gateway, coe, param):

@@ -104,6 +104,36 @@ def test_a_policy_becomes_a_noun(tmp_path):
     }
 
 
+def test_a_policy_says_who_takes_part_and_how_many(tmp_path):
+    path = tmp_path / "budgets.yaml"
+    path.write_text(
+        "policies:\n"
+        "  default:\n"
+        "    combine: always\n"
+        "    most_experts: 3\n"
+        "    local_only: true\n"
+        "    experts: {ban: [far], force: [near, close]}\n"
+    )
+    expected = Policy(
+        "default",
+        combine="always",
+        most_experts=3,
+        local_only=True,
+        ban=frozenset({"far"}),
+        force=frozenset({"near", "close"}),
+    )
+    assert load_policies(path) == {"default": expected}
+    assert load_policies(path, ["near", "close", "far"]) == {"default": expected}
+
+
+@pytest.mark.parametrize("field", ["ban", "force"])
+def test_a_policy_that_names_an_expert_that_is_not_there_is_refused(complaint, field):
+    text = f"policies:\n  default:\n    experts:\n      {field}: [near, fra]\n"
+    said = complaint(text, lambda path: load_policies(path, ["near", "far"]))
+    assert f"coe.yaml:4: policies.default.experts.{field}: there is no expert 'fra'" in said
+    assert "there are near, far" in said
+
+
 def test_relative_paths_are_relative_to_the_file_and_absolute_ones_are_kept(tmp_path):
     folder = tmp_path / "etc"
     folder.mkdir()
@@ -208,6 +238,10 @@ def test_budgets_without_a_default_policy_are_refused(complaint):
         ("ceilings: {energy: 1}", "policies.default.ceilings.energy: Extra inputs"),
         ("prices: {per_joule: -1}", "policies.default.prices.per_joule: Input should be greater"),
         ("on_infeasible: panic", "policies.default.on_infeasible: Input should be 'reject'"),
+        ("combine: perhaps", "policies.default.combine: Input should be 'never', 'whole' or"),
+        ("most_experts: 0", "policies.default.most_experts: Input should be greater"),
+        ("most_experts: 9", "policies.default.most_experts: Input should be less"),
+        ("experts: {ban: [a], force: [a]}", "policies.default.experts: 'a' is both banned and"),
     ],
 )
 def test_a_wrong_policy_is_named(complaint, field, said):

@@ -1,0 +1,79 @@
+"""What a body asks of experts together, and how a decision says who answers."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from coe.core import Message, Policy, Request
+from coe.errors import RequestError
+from coe.mode import Mode
+from coe.services.wire import decision_document, parse_chat
+
+POLICIES = {"default": Policy("default")}
+
+
+def parsed(**extras):
+    document = {"model": "auto", "messages": [{"role": "user", "content": "hm"}], "coe": extras}
+    return parse_chat(json.dumps(document).encode(), POLICIES, frozenset({"small"}))[0]
+
+
+def test_nothing_is_asked_of_experts_together_unless_the_body_does():
+    request = parsed()
+    assert (request.mode, request.most_experts, request.tenant) == (None, None, "")
+
+
+def test_auto_is_no_kind():
+    assert parsed(mode="auto").mode is None
+
+
+@pytest.mark.parametrize("kind", ["single", "vote", "rank", "cascade", "fuse", "mixture"])
+def test_a_kind_a_number_of_experts_and_a_tenant_are_read(kind):
+    request = parsed(mode=kind, k=3, tenant="acme.eu_1-b")
+    assert (request.mode, request.most_experts, request.tenant) == (kind, 3, "acme.eu_1-b")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("k", 0),
+        ("k", 9),
+        ("k", "2"),
+        ("k", True),
+        ("mode", "duel"),
+        ("mode", None),
+        ("tenant", ""),
+        ("tenant", "a b"),
+        ("tenant", "a\n"),
+        ("tenant", "x" * 65),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(RequestError) as refused:
+        parsed(**{field: value})
+    assert (refused.value.param, refused.value.code) == (f"coe.{field}", "invalid_value")
+
+
+@pytest.fixture
+def decision(make_spec, make_router):
+    router = make_router([make_spec("a"), make_spec("b")], [[0.5, 0.4]] * 3)
+    return router.decide(Request((Message("user", "some code"),)))
+
+
+def said_of(decision, mode):
+    return decision_document(replace(decision, selection=replace(decision.selection, mode=mode)))
+
+
+def test_a_decision_says_how_experts_make_one_answer(decision):
+    document = said_of(decision, Mode("cascade", (("a",), ("b", "c")), 0.8))
+    assert document["mode"] == "cascade"
+    assert document["mode_name"] == "a, else b + c (0.80)"
+    assert document["stages"] == [["a"], ["b", "c"]]
+    assert document["threshold"] == 0.8
+
+
+def test_only_a_cascade_has_a_threshold(decision):
+    document = decision_document(decision)
+    assert document["mode"] == "single"
+    assert (document["mode_name"], document["stages"]) == ("a", [["a"]])
+    assert "threshold" not in document
