@@ -115,6 +115,12 @@ class Options:
         return worth
 
     @property
+    def fits(self) -> NDArray[np.bool_]:
+        """(n_experts,) whether no ceiling is exceeded."""
+        within: NDArray[np.bool_] = np.all(self.excess <= 0, axis=-1)
+        return within
+
+    @property
     def excess(self) -> Floats:
         """(n_experts, 4) usage over ceiling, less one: positive where the ceiling is exceeded."""
         over: Floats = self.usage / self.ceilings - 1.0
