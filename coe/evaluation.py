@@ -222,7 +222,7 @@ def _decided(name: str, router: Router, rows: Outcomes, policy: Policy) -> Arm:
     weights = np.zeros(rows.scores.shape)
     for i, prompt in enumerate(rows.prompts):
         try:
-            decision = router.decide(Request((Message("user", prompt),), policy))
+            decision = router.decide(Request((Message("user", prompt),), policy, mode="single"))
         except InfeasibleError:
             continue
         weights[i, column[decision.expert_id]] = 1.0

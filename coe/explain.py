@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coe.core import Request
-from coe.decision import Candidate, CategoryGuess
+from coe.core import Estimate, Request
+from coe.decision import Alternative, Candidate, CategoryGuess
 from coe.errors import InfeasibleError
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import AXES, Options
-from coe.optimizer.select import violated
+from coe.permitted import why_one
 
 _UNIT = {"latency_ms": "ms", "ttft_ms": "ms to the first token", "energy_j": "J", "cost_usd": "USD"}
 
@@ -26,7 +26,22 @@ def why(
     request: Request,
 ) -> str:
     """One sentence on the choice of candidate ``index``."""
-    name, quality = candidates[index].expert_id, candidates[index].predicted.quality
+    said = _why(candidates, options, choice, index, guess, request)
+    several = request.mode not in (None, "single") or (request.most_experts or 1) > 1
+    alone = why_one(request) if several else ""
+    return f"{said}; one expert: {alone}" if alone else said
+
+
+def _why(
+    candidates: Sequence[Candidate],
+    options: Options,
+    choice: Choice,
+    index: int,
+    guess: CategoryGuess,
+    request: Request,
+) -> str:
+    mode, quality = candidates[index].mode, candidates[index].predicted.quality
+    name = mode.name
     if request.pinned:
         return f"{name}: asked for by name"
     topic = (
@@ -39,16 +54,25 @@ def why(
     if choice.index is None:
         axis = str(choice.binding)
         return f"{topic}: no expert fits {axis}, {name} exceeds the budget least"
+    if request.mode == mode.kind != "single":
+        return f"{topic}: {name}, a {mode.kind} as asked for"
     if len(candidates) == 1:
         return f"{topic}: {name} is the only candidate"
+    beyond = _beyond_one(candidates, options, index)
     if choice.binding is not None:
         usage = getattr(candidates[index].cautious, choice.binding)
-        outside = [k for k in range(len(candidates)) if violated(options, k)]
-        better = candidates[max(outside, key=lambda k: options.utility[k])].expert_id
+        outside = np.flatnonzero(~options.fits).tolist()
+        utility = options.utility
+        better = candidates[max(outside, key=lambda k: utility[k])].expert_id
         return (
             f"{topic}: {name} is the best that fits {choice.binding} "
-            f"({usage:.3g} {_UNIT[choice.binding]}; {better} does not fit)"
+            f"({usage:.3g} {_UNIT[choice.binding]}; {better} does not fit){beyond}"
         )
+    if beyond:
+        return f"{topic}: {name} has quality {quality:.2f}{beyond}"
+    within = _within_error(candidates, options, index)
+    if within:
+        return f"{topic}: {name} has quality {quality:.2f}, {within}"
     if options.quality[index] >= options.quality.max():
         return f"{topic}: {name} has the highest expected quality, {quality:.2f}"
     dearer = int(np.argmax(options.quality))
@@ -59,23 +83,99 @@ def why(
     )
 
 
-def why_not(options: Options, k: int, index: int) -> str:
-    """Why candidate ``k`` lost, and what would make it win where a ceiling is the reason."""
-    exceeded = violated(options, k)
-    if exceeded:
-        column = [AXES.index(axis) for axis in exceeded]
-        needs = ", ".join(
-            f"{axis} >= {round_up(float(options.usage[k, c])):g}"
-            for axis, c in zip(exceeded, column, strict=True)
+def _beyond_one(candidates: Sequence[Candidate], options: Options, index: int) -> str:
+    """What several experts gain over the best one alone, as the end of a sentence."""
+    chosen, utility, fits = candidates[index], options.utility, options.fits
+    if chosen.mode.kind == "single":
+        return ""
+    singles = [k for k, one in enumerate(candidates) if one.mode.kind == "single" and fits[k]]
+    if not singles:
+        return ""
+    one = candidates[max(singles, key=lambda k: utility[k])]
+    gain = chosen.predicted.quality - one.predicted.quality
+    more = _difference(chosen.predicted, one.predicted)
+    error = chosen.predicted.quality_se
+    sure = options.quality[index] < chosen.predicted.quality
+    verdict = f", beyond a standard error of {error:.2f}" if sure else ""
+    return f": {gain:+.2f} against {one.expert_id} alone for {more}{verdict}"
+
+
+def _difference(estimate: Estimate, other: Estimate) -> str:
+    """What an answer takes more or less than another: joules, seconds, and money if it is paid."""
+    joules = estimate.energy_j - other.energy_j
+    seconds = (estimate.latency_ms - other.latency_ms) / 1000.0
+    usd = estimate.cost_usd - other.cost_usd
+    parts = [(joules, "J"), (seconds, "s"), (usd, "USD")]
+    said = [
+        f"{abs(amount):.2g} {unit} {'more' if amount > 0 else 'less'}"
+        for amount, unit in parts
+        if amount
+    ]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "as much"
+
+
+def _within_error(candidates: Sequence[Candidate], options: Options, index: int) -> str:
+    """The several experts that would add most to the chosen one, but for their standard error."""
+    quality = candidates[index].predicted.quality
+    unsure = [
+        other
+        for k, other in enumerate(candidates)
+        if other.predicted.quality > quality >= options.quality[k]
+    ]
+    if not unsure:
+        return ""
+    best = max(unsure, key=lambda other: other.predicted.quality)
+    gain, error = best.predicted.quality - quality, best.predicted.quality_se
+    return (
+        f"and what {best.expert_id} adds, {gain:+.2f}, is within its standard error of {error:.2f}"
+    )
+
+
+def alternatives(
+    candidates: Sequence[Candidate], options: Options, index: int
+) -> tuple[Alternative, ...]:
+    """Every candidate but the chosen ``index``, best utility first, with why it was not."""
+    utility, exceeded = options.utility.tolist(), (options.excess > 0).tolist()
+    others = sorted((k for k in range(len(utility)) if k != index), key=lambda k: -utility[k])
+    found = []
+    for k in others:
+        violates = tuple(axis for axis, is_over in zip(AXES, exceeded[k], strict=True) if is_over)
+        if violates:
+            reason = _needs(violates, options.usage[k].tolist(), utility[k] > utility[index])
+        else:
+            reason = _why_not(candidates, options, k, index, utility[index] - utility[k])
+        found.append(
+            Alternative(
+                expert_id=candidates[k].expert_id,
+                estimate=candidates[k].predicted,
+                cautious=candidates[k].cautious,
+                utility=utility[k],
+                violated=violates,
+                why_not=reason,
+            )
         )
-        better = options.utility[k] > options.utility[index]
-        return f"would win with {needs}" if better else f"exceeds the budget: needs {needs}"
-    lost_by = options.utility[index] - options.utility[k]
-    quality_gap = options.quality[k] - options.quality[index]
-    if quality_gap > 0:
-        paid_more = lost_by + quality_gap
-        share = quality_gap / paid_more if paid_more > 0 else 1.0
-        return f"quality {quality_gap:+.2f} is not worth its price: would win at {share:.0%} of it"
+    return tuple(found)
+
+
+def _needs(violates: Sequence[str], usage: Sequence[float], better: bool) -> str:
+    """What would admit a candidate whose ``usage`` exceeds ceilings."""
+    needs = ", ".join(f"{axis} >= {round_up(usage[AXES.index(axis)]):g}" for axis in violates)
+    return f"would win with {needs}" if better else f"exceeds the budget: needs {needs}"
+
+
+def _why_not(
+    candidates: Sequence[Candidate], options: Options, k: int, index: int, lost_by: float
+) -> str:
+    """Why candidate ``k`` lost, which exceeds no ceiling."""
+    expected = candidates[k].predicted
+    gain = expected.quality - candidates[index].predicted.quality
+    # of several experts a standard error less
+    sure_gain = float(options.quality[k] - options.quality[index])
+    if gain > 0 >= sure_gain:
+        return f"quality {gain:+.2f} is within its standard error of {expected.quality_se:.2f}"
+    if gain > 0:
+        share = sure_gain / (lost_by + sure_gain) if lost_by + sure_gain > 0 else 1.0
+        return f"quality {gain:+.2f} is not worth its price: would win at {share:.0%} of it"
     if lost_by <= 0:
         return "as good, and takes more"
     return f"utility is lower by {lost_by:.2g}"

@@ -74,10 +74,13 @@ class Offers:
     ----------
     experts : (n_experts,) residents, the columns of the menus.
     menus : by category.
+    means : whether the plan keeps means over the traffic, so that who is in no set of a category
+        is not asked there.
     """
 
     experts: tuple[str, ...]
     menus: Mapping[str, Menu]
+    means: bool = False
 
     @classmethod
     def of(cls, plan: Plan) -> Offers:
@@ -99,7 +102,15 @@ class Offers:
                 members[row, [column[name] for name in one.experts]] = True
             quality = np.array([_points(plan, one.quality) for one in kept])
             menus[category.name] = Menu.of(members, quality)
-        return cls(tuple(column), menus)
+        return cls(tuple(column), menus, bool(plan.means))
+
+    def partners(self, category: str) -> frozenset[str]:
+        """Who may be asked for one answer together with others."""
+        if not self.means:
+            return frozenset(self.experts)
+        menu = self.menus.get(category)
+        within = [] if menu is None else np.flatnonzero(menu.members.any(axis=0)).tolist()
+        return frozenset(self.experts[k] for k in within)
 
     def sets(
         self, category: str, alone: Sequence[Candidate], most_experts: int, top_p: float

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 
 from coe.candidates import candidates, cap
 from coe.core import Budget, Estimate, ExpertSpec, Prices, Request, TurnRule, estimated_tokens
-from coe.decision import Alternative, Candidate, Decision, Selection
+from coe.decision import Candidate, Decision, Selection
 from coe.errors import InfeasibleError, UnknownExpertError
-from coe.explain import refusal, why, why_not
+from coe.explain import alternatives, refusal, why
 from coe.load import Load
-from coe.offers import Offers, selection, together
+from coe.offers import Offers, selection
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
-from coe.optimizer.select import select, slack, violated
+from coe.optimizer.select import select, slack
+from coe.permitted import Circle, permitted
+from coe.repertoire import Repertoire
 from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
 from coe.routers.embed import Embedder, load_for
@@ -31,8 +33,8 @@ from coe.routers.quality import Expected
 from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
 from coe.routers.turns import SWITCH_MARGIN, is_clear, margin_at, turn_that_holds, turns_read
-
-_MOST_SHOWN = 64  # alternatives of one decision
+from coe.slate import Slate
+from coe.wanted import ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Router:
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
     offers : what a plan leaves to choose from; ``None``: every expert alone.
+    repertoire : modes of several experts that were learned; ``None``: none.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
         weights make up more than this share.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
@@ -63,6 +66,7 @@ class Router:
     turns: TurnRule = "sticky"
     switch_margin: float = SWITCH_MARGIN
     offers: Offers | None = None
+    repertoire: Repertoire | None = None
     most_experts: int = 1
     top_p: float = 1.0
 
@@ -92,7 +96,13 @@ class Router:
             embedder = load_for(artefact.embedder)
         artefact.check_canaries(embedder)
         chosen = artefact.experts if specs is None else specs
-        return cls(embedder, artefact, {spec.id: spec for spec in chosen})
+        modes = artefact.modes
+        return cls(
+            embedder,
+            artefact,
+            {spec.id: spec for spec in chosen},
+            repertoire=None if modes is None else Repertoire.of(modes.table),
+        )
 
     def decide(
         self,
@@ -149,30 +159,14 @@ class Router:
     ) -> Decision:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
-        alone = self._candidates(ids, reading.expected, request, loads)
-        options = Options.of(
-            [c.predicted for c in alone],
-            [c.cautious for c in alone],
-            ceilings,
-            request.policy.prices,
-        )
-        sets = np.eye(len(alone), dtype=bool)
-        if self.offers is not None and not request.pinned:
-            sets, quality = self.offers.sets(
-                reading.guess.name, alone, self.most_experts, self.top_p
-            )
-            options = options.together(sets, quality)
-        choice = select(options)
+        slate = self._slate(ids, request, reading, ceilings, loads)
+        choice = select(slate.options)
         index = _index(choice, request, ceilings)
-        if options.quality.size > _MOST_SHOWN:
-            shown = _shown(options.utility, index)
-            sets, options, index = sets[shown], options.rows(shown), shown.index(index)
-        offered = [
-            together([alone[n] for n in np.flatnonzero(row)], float(quality))
-            for row, quality in zip(sets, options.quality, strict=True)
-        ]
+        shown = slate.shown(index)
+        offered = [slate.candidate(k) for k in shown]
+        options, index = slate.options_of(shown), shown.index(index)
         chosen = offered[index]
-        picked = selection(chosen, alone)
+        picked = selection(chosen, slate.alone)
         return Decision(
             decision_id=self.new_id(),
             policy=request.policy.name,
@@ -181,7 +175,7 @@ class Router:
             selection=picked,
             predicted=chosen.predicted,
             cautious=chosen.cautious,
-            alternatives=_alternatives(offered, options, index),
+            alternatives=alternatives(offered, options, index),
             budget=ceilings,
             binding=choice.binding,
             slack=slack(options, index),
@@ -189,6 +183,41 @@ class Router:
             why=why(offered, options, choice, index, reading.guess, request),
             decide_ms=0.0,
         )
+
+    def _slate(
+        self,
+        ids: Sequence[str],
+        request: Request,
+        reading: TextReading,
+        ceilings: Budget,
+        loads: Mapping[str, Load],
+    ) -> Slate:
+        """What the request may choose from: these experts, and what they may do together."""
+        circle = Circle.of(request, [self.specs[name] for name in ids])
+        alone = self._candidates(ids, reading.expected, request, loads)
+        options = Options.of(
+            [c.predicted for c in alone],
+            [c.cautious for c in alone],
+            ceilings,
+            request.policy.prices,
+        )
+        sets, partners = np.eye(len(alone), dtype=bool), None
+        if self.offers is not None and not request.pinned:
+            most = min(self.most_experts, circle.most)
+            sets, quality = self.offers.sets(reading.guess.name, alone, most, self.top_p)
+            options = options.together(sets, quality)
+            partners = self.offers.partners(reading.guess.name)
+        several = ways(
+            request,
+            reading.guess.name,
+            alone,
+            circle,
+            self.repertoire,
+            partners,
+            self.specs,
+            loads,
+        )
+        return Slate.of(alone, sets, options, several, circle, request.mode)
 
     def _gain(self, reading: TextReading, expert_id: str, evidence: Evidence) -> float:
         """What passages are expected to add to an expert's quality, in [-1, 1]."""
@@ -279,8 +308,7 @@ class Router:
             There are none.
         """
         able = [name for name in self._named(request) if name not in excluded]
-        if not able:
-            raise InfeasibleError("every expert is excluded", "coe.experts", "no_expert")
+        able = permitted(able, self.specs, request.policy)
         roomy = [n for n in able if request.prompt_tokens < self.specs[n].context_tokens]
         if not roomy:
             longest = max(self.specs[name].context_tokens for name in able)
@@ -311,14 +339,14 @@ def _utility(estimates: Sequence[Estimate], prices: Prices) -> NDArray[np.float6
     return Options.of(estimates, estimates, Budget(), prices).utility
 
 
-def _shown(utility: NDArray[np.float64], index: int) -> list[int]:
-    """The rows that a decision speaks of: the best ones, the chosen one among them."""
-    best = np.argsort(-utility, kind="stable")[:_MOST_SHOWN].tolist()
-    return best if index in best else [*best, index]
-
-
 def _index(choice: Choice, request: Request, ceilings: Budget) -> int:
     """The chosen index, or an error that says what budget would do."""
+    if choice.nearest is None:
+        raise InfeasibleError(
+            f"nothing on offer has every expert that policy {request.policy.name!r} forces",
+            "coe.experts",
+            "no_expert",
+        )
     index = choice.taken(request.policy.on_infeasible)
     if index is None:
         raise refusal(choice, ceilings.ceilings())
@@ -329,21 +357,3 @@ def _status(choice: Choice, request: Request) -> Literal["optimal", "nearest", "
     if request.pinned:
         return "pinned"
     return "optimal" if choice.status == "optimal" else "nearest"
-
-
-def _alternatives(
-    candidates: Sequence[Candidate], options: Options, index: int
-) -> tuple[Alternative, ...]:
-    utility = options.utility
-    others = [int(k) for k in np.argsort(-utility, kind="stable") if k != index]
-    return tuple(
-        Alternative(
-            expert_id=candidates[k].expert_id,
-            estimate=candidates[k].predicted,
-            cautious=candidates[k].cautious,
-            utility=float(utility[k]),
-            violated=violated(options, k),
-            why_not=why_not(options, k, index),
-        )
-        for k in others
-    )

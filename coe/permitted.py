@@ -1,0 +1,152 @@
+"""What a policy and a request permit: which experts may be asked, and which of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coe.core import MOST_EXPERTS, ExpertSpec, Policy, Request
+from coe.errors import InfeasibleError, RequestError
+
+Bools = NDArray[np.bool_]
+
+# what the payload asks of one expert's own answer
+_OF_ONE = ("tools", "functions", "logprobs")
+
+
+def permitted(ids: Sequence[str], specs: Mapping[str, ExpertSpec], policy: Policy) -> list[str]:
+    """The experts of ``ids`` that the policy neither bans nor, if it is local only, finds afar.
+
+    Raises
+    ------
+    InfeasibleError
+        There are none.
+    """
+    allowed = [name for name in ids if name not in policy.ban]
+    if not allowed:
+        raise InfeasibleError("every expert is excluded", "coe.experts", "no_expert")
+    if not policy.local_only:
+        return allowed
+    near = [name for name in allowed if specs[name].local]
+    if not near:
+        raise InfeasibleError(
+            f"policy {policy.name!r} is local_only, and no expert that may answer is local",
+            "coe.experts",
+            "no_expert",
+        )
+    return near
+
+
+def why_one(request: Request) -> str:
+    """Why answers to the request cannot be combined; "": they can."""
+    if request.n_answers > 1:
+        return "several answers were asked for"
+    asked = [name for name in _OF_ONE if request.payload.get(name)]
+    return f"{asked[0]} cannot be combined" if asked else ""
+
+
+def most_asked(request: Request) -> int:
+    """How many experts may be asked for one answer, at least 1.
+
+    A stream, which several experts would begin late, gets one, unless the policy combines always or
+    the request itself asks for several.
+
+    Raises
+    ------
+    RequestError
+        It asks for several by ``mode``, and its policy does not permit that.
+    """
+    policy, wanted = request.policy, request.mode not in (None, "single")
+    most = 1 if policy.combine == "never" else policy.most_experts or MOST_EXPERTS
+    if request.pinned or request.mode == "single" or why_one(request):
+        return 1
+    if wanted and most == 1:
+        raise RequestError(
+            f"policy {policy.name!r} asks one expert for an answer: "
+            "leave coe.mode out, or choose another policy",
+            "coe.mode",
+            "mode_unavailable",
+        )
+    asked = request.most_experts
+    if request.stream and policy.combine == "whole" and not wanted and asked in (None, 1):
+        return 1
+    return min(most, asked or most)
+
+
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """Who may be asked for one answer.
+
+    Parameters
+    ----------
+    names : (n_experts,) all who may.
+    most : so many at most, at least 1.
+    forced : (n_experts,) who must be among them; where ``most`` is 1, it must be one of these.
+    shared : (n_experts,) who must be among them if they are several.
+    """
+
+    names: tuple[str, ...]
+    most: int
+    forced: Bools
+    shared: Bools
+
+    @classmethod
+    def of(cls, request: Request, specs: Sequence[ExpertSpec]) -> Circle:
+        """The circle of experts that are there, under a request and its policy.
+
+        A request for an expert by name gets it, whoever is forced.
+
+        Raises
+        ------
+        InfeasibleError
+            A forced expert is not there, or more are forced than may be asked.
+        RequestError
+            As `most_asked`.
+        """
+        names, most = tuple(spec.id for spec in specs), most_asked(request)
+        force = frozenset[str]() if request.pinned else request.policy.force
+        if missing := sorted(force - set(names)):
+            raise InfeasibleError(
+                f"policy {request.policy.name!r} forces {', '.join(missing)}, "
+                "which may not answer this",
+                "coe.experts",
+                "no_expert",
+            )
+        if 1 < most < len(force):
+            raise InfeasibleError(
+                f"policy {request.policy.name!r} forces {len(force)} experts, "
+                f"and {most} at most may be asked",
+                "coe.k",
+                "no_expert",
+            )
+        return cls(
+            names,
+            most,
+            np.array([name in force for name in names]),
+            np.array([spec.shared for spec in specs]),
+        )
+
+    @property
+    def must(self) -> Bools:
+        """(n_experts,) who takes part whenever several do."""
+        return self.forced | self.shared
+
+    def admits(self, members: Bools) -> Bools:
+        """(n_sets,) which sets may be asked.
+
+        Parameters
+        ----------
+        members : (n_sets, n_experts) none of them empty.
+        """
+        size = members.sum(axis=1)
+        admitted: Bools = size <= self.most
+        if self.forced.any():
+            forced = members & self.forced
+            least = 1 if self.most == 1 else int(self.forced.sum())
+            admitted &= forced.sum(axis=1) >= least
+        if self.shared.any():
+            admitted &= (size == 1) | np.all(members >= self.shared, axis=1)
+        return admitted

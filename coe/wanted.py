@@ -1,0 +1,154 @@
+"""The modes of several experts for one request: learned ones, or one of the kind it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from coe.core import Estimate, ExpertSpec, Request
+from coe.decision import Candidate
+from coe.errors import RequestError
+from coe.load import Load
+from coe.mode import Kind, Mode
+from coe.optimizer.stages import Stages
+from coe.permitted import Circle
+from coe.repertoire import Repertoire, Ways, taken_alone
+
+THRESHOLD = 0.8
+"""Confidence at which a cascade asks nobody else where no threshold was learned for it."""
+
+
+def ways(
+    request: Request,
+    category: str,
+    alone: Sequence[Candidate],
+    circle: Circle,
+    repertoire: Repertoire | None,
+    partners: frozenset[str] | None,
+    specs: Mapping[str, ExpertSpec],
+    loads: Mapping[str, Load],
+) -> Ways:
+    """The modes of several experts that the request may choose from.
+
+    Those that were learned; where it asks for a kind, one of that kind, with what was learned of
+    it. Where more experts are forced than any learned mode holds, their vote.
+
+    Parameters
+    ----------
+    alone : who is there, in the order of ``circle.names``.
+    repertoire : what was learned; ``None``: nothing.
+    partners : who may take part in learned modes; ``None``: all.
+
+    Raises
+    ------
+    RequestError
+        The kind needs a confidence in answers, and none was learned; or as `mode_of`.
+    """
+    if circle.most == 1 or len(alone) == 1:
+        return Ways.none()
+    kind = request.mode
+    if kind is None:
+        found = Ways.none()
+        if repertoire is not None:
+            found = repertoire.ways(category, alone, circle, partners)
+        if found.modes or circle.forced.sum() <= 1:
+            return found
+        kind = "vote"
+        circle = replace(circle, most=min(circle.most, int(circle.must.sum())))
+    if repertoire is None:
+        if kind in ("cascade", "rank"):
+            raise RequestError(
+                f"a {kind} needs to know how sure an answer is, which the artefact has not "
+                "learned: train it on a table with answers, or ask for another mode",
+                "coe.mode",
+                "mode_unavailable",
+            )
+        return unlearned(mode_of(kind, circle, alone), alone, specs, request, loads)
+    mode = mode_of(kind, circle, alone)
+    found = repertoire.ways(category, alone, circle, like=mode)
+    return found if found.modes else unlearned(mode, alone, specs, request, loads)
+
+
+def mode_of(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:
+    """The mode of this kind that asks as many experts as may be asked; of one it is a single.
+
+    Who must take part does, and then who is expected to answer best. A cascade asks who takes the
+    fewest joules, and then all others; of a fusion the best writes. Ties go to fewer joules, then
+    to the id that sorts first.
+
+    Parameters
+    ----------
+    alone : in the order of ``circle.names``.
+
+    Raises
+    ------
+    RequestError
+        More must take part than may be asked.
+    """
+    must = circle.must
+    if must.sum() > circle.most:
+        raise RequestError(
+            f"{must.sum()} experts take part whenever several do, "
+            f"and {circle.most} at most may be asked",
+            "coe.k",
+        )
+
+    def rank(k: int) -> tuple[bool, float, float, str]:
+        predicted = alone[k].predicted
+        return not must[k], -predicted.quality, predicted.energy_j, circle.names[k]
+
+    asked = sorted(range(len(alone)), key=rank)[: circle.most]
+    best = sorted(asked, key=lambda k: rank(k)[1:])
+    names = [circle.names[k] for k in best]
+    if len(names) == 1:
+        return Mode.single(names[0])
+    if kind == "cascade":
+        first = circle.names[min(best, key=lambda k: (alone[k].predicted.energy_j, rank(k)))]
+        others = tuple(name for name in names if name != first)
+        return Mode(kind, ((first,), others), THRESHOLD)
+    if kind == "fuse":
+        return Mode(kind, (tuple(names[1:]), (names[0],)))
+    return Mode(kind, (tuple(names),))
+
+
+def unlearned(
+    mode: Mode,
+    alone: Sequence[Candidate],
+    specs: Mapping[str, ExpertSpec],
+    request: Request,
+    loads: Mapping[str, Load],
+) -> Ways:
+    """A mode of which nothing was learned: worth its best member, and every stage is asked.
+
+    The writer of a fusion reads all other answers beside the prompt.
+    """
+    by_name = {candidate.expert_id: candidate for candidate in alone}
+    members = [by_name[name] for name in mode.members]
+    predicted = [member.predicted for member in members]
+    cautious = [member.cautious for member in members]
+    if mode.kind == "fuse":
+        spec, load = specs[mode.members[-1]], loads.get(mode.members[-1])
+        for estimates in (predicted, cautious):
+            estimates[-1] = _writer(spec, load, request.prompt_tokens, estimates)
+    stages = Stages.of([mode], mode.members)
+    best = max((member.predicted for member in members), key=lambda one: one.quality)
+    return Ways(
+        (mode,),
+        np.array([best.quality]),
+        np.array([best.quality_se]),
+        *(
+            stages.taken(taken_alone(each), stages.usage, stages.reach)
+            for each in (predicted, cautious)
+        ),
+    )
+
+
+def _writer(
+    spec: ExpertSpec, load: Load | None, prompt_tokens: int, estimates: Sequence[Estimate]
+) -> Estimate:
+    """What the last of these takes if it reads the answers of the others, too."""
+    *others, own = estimates
+    read = prompt_tokens + sum(other.output_tokens for other in others)
+    return spec.estimate(own.quality, read, own.output_tokens, load)
