@@ -68,28 +68,34 @@ class Scales:
     loads: Mapping[str, Load]
 
     def price(self, decision: Decision, before: Request, after: Request) -> float:
-        """What the longer prompt takes of the decided expert, in points of quality.
+        """What the longer prompt takes of the decided experts, in points of quality.
 
         At least `LEAST_PRICE`, however little the policy asks for time, joules and money.
         """
-        name, prices = decision.expert_id, before.policy.prices
-        without, with_them = (
-            self.specs[name].estimate(
-                0.0, asked.prompt_tokens, decision.predicted.output_tokens, self.loads.get(name)
+        prices, picked = before.policy.prices, decision.selection
+        more_ms, more_j, more_usd = 0.0, 0.0, 0.0
+        for name, alone in zip(picked.expert_ids, picked.alone, strict=True):
+            without, with_them = (
+                self.specs[name].estimate(
+                    0.0, asked.prompt_tokens, alone.output_tokens, self.loads.get(name)
+                )
+                for asked in (before, after)
             )
-            for asked in (before, after)
-        )
+            more_ms = max(more_ms, with_them.latency_ms - without.latency_ms)
+            more_j += with_them.energy_j - without.energy_j
+            more_usd += with_them.cost_usd - without.cost_usd
         return (
             LEAST_PRICE
-            + prices.per_second * (with_them.latency_ms - without.latency_ms) / 1000.0
-            + prices.per_joule * (with_them.energy_j - without.energy_j)
-            + prices.per_usd * (with_them.cost_usd - without.cost_usd)
+            + prices.per_second * more_ms / 1000.0
+            + prices.per_joule * more_j
+            + prices.per_usd * more_usd
         )
 
     def has_room(self, decision: Decision, request: Request) -> bool:
-        """Whether prompt and cautious answer fit the ceilings and the decided expert's context."""
+        """Whether prompt and cautious answer fit the ceilings and the decided experts' contexts."""
         answer_tokens = decision.cautious.output_tokens / request.n_answers
-        room = self.specs[decision.expert_id].context_tokens - request.prompt_tokens
+        contexts = [self.specs[name].context_tokens for name in decision.selection.expert_ids]
+        room = min(contexts) - request.prompt_tokens
         return answer_tokens <= room and min(decision.slack.values(), default=0.0) >= 0
 
 
@@ -168,10 +174,11 @@ def _weighed(
         fuller = choose(longer)
     except InfeasibleError:
         return without(f"with {_counted(quoted)} no expert fits budget and context")
-    if fuller.expert_id != name:
-        return without(f"with {_counted(quoted)} {name} would not be chosen")
+    mode = plain.selection.mode
+    if fuller.selection.mode != mode:
+        return without(f"with {_counted(quoted)} {mode.name} would not be chosen")
     if not scales.has_room(fuller, longer):
-        return without(f"{name} has no room for {_counted(quoted)}")
+        return without(f"{mode.name} has no room for {_counted(quoted)}")
     said = f"{_counted(quoted)} retrieved: gain {gain:+.3f} is worth more than {price:.3f}"
     return _told(fuller, Retrieval(True, said, gain, price, quoted.citations)), longer
 

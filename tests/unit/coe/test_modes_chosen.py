@@ -9,7 +9,9 @@ import pytest
 from coe.core import Budget, Message, Policy, Prices, Request
 from coe.errors import InfeasibleError, RequestError
 from coe.mode import Mode
+from coe.offers import Menu, Offers
 from coe.repertoire import Repertoire
+from coe.retrieval import Scales
 from coe.routers.modes import ModeTable
 from coe.services.wire import decision_document
 from coe.wanted import THRESHOLD
@@ -346,3 +348,38 @@ def test_answers_that_cannot_be_combined_come_from_one(specs, make_router):
     assert decision.selection.mode == Mode.single("c")
     assert decision.why.endswith("; one expert: tools cannot be combined")
     assert decision_document(decision)["mode"] == "single"
+
+
+# ---- beside plans and passages
+
+
+def planned(learned, means):
+    """A plan of a and b, whose sets for code have b only."""
+    members = np.array([[False, True]])
+    menu = Menu.of(members, np.array([0.6]))
+    offers = Offers(("a", "b"), {"code": menu}, means)
+    return replace(learned({PAIR: 0.1, TRIO: 0.2}), offers=offers)
+
+
+def test_under_a_plan_modes_are_of_its_residents(learned):
+    assert considered(planned(learned, False).decide(ask())) == {"b", PAIR.name}
+
+
+def test_a_plan_that_keeps_means_has_no_modes_beyond_its_sets(learned):
+    assert considered(planned(learned, True).decide(ask())) == {"b"}
+
+
+def test_passages_are_paid_for_by_everyone_who_reads_them(make_spec, make_router):
+    specs = {name: make_spec(name) for name in "ab"}
+    slow = replace(specs["a"].profile, ttft_b_ms=1.0)
+    specs = {name: replace(spec, profile=slow) for name, spec in specs.items()}
+    router = make_router(list(specs.values()), [[0.5, 0.6]] * 3)
+    prices = Policy("p", prices=Prices(per_joule=0.01))
+    before = ask(policy=prices)
+    after = replace(before, passages_tokens=500)
+    both, one = (router.decide(replace(before, mode=kind)) for kind in ("vote", "single"))
+    scales = Scales(None, specs, {})
+    least = scales.price(one, before, before)
+    assert scales.price(both, before, after) - least == pytest.approx(
+        2 * (scales.price(one, before, after) - least)
+    )
