@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.core import Estimate, ExpertSpec, Policy
+from coe.core import Policy
 from coe.errors import PlanError
+from coe.mode import Mode
 from coe.optimizer.footprint import allowed
+from coe.optimizer.options import AXES, prices_of
 from coe.optimizer.problem import Aggregation, Memory, Problem, Prompts
+from coe.optimizer.stages import Stages
+from coe.prospect import among, by_category, columns_of, traffic_of, used
 from coe.router import Router
-from coe.routers.head import Assessment
 from coe.routers.outcomes import Outcomes
 from coe.routers.quality import Expected
 from coe.routers.traffic import Traffic
 from coe.routers.train import embed_all
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 LIKELY = 0.05
 """How far scores that are taken as probabilities of the right answer are kept from 0 and 1."""
@@ -57,9 +60,12 @@ class Foresight:
     nodes : (n_experts,) the node of each expert, "" for none.
     node_names : names of the nodes of ``problem.memory``, in its order.
     policy : its ceilings are in the problem, its prices are not.
-    paid : (n_categories, n_experts) points of quality that an answer of mean length costs at the
+    modes : where learned modes are planned, the columns of the problem; ``None``: these are the
+        experts. What modes need of ``memory`` is not in the problem.
+    memory : what experts take on their nodes; ``None`` where nodes have no end.
+    paid : (n_categories, n_columns) points of quality that an answer of mean length costs at the
         policy's prices.
-    cautious : by each ceiling of the policy, (n_categories, n_experts) what a cautious answer
+    cautious : by each ceiling of the policy, (n_categories, n_columns) what a cautious answer
         takes.
     """
 
@@ -71,6 +77,8 @@ class Foresight:
     policy: Policy
     paid: Floats
     cautious: Mapping[str, Floats]
+    modes: tuple[Mode, ...] | None = None
+    memory: Memory | None = None
 
     @classmethod
     def of_table(cls, router: Router, policy: Policy, limits: Limits) -> Foresight:
@@ -82,24 +90,52 @@ class Foresight:
             The artefact does not say what its traffic was, knows none of the experts, or an
             expert has no device profile.
         """
-        artefact = router.artefact
-        try:
-            traffic = Traffic.read(artefact.training["traffic"])
-        except (KeyError, TypeError, ValueError) as error:
+        traffic = traffic_of(router)
+        expected = among(by_category(router, len(traffic.categories)), columns_of(router))
+        return cls._of(router, traffic, expected, policy, limits, "best", 1, None)
+
+    @classmethod
+    def of_modes(cls, router: Router, policy: Policy, limits: Limits) -> Foresight:
+        """As the artefact's table of modes has it: one mode, a single or of several, per category.
+
+        A mode of several counts with one standard error less than its quality, as it does when a
+        request chooses.
+
+        Raises
+        ------
+        PlanError
+            The artefact learned no modes, or none of the configured experts; or as `of_table`.
+        """
+        learned = router.artefact.modes
+        if learned is None:
             raise PlanError(
-                "the artefact does not say what traffic it was trained on: train it again"
-            ) from error
-        n = len(traffic.categories)
-        certain = Assessment(
-            probabilities=np.eye(n)[:, :-1],
-            entropy=np.zeros(n),
-            distance=np.zeros(n),
-            uncertain=np.arange(n) == n - 1,
+                "the artefact has learned no modes: train it on outcomes with answers "
+                "(answer__ columns), or plan another aggregation"
+            )
+        table, traffic, columns = learned.table, traffic_of(router), columns_of(router)
+        ids = [table.expert_ids[column] for column in columns]
+        kept = [m for m, mode in enumerate(table.modes) if set(mode.members) <= set(ids)]
+        if not kept:
+            raise PlanError("every learned mode asks an expert that is not configured")
+        modes = tuple(table.modes[m] for m in kept)
+        several = np.array([len(mode.members) > 1 for mode in modes])
+        less = np.where(several, table.quality_se[:, kept], 0.0)
+        expected = among(by_category(router, len(traffic.categories)), columns)
+        mean, cautious = used(router, traffic, expected)
+        stages = Stages.of(modes, ids)
+        rows = zip(table.usage[:, kept][:, :, columns], table.reach[:, kept], strict=True)
+        n_stages = len(stages.asked)
+        mean = np.stack(
+            [
+                stages.taken(each, usage.T, reach[:, :n_stages].T)
+                for each, (usage, reach) in zip(mean, rows, strict=True)
+            ]
         )
-        table = replace(artefact.expectation, residual=None, lengths=None)
-        expected = table.of(np.zeros((n, 0), dtype=np.float32), certain)
-        columns = _columns(router)
-        return cls._of(router, traffic, _some(expected, columns), policy, limits, "best", 1, None)
+        cautious = np.stack([stages.taken(each, stages.usage, stages.reach) for each in cautious])
+        quality = np.maximum(table.quality[:, kept] - less, 0.0)
+        return cls._made(
+            traffic, ids, mean, cautious, quality, policy, limits, "best", 1, None, modes
+        )
 
     @classmethod
     def of_outcomes(
@@ -124,7 +160,7 @@ class Foresight:
         PlanError
             No prompt was scored by every expert; or as `of_table`.
         """
-        columns = _columns(router)
+        columns = columns_of(router)
         expert_ids = [router.artefact.expectation.expert_ids[k] for k in columns]
         missing = sorted(set(expert_ids) - set(rows.expert_ids))
         if missing:
@@ -135,7 +171,7 @@ class Foresight:
             raise PlanError("no prompt of the outcomes was scored by every expert")
         X = embed_all(router.embedder, rows.prompts)
         found = router.artefact.category.assess(X)
-        expected = _some(router.artefact.expectation.of(X, found), columns)
+        expected = among(router.artefact.expectation.of(X, found), columns)
         names = router.artefact.category.named(found)
         traffic = Traffic.of(router.artefact.category, names, rows.prompts)
         seen = [c for c, name in enumerate(traffic.categories) if np.any(names == name)]
@@ -180,41 +216,82 @@ class Foresight:
         prompts: Prompts | None,
     ) -> Foresight:
         known = router.artefact.expectation.expert_ids
-        specs = [router.specs[known[column]] for column in _columns(router)]
-        mean = _estimates(specs, traffic, expected.mean_tokens)
-        cautious = _estimates(specs, traffic, expected.cautious_tokens)
+        ids = [known[column] for column in columns_of(router)]
+        quality = expected.quality
+        mean, cautious = used(router, traffic, expected)
+        return cls._made(
+            traffic, ids, mean, cautious, quality, policy, limits, aggregation, k, prompts
+        )
+
+    @classmethod
+    def _made(
+        cls,
+        traffic: Traffic,
+        ids: Sequence[str],
+        mean: Floats,
+        cautious: Floats,
+        quality: Floats,
+        policy: Policy,
+        limits: Limits,
+        aggregation: Aggregation,
+        k: int | None,
+        prompts: Prompts | None,
+        modes: tuple[Mode, ...] | None = None,
+    ) -> Foresight:
+        """The foresight of answers that take ``mean`` and ``cautious``, by category and column."""
         ceilings = policy.budget.ceilings()
-        taken = {axis: _figures(cautious, axis) for axis in ceilings}
-        able = np.ones(expected.quality.shape, dtype=bool)
+        most = {axis: cautious[..., AXES.index(axis)] for axis in ceilings}
+        able = np.ones(quality.shape, dtype=bool)
         for axis, ceiling in ceilings.items():
             if axis != "latency_ms":  # which the problem has a ceiling for
-                able &= taken[axis] <= ceiling
+                able &= most[axis] <= ceiling
+        energy_j, cost_usd = (mean[..., AXES.index(axis)] for axis in ("energy_j", "cost_usd"))
+        memory = _memory(ids, limits)
         problem = Problem(
             aggregation=aggregation,
             shares=traffic.shares,
-            energy_j=_figures(mean, "energy_j"),
-            latency_ms=_figures(cautious, "latency_ms"),
-            cost_usd=_figures(mean, "cost_usd"),
-            quality=expected.quality if prompts is None else None,
+            energy_j=energy_j,
+            latency_ms=cautious[..., AXES.index("latency_ms")],
+            cost_usd=cost_usd,
+            quality=quality if prompts is None else None,
             prompts=prompts,
             k=k,
             sets="per_category",
             max_energy_j=limits.energy_j,
             max_cost_usd=limits.cost_usd,
             max_latency_ms=policy.budget.latency_ms,
-            memory=_memory([spec.id for spec in specs], limits),
+            memory=memory if modes is None else None,
             able=able,
         )
-        ids = tuple(spec.id for spec in specs)
-        nodes = tuple(limits.nodes.get(name, "") for name in ids)
-        prices = policy.prices
-        paid = (
-            prices.per_second * _figures(mean, "latency_ms") / 1000.0
-            + prices.per_joule * problem.energy_j
-            + prices.per_usd * problem.costs_usd
+        return cls(
+            problem=problem,
+            categories=traffic.categories,
+            expert_ids=tuple(ids),
+            nodes=tuple(limits.nodes.get(name, "") for name in ids),
+            node_names=("", *limits.node_gb),
+            policy=policy,
+            paid=mean @ prices_of(policy.prices),
+            cautious=most,
+            modes=modes,
+            memory=memory,
         )
-        node_names = ("", *limits.node_gb)
-        return cls(problem, traffic.categories, ids, nodes, node_names, policy, paid, taken)
+
+    def named(self, columns: Sequence[int]) -> tuple[str, ...]:
+        """The experts behind columns of the problem, each once, in order of appearance."""
+        if self.modes is None:
+            return tuple(self.expert_ids[n] for n in columns)
+        return tuple(dict.fromkeys(name for n in columns for name in self.modes[n].members))
+
+    def mode_of(self, columns: Sequence[int]) -> Mode | None:
+        """The mode that is the one column of a category's set; ``None`` without modes."""
+        return None if self.modes is None else self.modes[columns[0]]
+
+    def columns_among(self, experts: Bools) -> Bools:
+        """(n_columns,) those that ask nobody but these experts, (n_experts,)."""
+        if self.modes is None:
+            return experts
+        there = {name for name, here in zip(self.expert_ids, experts, strict=True) if here}
+        return np.array([there.issuperset(mode.members) for mode in self.modes])
 
     @property
     def needed(self) -> dict[str, float | None]:
@@ -258,45 +335,6 @@ class Foresight:
         assert self.problem.quality is not None
         worth: Floats = self.problem.quality - self.paid
         return worth
-
-
-def _columns(router: Router) -> list[int]:
-    """Columns of the artefact's experts that are configured."""
-    known = router.artefact.expectation.expert_ids
-    columns = [column for column, name in enumerate(known) if name in router.specs]
-    if not columns:
-        raise PlanError("the artefact knows none of the configured experts: train one")
-    for column in columns:
-        spec = router.specs[known[column]]
-        if spec.profile.decode_tokens_per_s == np.inf or spec.profile.ttft_ms(100) <= 0:
-            raise PlanError(f"expert {spec.id!r} has no device profile: planning needs its speed")
-    return columns
-
-
-def _some(expected: Expected, columns: Sequence[int]) -> Expected:
-    return Expected(
-        expected.quality[:, columns],
-        expected.quality_se[:, columns],
-        expected.mean_tokens[:, columns],
-        expected.cautious_tokens[:, columns],
-    )
-
-
-def _estimates(
-    specs: Sequence[ExpertSpec], traffic: Traffic, tokens: Floats
-) -> list[list[Estimate]]:
-    """(n_categories, n_experts) answers of these lengths, no longer than an expert's own cap."""
-    return [
-        [
-            spec.estimate(0.0, float(length), min(float(n), spec.answer_tokens or np.inf))
-            for spec, n in zip(specs, row, strict=True)
-        ]
-        for length, row in zip(traffic.prompt_tokens, tokens, strict=True)
-    ]
-
-
-def _figures(estimates: Sequence[Sequence[Any]], axis: str) -> Floats:
-    return np.array([[getattr(estimate, axis) for estimate in row] for row in estimates])
 
 
 def _memory(expert_ids: Sequence[str], limits: Limits) -> Memory | None:

@@ -11,8 +11,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from coe.errors import PlanError
+from coe.mode import Mode
 
 SCHEMA = 1
+
+MODES = "modes"
+"""The aggregation of plans of learned modes, whose values are expected scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,8 @@ class PlannedSet:
     """A set of experts, what it is expected to be worth, and what it uses.
 
     ``quality`` is in the unit of the plan's aggregation; joules and dollars are those of an
-    answer of mean length, milliseconds those of a cautious one.
+    answer of mean length, milliseconds those of a cautious one. ``mode`` says how they make one
+    answer, in a plan of modes.
     """
 
     experts: tuple[str, ...]
@@ -28,13 +33,15 @@ class PlannedSet:
     energy_j: float
     latency_ms: float
     cost_usd: float
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
     """What a budget buys: the set of every category, together ``experts``, and their means.
 
-    ``latency_ms`` is that of the slowest category.
+    ``latency_ms`` is that of the slowest category. ``modes`` names how each of the sets makes one
+    answer, in a plan of modes.
     """
 
     experts: tuple[str, ...]
@@ -43,17 +50,23 @@ class PlannedStep:
     energy_j: float
     latency_ms: float
     cost_usd: float
+    modes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCategory:
-    """What is planned for one category: the set that serves it, and all worth considering."""
+    """What is planned for one category: the set that serves it, and all worth considering.
+
+    ``weights`` are mean shares in the answer; in a plan of modes, whose set makes one answer by
+    ``mode``, all the same.
+    """
 
     name: str
     share: float
     experts: tuple[str, ...]
     weights: tuple[float, ...]
     menu: tuple[PlannedSet, ...]
+    mode: Mode | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from coe.optimizer.menu import MOST_EXPERTS, Menu, menus
 from coe.optimizer.optimize import Method, optimize
 from coe.optimizer.premise import examine
 from coe.optimizer.problem import Problem
+from coe.optimizer.residents import fullest
 from coe.optimizer.result import Result
 from coe.optimizer.steps import AXES, Step, steps
 from coe.optimizer.value import over_traffic, value_of
-from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet, PlannedStep
+from coe.plan import MODES, Certificate, Plan, PlannedCategory, PlannedSet, PlannedStep
 
 Bools = NDArray[np.bool_]
 Figure = TypeVar("Figure")
@@ -54,17 +55,20 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
     if needed:
         found = Result("infeasible", binding=_nearest(needed, foresight), needed=needed)
         found = replace(found, method="filter", why="some category has no expert that fits")
-    else:
+        resident = np.zeros(len(foresight.expert_ids), dtype=bool)
+    elif foresight.modes is None:
         found = optimize(foresight.priced, method, time_limit_s)
+        resident = _resident(foresight.problem, found)
+    else:
+        found, resident = _best_modes(foresight, method, time_limit_s)
     problem = foresight.problem
-    resident = _resident(problem, found)
-    offered = _menus(problem, resident) if found.sets else []
+    offered = _menus(problem, foresight.columns_among(resident)) if found.sets else []
     able = allowed(problem)
     stairs = [menu.among(able[c]) for c, menu in enumerate(offered)]
     return Plan(
         policy=foresight.policy.name,
-        aggregation=problem.aggregation,
-        k=problem.k,
+        aggregation=problem.aggregation if foresight.modes is None else MODES,
+        k=problem.k if foresight.modes is None else None,
         means=_renamed({n: c for n, c in problem.ceilings().items() if n in _MEANS}, foresight),
         status=found.status,
         method=found.method,
@@ -79,9 +83,10 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
             PlannedCategory(
                 name=name,
                 share=float(problem.shares[c]),
-                experts=_named(foresight, found.sets[c]) if found.sets else (),
-                weights=found.weights[c] if found.weights else (),
+                experts=foresight.named(found.sets[c]) if found.sets else (),
+                weights=_weights(foresight, found, c),
                 menu=_menu(foresight, offered[c]) if found.sets else (),
+                mode=foresight.mode_of(found.sets[c]) if found.sets else None,
             )
             for c, name in enumerate(foresight.categories)
         ),
@@ -99,6 +104,61 @@ def plan(foresight: Foresight, method: Method = "auto", time_limit_s: float | No
         needed=_renamed(found.needed, foresight),
         premise=_premise(problem),
     )
+
+
+def _best_modes(
+    foresight: Foresight, method: Method, time_limit_s: float | None
+) -> tuple[Result, Bools]:
+    """The best modes of experts that are in memory together, and who these are.
+
+    Exact where `optimize` is: all sets of experts that fill memory are tried. A time limit is
+    shared among them. Where nothing fits, a ceiling that would do for one set would do.
+    """
+    problem, memory = foresight.priced, foresight.memory
+    everyone = np.ones((1, len(foresight.expert_ids)), dtype=bool)
+    housed = everyone if memory is None else fullest(memory)
+    each_s = None if time_limit_s is None else time_limit_s / len(housed)
+    found = []
+    for resident in housed:
+        columns = np.flatnonzero(foresight.columns_among(resident))
+        if columns.size:
+            result = optimize(problem.keep(columns), method, each_s)
+            sets = tuple(tuple(columns[list(chosen)].tolist()) for chosen in result.sets)
+            found.append((replace(result, sets=sets), resident))
+    if not found:
+        return Result("infeasible", method="filter", why="nobody fits into memory"), everyone[
+            0
+        ] & False
+    best, resident = max(found, key=lambda pair: pair[0].value)
+    results = [result for result, _ in found]
+    if not best.sets:
+        resident = np.zeros_like(resident)
+        best = replace(best, needed=_least_needed(results))
+    proved = all(result.status in ("optimal", "infeasible") for result in results)
+    if best.sets and not proved:
+        best = replace(best, status="feasible", upper=max(result.upper for result in results))
+    why = best.why if len(housed) == 1 else f"{best.why}; best of {len(housed)} ways to fill memory"
+    nodes = sum(result.nodes for result in results)
+    return replace(best, why=why, nodes=nodes, solve_ms=sum(r.solve_ms for r in results)), resident
+
+
+def _least_needed(results: Sequence[Result]) -> dict[str, float | None]:
+    """By ceiling the least that would do for any of several problems; ``None`` if none would."""
+    needed = dict[str, float | None]()
+    for result in results:
+        for name, enough in result.needed.items():
+            known = needed.setdefault(name, enough)
+            if enough is not None and (known is None or enough < known):
+                needed[name] = enough
+    return needed
+
+
+def _weights(foresight: Foresight, found: Result, c: int) -> tuple[float, ...]:
+    """The mean share of each expert of category ``c`` in the answer; under a mode all the same."""
+    if not found.weights or foresight.modes is None:
+        return found.weights[c] if found.weights else ()
+    names = foresight.named(found.sets[c])
+    return tuple(1.0 / len(names) for _ in names)
 
 
 def _resident(problem: Problem, found: Result) -> Bools:
@@ -149,21 +209,27 @@ def _by_node(foresight: Foresight, resident: Bools) -> dict[str, tuple[str, ...]
 
 def _menu(foresight: Foresight, menu: Menu) -> tuple[PlannedSet, ...]:
     rows = zip(menu.members, menu.value, menu.energy_j, menu.latency_ms, menu.cost_usd, strict=True)
-    return tuple(
-        PlannedSet(_named(foresight, np.flatnonzero(members).tolist()), *map(float, figures))
-        for members, *figures in rows
-    )
+    offered = []
+    for members, *figures in rows:
+        columns = np.flatnonzero(members).tolist()
+        worth, energy_j, latency_ms, cost_usd = map(float, figures)
+        names, mode = foresight.named(columns), foresight.mode_of(columns)
+        offered.append(PlannedSet(names, worth, energy_j, latency_ms, cost_usd, mode))
+    return tuple(offered)
 
 
 def _step(foresight: Foresight, stairs: Sequence[Menu], step: Step) -> PlannedStep:
     sets = [menu.members[row] for menu, row in zip(stairs, step.rows, strict=True)]
+    columns = [np.flatnonzero(one).tolist() for one in sets]
+    modes = [foresight.mode_of(one) for one in columns]
     return PlannedStep(
-        experts=_named(foresight, np.flatnonzero(np.any(sets, axis=0)).tolist()),
-        sets=tuple(_named(foresight, np.flatnonzero(one).tolist()) for one in sets),
+        experts=foresight.named(np.flatnonzero(np.any(sets, axis=0)).tolist()),
+        sets=tuple(foresight.named(one) for one in columns),
         quality=step.value,
         energy_j=step.energy_j,
         latency_ms=step.latency_ms,
         cost_usd=step.cost_usd,
+        modes=tuple(mode.name for mode in modes if mode is not None),
     )
 
 
@@ -172,9 +238,14 @@ def _singles(foresight: Foresight) -> tuple[PlannedSet, ...]:
     energy_j, cost_usd = problem.shares @ problem.energy_j, problem.shares @ problem.costs_usd
     latency_ms = problem.latency_ms.max(axis=0) + problem.overhead_ms
     figures = np.column_stack([_worth_alone(problem), energy_j, latency_ms, cost_usd]).tolist()
-    return tuple(
-        PlannedSet((name,), *row) for name, row in zip(foresight.expert_ids, figures, strict=True)
-    )
+    found = []
+    for n, row in enumerate(figures):
+        names = foresight.named([n])
+        if len(names) == 1:
+            worth, used_j, slowest_ms, paid_usd = row
+            mode = foresight.mode_of([n])
+            found.append(PlannedSet(names, worth, used_j, slowest_ms, paid_usd, mode))
+    return tuple(found)
 
 
 def _worth_alone(problem: Problem) -> NDArray[np.float64]:
@@ -207,7 +278,3 @@ def _asked(name: str, foresight: Foresight) -> str:
 
 def _renamed(figures: Mapping[str, Figure], foresight: Foresight) -> dict[str, Figure]:
     return {_asked(name, foresight): figure for name, figure in figures.items()}
-
-
-def _named(foresight: Foresight, experts: Sequence[int]) -> tuple[str, ...]:
-    return tuple(foresight.expert_ids[n] for n in experts)

@@ -194,7 +194,7 @@ def plan_(
     ] = None,
     split: Annotated[str, typer.Option(help="Rows of the outcomes to plan on.")] = "dev",
     aggregation: Annotated[
-        str, typer.Option(help="best; with outcomes: mixture, choose or likelihood.")
+        str, typer.Option(help="best or modes; with outcomes: mixture, choose or likelihood.")
     ] = "best",
     k: Annotated[
         int | None, typer.Option("-k", "--k", min=1, help="Experts that answer one prompt.")

@@ -17,7 +17,7 @@ from coe.explain import round_up
 from coe.foresight import Foresight, Limits
 from coe.optimizer.optimize import Method
 from coe.optimizer.problem import Aggregation
-from coe.plan import Certificate, Plan, PlannedStep
+from coe.plan import MODES, Certificate, Plan, PlannedCategory, PlannedStep
 from coe.planning import plan
 from coe.router import Router
 from coe.routers.outcomes import Outcomes
@@ -93,7 +93,6 @@ def run(
 
 
 def _foresight(wish: Wish, config: Config, router: Router, policy: Policy) -> Foresight:
-    aggregation: Aggregation = _one_of(Aggregation, "aggregation", wish.aggregation)
     limits = Limits(
         energy_j=wish.mean_energy_j,
         cost_usd=wish.mean_cost_usd,
@@ -101,6 +100,11 @@ def _foresight(wish: Wish, config: Config, router: Router, policy: Policy) -> Fo
         nodes={expert.id: expert.node or "" for expert in config.experts},
         node_gb={name: node.memory_gb for name, node in config.nodes.items()},
     )
+    if wish.aggregation == MODES:
+        if wish.outcomes is not None or wish.k is not None:
+            raise PlanError("modes are planned as the artefact has them: without --outcomes or --k")
+        return Foresight.of_modes(router, policy, limits)
+    aggregation: Aggregation = _one_of(Aggregation, "aggregation", wish.aggregation)
     if wish.outcomes is None:
         if aggregation != "best" or wish.k not in (None, 1):
             raise PlanError(
@@ -120,7 +124,8 @@ def _foresight(wish: Wish, config: Config, router: Router, policy: Policy) -> Fo
 
 def _one_of(allowed: Any, option: str, value: str) -> Any:
     if value not in get_args(allowed):
-        raise PlanError(f"--{option} must be one of {', '.join(get_args(allowed))}, not {value!r}")
+        names = ", ".join((*get_args(allowed), *([MODES] if allowed is Aggregation else [])))
+        raise PlanError(f"--{option} must be one of {names}, not {value!r}")
     return value
 
 
@@ -187,7 +192,9 @@ def _print_point(found: Plan, certificate: Certificate) -> None:
             tell(f"resident on {node or 'no node'}: {', '.join(names)}")
 
 
-def _weighted(planned: Any) -> str:
+def _weighted(planned: PlannedCategory) -> str:
+    if planned.mode is not None:
+        return planned.mode.name
     if len(planned.experts) == 1:
         return str(planned.experts[0])
     pairs = zip(planned.experts, planned.weights, strict=True)
@@ -200,7 +207,7 @@ def _figures(step: PlannedStep) -> tuple[str, ...]:
         f"{step.latency_ms:,.0f} ms",
         f"{step.cost_usd:.2g}",
         f"{step.quality:.3f}",
-        ", ".join(step.experts),
+        "; ".join(dict.fromkeys(step.modes)) or ", ".join(step.experts),
     )
 
 
