@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import coe
-from coe.core import ExpertSpec, TurnRule
+from coe.core import MOST_EXPERTS, ExpertSpec, TurnRule
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
 from coe.fleet import FleetSection, ReplicasSection
@@ -186,7 +186,7 @@ class RoutingSection(Section):
 
     turns: TurnRule = "sticky"
     switch_margin: NonNegative = 0.03
-    most_experts: Annotated[int, Field(ge=1, le=8)] = 1
+    most_experts: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] = 1
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     escalations: EscalationsSection | None = None
 
