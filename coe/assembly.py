@@ -24,7 +24,7 @@ class Assembly:
     def feed(self, piece: bytes) -> int:
         """Take the next bytes of the stream; returns how many events with choices they ended.
 
-        Events that are not JSON objects are passed over.
+        Events that are not JSON objects are passed over, and choices and texts that are none.
         """
         *lines, self._rest = (self._rest + piece).split(b"\n")
         return sum(self._take(line.strip()) for line in lines)
@@ -54,20 +54,23 @@ class Assembly:
             return False
         if not isinstance(event, dict):
             return False
-        choices = event.pop("choices", None) or []
+        given = event.pop("choices", None)
+        choices = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
         self._head |= {name: value for name, value in event.items() if value is not None}
         for choice in choices:
             self._merge(choice)
         return bool(choices)
 
     def _merge(self, change: dict[str, Any]) -> None:
-        index = change.get("index", 0)
+        index = change.get("index") or 0
         empty = {"index": index, "message": {"role": "assistant", "content": ""}}
         choice = self._choices.setdefault(index, empty | {"finish_reason": None})
-        message, delta = choice["message"], change.get("delta") or {}
+        message, delta = choice["message"], change.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
         for name in _TEXTS:
-            if delta.get(name):
-                message[name] = (message.get(name) or "") + delta[name]
+            said = delta.get(name)
+            if said and isinstance(said, str):
+                message[name] = (message.get(name) or "") + said
         for call in delta.get("tool_calls") or []:
             _merge_call(message.setdefault("tool_calls", []), call)
         if logprobs := change.get("logprobs"):

@@ -114,3 +114,21 @@ def test_the_text_of_a_stream_is_what_its_first_answer_says_so_far():
         assembly.feed(delta(content=word))
     assembly.feed(delta(index=1, content="five"))
     assert assembly.text == "four is it"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        event(choices={}),
+        event(choices=[None, 7]),
+        event(choices=[{"index": None, "delta": None}]),
+        event(choices=[{"index": 0, "delta": "four"}]),
+        event(choices=[{"index": 0, "delta": {"content": ["four"], "refusal": 4}}]),
+    ],
+)
+def test_what_is_no_text_of_a_choice_is_passed_over(odd):
+    assembly = Assembly()
+    for piece in (odd, delta(content="five"), odd):
+        assembly.feed(piece)
+    assert assembly.text == "five"
+    assert json.loads(assembly.document())["choices"][0]["message"]["content"] == "five"
