@@ -81,9 +81,10 @@ def chunk(
     delta: dict[str, Any],
     finish: str | None,
     usage: tuple[int, int] | None = None,
+    index: int = 0,
 ) -> bytes:
     """One server-sent event of a chat completion stream; ``usage`` as in `pieces_of`."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
     document: dict[str, Any] = {
         "id": answer_id,
         "object": "chat.completion.chunk",
@@ -97,9 +98,15 @@ def chunk(
 
 
 def completion(
-    answer_id: str, expert_id: str, text: str, prompt_tokens: int, output_tokens: int, finish: str
+    answer_id: str,
+    expert_id: str,
+    text: str,
+    prompt_tokens: int,
+    output_tokens: int,
+    finish: str,
+    n_answers: int = 1,
 ) -> bytes:
-    """The JSON document of a chat completion."""
+    """The JSON document of a chat completion, with the same text ``n_answers`` times."""
     message = {"role": "assistant", "content": text}
     return json.dumps(
         {
@@ -107,7 +114,10 @@ def completion(
             "object": "chat.completion",
             "created": 0,
             "model": expert_id,
-            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "choices": [
+                {"index": index, "message": message, "finish_reason": finish}
+                for index in range(n_answers)
+            ],
             "usage": _stated(prompt_tokens, output_tokens),
         }
     ).encode()

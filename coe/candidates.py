@@ -12,7 +12,7 @@ from coe.load import Load
 from coe.mode import Mode
 from coe.routers.quality import Expected
 
-# what is assumed of an expert that the artefact does not know
+# what is assumed of an expert that the artefact does not know, unless its answer stands ready
 _UNTRAINED = (0.0, 0.0, 256.0, 256.0)
 
 
@@ -27,15 +27,19 @@ def candidates(
 
     Parameters
     ----------
-    specs : the experts; of one that is not known, nothing is expected.
+    specs : the experts; of one that is not known, nothing is expected but of the answer that
+        stands ready for the request.
     known : names of the columns of ``expected``, which has one row.
     loads : how busy each is.
     """
     column = {name: k for k, name in enumerate(known)}
     found = []
     for spec in specs:
-        k = column.get(spec.id)
+        k, ready = column.get(spec.id), request.standing.get(spec.id)
         quality, error, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
+        if ready is not None:
+            quality, error, mean = ready.quality, ready.quality_se, float(ready.n_tokens)
+            cautious = mean
         longest = _longest(spec, request) or math.inf
         predicted, bound = (
             spec.estimate(

@@ -11,6 +11,7 @@ from coe.device import Amount, DeviceProfile
 from coe.errors import RequestError
 from coe.load import Load
 from coe.mode import Kind
+from coe.standing import Standing
 
 GENERAL = "general"
 """The category of prompts that the category router does not recognise (Robust-CoE)."""
@@ -197,7 +198,9 @@ class Request:
     ``n_answers`` answers. ``passages_tokens`` counts what was retrieved for it: that stands in
     ``payload``, and never in ``messages``, which are the caller's own. ``mode`` asks for a way to
     combine answers (``None``: the best there is), of at most ``most_experts``. ``tenant`` is whose
-    request it is, "" where nobody said.
+    request it is, "" where nobody said. ``cache``: it may be answered by a copy of an earlier
+    answer, and its own copied. ``standing`` holds, by expert, the answers that stand ready for it;
+    a router fills it in.
     """
 
     messages: tuple[Message, ...]
@@ -214,6 +217,8 @@ class Request:
     mode: Kind | None = None
     most_experts: int | None = None
     tenant: str = ""
+    cache: bool = True
+    standing: Mapping[str, Standing] = field(default_factory=dict)
     payload: Mapping[str, Any] = field(default_factory=dict)
 
     @property

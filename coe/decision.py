@@ -8,6 +8,7 @@ from typing import Literal
 
 from coe.core import Budget, Estimate, Prices
 from coe.mode import Mode
+from coe.standing import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,9 @@ class Decision:
     decide_ms : time the decision took.
     retrieval : whether passages go with the prompt; estimates and slack include them.
     running : what budgets over time added to the policy's prices.
+    declined : nobody answers, as the chosen expert says.
+    needed : where it is declined for the ceilings, per present one the smallest value that alone
+        would admit an expert, ``None`` where none would.
     """
 
     decision_id: str
@@ -137,6 +141,8 @@ class Decision:
     decide_ms: float
     retrieval: Retrieval | None = None
     running: Prices = field(default_factory=Prices)
+    declined: bool = False
+    needed: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def expert_id(self) -> str:
@@ -189,7 +195,8 @@ class Receipt:
     counted from the stream. ``failed_over`` lists experts that were tried before, in order.
     ``expert_id`` names whose answer was delivered. Where several were asked, ``parts`` are their
     own receipts, joules, dollars and tokens are sums, and ``agreement`` says how their answers
-    became one; ``None`` where none did.
+    became one; ``None`` where none did. ``copied_from`` says whose answer it is where it was given
+    before.
     """
 
     decision_id: str
@@ -207,3 +214,4 @@ class Receipt:
     failed_over: tuple[str, ...] = ()
     parts: tuple[Receipt, ...] = ()
     agreement: Agreement | None = None
+    copied_from: Origin | None = None

@@ -149,6 +149,8 @@ class Engine:
                 )
             except InfeasibleError as error:
                 raise first_error from error
+            if other.declined:
+                raise first_error
             decision = replace(
                 other,
                 decision_id=decision.decision_id,

@@ -24,6 +24,28 @@ def why(
     index: int,
     guess: CategoryGuess,
     request: Request,
+    instead: Choice | None = None,
+) -> str:
+    """One sentence on the choice of candidate ``index``.
+
+    Parameters
+    ----------
+    instead : where the candidate says that nobody answers, the choice among those who would.
+    """
+    name = candidates[index].expert_id
+    if instead is not None and not request.pinned:
+        return _declined(name, options, instead)
+    said, ready = _chosen(candidates, options, choice, index, guess, request), request.standing
+    return f"{said}; {ready[name].why}" if name in ready and ready[name].why else said
+
+
+def _chosen(
+    candidates: Sequence[Candidate],
+    options: Options,
+    choice: Choice,
+    index: int,
+    guess: CategoryGuess,
+    request: Request,
 ) -> str:
     """One sentence on the choice of candidate ``index``."""
     said = _why(candidates, options, choice, index, guess, request)
@@ -81,6 +103,15 @@ def _why(
         f"{candidates[dearer].expert_id} "
         f"({options.quality[dearer]:.2f}) once joules, time and money are counted"
     )
+
+
+def _declined(name: str, options: Options, instead: Choice) -> str:
+    if instead.index is not None:
+        return f"{name} declines: no answer is worth what it takes"
+    if instead.nearest is None:
+        return f"{name} declines: nobody else may answer"
+    limits = zip(AXES, options.ceilings.tolist(), strict=True)
+    return f"{name} declines: {refusal(instead, {a: v for a, v in limits if math.isfinite(v)})}"
 
 
 def _beyond_one(candidates: Sequence[Candidate], options: Options, index: int) -> str:
@@ -193,8 +224,13 @@ def refusal(choice: Choice, ceilings: Mapping[str, float]) -> InfeasibleError:
     return InfeasibleError(
         f"no expert fits {limits}: {remedy}",
         f"coe.budget.{choice.binding}",
-        needed={a: None if v is None else round_up(v) for a, v in choice.needed.items()},
+        needed=needed(choice),
     )
+
+
+def needed(choice: Choice) -> dict[str, float | None]:
+    """What an infeasible choice needs of each ceiling, in figures for people."""
+    return {a: None if v is None else round_up(v) for a, v in choice.needed.items()}
 
 
 def round_up(value: float) -> float:

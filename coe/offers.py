@@ -120,7 +120,8 @@ class Offers:
         Of a set on the menu whose experts are all there, those answer whose gate weights on this
         prompt are largest: the fewest that make up more than ``top_p``, and no more than
         ``most_experts``. They are worth what the best of them is here, and what the plan expects
-        the others to add to that. Where the menu has nothing to offer, everyone alone.
+        the others to add to that. Where the menu has nothing to offer, everyone alone; experts that
+        are not of the plan are always offered alone, after the sets.
 
         Parameters
         ----------
@@ -137,7 +138,9 @@ class Offers:
             if best.size:
                 members = np.zeros((best.size, len(alone)), dtype=bool)
                 members[:, at[at >= 0]] = answering[:, at >= 0]
-                return members, best
+                others = np.setdiff1d(np.arange(len(alone)), at)
+                apart = np.eye(len(alone), dtype=bool)[others]
+                return np.vstack([members, apart]), np.append(best, quality[others])
         return np.eye(len(alone), dtype=bool), quality
 
 

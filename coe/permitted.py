@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +133,11 @@ class Circle:
     def must(self) -> Bools:
         """(n_experts,) who takes part whenever several do."""
         return self.forced | self.shared
+
+    def among(self, kept: Sequence[int]) -> Circle:
+        """The circle of these experts only, in this order."""
+        names = tuple(self.names[k] for k in kept)
+        return replace(self, names=names, forced=self.forced[kept], shared=self.shared[kept])
 
     def admits(self, members: Bools) -> Bools:
         """(n_sets,) which sets may be asked.

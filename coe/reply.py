@@ -185,6 +185,7 @@ class Reply:
         slowdown = measured_ms / (predicted_ms * self.stretch) if telling else None
         self.books.leave(self.spec.id, slowdown)
         energy_j, source, scope = self._energy(prompt_tokens, reading.output_tokens)
+        ready = self.request.standing.get(self.spec.id)
         first_at = ended if self._first_at is None else self._first_at
         self.receipt = Receipt(
             decision_id=self.decision.decision_id,
@@ -200,6 +201,7 @@ class Reply:
             energy_scope=scope,
             cost_usd=self.spec.cost_usd(prompt_tokens, reading.output_tokens),
             failed_over=self.failed_over,
+            copied_from=None if ready is None else ready.origin,
         )
         if self.books.pacer is not None:
             settle(self.books.pacer, self.started, self.receipt)

@@ -16,6 +16,7 @@ from coe.routers.retrieve import Evidence, Index, Mode
 
 _LONG_CHARS = 2000
 _MANY_PASSAGES = 10_000
+_STANDS = "nothing retrieved: nothing is computed"
 
 Choose = Callable[[Request], Decision]
 """The decision on a request of this length, retrieval aside."""
@@ -116,6 +117,8 @@ def decided(
     if request.retrieve == "always":
         return _always(request, retriever, scales, choose)
     plain = choose(request)
+    if plain.expert_id in request.standing:
+        return replace(plain, retrieval=Retrieval(False, _STANDS)), request
     if request.retrieve == "never":
         return replace(plain, retrieval=Retrieval(False, "not retrieved, as asked")), request
     if retriever is None:
@@ -142,6 +145,8 @@ def _always(
         return _told(choose(request), Retrieval(False, "nothing retrieved: none found")), request
     longer = with_passages(request, quoted)
     decision = choose(longer)
+    if decision.expert_id in longer.standing:
+        return replace(decision, retrieval=Retrieval(False, _STANDS)), request
     gain = None
     if scales.gain is not None:
         gain = scales.gain(decision.expert_id, retriever.index.evidence(request.text))

@@ -17,12 +17,12 @@ from coe.candidates import candidates, cap
 from coe.core import Budget, Estimate, ExpertSpec, Prices, Request, TurnRule, estimated_tokens
 from coe.decision import Candidate, Decision, Selection
 from coe.errors import InfeasibleError, UnknownExpertError
-from coe.explain import alternatives, refusal, why
+from coe.explain import alternatives, needed, refusal, why
 from coe.load import Load
 from coe.offers import Offers, selection
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
-from coe.optimizer.select import select, slack
+from coe.optimizer.select import select_or_decline, slack
 from coe.permitted import Circle, permitted
 from coe.repertoire import Repertoire
 from coe.retrieval import Retriever, Scales, decided
@@ -34,6 +34,7 @@ from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
 from coe.routers.turns import SWITCH_MARGIN, is_clear, margin_at, turn_that_holds, turns_read
 from coe.slate import Slate
+from coe.stock import Stock, declining, stocked
 from coe.wanted import ways
 
 
@@ -45,12 +46,14 @@ class Router:
     ----------
     embedder : must be the one the artefact was trained on; `Artefact.check_canaries` checks.
     artefact : category router and quality table.
-    specs : experts that may answer. One that the artefact does not know can only be pinned.
+    specs : experts that may answer. One that the artefact does not know can only be pinned, unless
+        it has a stock.
     now : monotonic seconds.
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
     offers : what a plan leaves to choose from; ``None``: every expert alone.
     repertoire : modes of several experts that were learned; ``None``: none.
+    stocks : of the experts that compute nothing, by id: candidates where an answer stands ready.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
         weights make up more than this share.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
@@ -67,6 +70,7 @@ class Router:
     switch_margin: float = SWITCH_MARGIN
     offers: Offers | None = None
     repertoire: Repertoire | None = None
+    stocks: Mapping[str, Stock] = field(default_factory=dict)
     most_experts: int = 1
     top_p: float = 1.0
 
@@ -123,6 +127,8 @@ class Router:
         ------
         UnknownExpertError
             A pinned, allowed or denied expert does not exist.
+        RequestError
+            The pinned expert has no answer ready; or as `coe.retrieval.decided`.
         InfeasibleError
             No candidate fits the ceilings and the policy rejects that, or none is left.
         """
@@ -140,6 +146,7 @@ class Router:
         self._check_names(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
         reading = self._read(request)
+        request = stocked(request, reading.guess, self.stocks)
 
         def choose(asked: Request) -> Decision:
             return self._choose(asked, reading, ceilings, loads or {}, excluded)
@@ -160,7 +167,10 @@ class Router:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
         slate = self._slate(ids, request, reading, ceilings, loads)
-        choice = select(slate.options)
+        nearest = request.policy.on_infeasible == "nearest"
+        choice, instead = select_or_decline(
+            slate.options, slate.only_of(declining(request, ids)), nearest
+        )
         index = _index(choice, request, ceilings)
         shown = slate.shown(index)
         offered = [slate.candidate(k) for k in shown]
@@ -180,8 +190,10 @@ class Router:
             binding=choice.binding,
             slack=slack(options, index),
             max_tokens=self._cap(picked, request, ceilings, choice),
-            why=why(offered, options, choice, index, reading.guess, request),
+            why=why(offered, options, choice, index, reading.guess, request, instead),
             decide_ms=0.0,
+            declined=instead is not None,
+            needed={} if instead is None else needed(instead),
         )
 
     def _slate(
@@ -217,7 +229,9 @@ class Router:
             self.specs,
             loads,
         )
-        return Slate.of(alone, sets, options, several, circle, request.mode)
+        return Slate.of(
+            alone, sets, options, several, circle, request.mode, declining(request, ids)
+        )
 
     def _gain(self, reading: TextReading, expert_id: str, evidence: Evidence) -> float:
         """What passages are expected to add to an expert's quality, in [-1, 1]."""
@@ -287,7 +301,7 @@ class Router:
         if request.pinned:
             return [request.pinned]
         trained = [name for name in self.artefact.expectation.expert_ids if name in self.specs]
-        if not trained:
+        if not trained and not self.stocks:
             raise InfeasibleError(
                 "the artefact knows none of the configured experts: train one with "
                 "`coe train`, or name an expert as model",
@@ -297,18 +311,26 @@ class Router:
         if self.offers is not None:
             trained = [name for name in trained if name in self.offers.experts]
         allowed = self.specs.keys() if request.allow is None else request.allow
-        return [name for name in trained if name in allowed and name not in request.deny]
+        named = [*trained, *request.standing]
+        return [name for name in named if name in allowed and name not in request.deny]
 
     def _eligible(self, request: Request, excluded: frozenset[str]) -> list[str]:
         """Experts that may answer and have room for the prompt.
+
+        Those that decline stand in for nobody who failed, or cannot read so much: that is an error.
 
         Raises
         ------
         InfeasibleError
             There are none.
         """
-        able = [name for name in self._named(request) if name not in excluded]
-        able = permitted(able, self.specs, request.policy)
+        named = self._named(request)
+        declines = declining(request, named)
+        last = [name for name in declines if name not in request.policy.ban]
+        if last and set(named) == set(declines):
+            return last
+        others = [name for name in named if name not in excluded and name not in declines]
+        able = permitted(others, self.specs, request.policy)
         roomy = [n for n in able if request.prompt_tokens < self.specs[n].context_tokens]
         if not roomy:
             longest = max(self.specs[name].context_tokens for name in able)
@@ -318,7 +340,7 @@ class Router:
                 "messages",
                 "context_length_exceeded",
             )
-        return roomy
+        return [*roomy, *last]
 
     def _candidates(
         self, ids: Sequence[str], expected: Expected, request: Request, loads: Mapping[str, Load]

@@ -47,17 +47,19 @@ class Slate:
         ways: Ways,
         circle: Circle,
         kind: Kind | None = None,
+        declining: Sequence[str] = (),
     ) -> Slate:
         """The slate of these ways, and of the sets that the circle admits.
 
         Parameters
         ----------
         options : those of the sets.
-        kind : where one was asked for, ways are all there is, if there are any.
+        kind : where one was asked for, ways are all there is, if there are any, beside those who
+            are ``declining``: to say that nobody answers.
         """
         admitted = circle.admits(sets)
         if kind is not None and ways.modes:
-            admitted[:] = False
+            admitted &= _only_of(sets, alone, declining)
         if not admitted.all():
             kept = np.flatnonzero(admitted)
             sets, options = sets[kept], options.rows(kept.tolist())
@@ -71,6 +73,11 @@ class Slate:
                 expected_usage=np.vstack([ways.mean[:, :n_axes], options.paid]),
             )
         return cls(options, alone, sets, ways)
+
+    def only_of(self, expert_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """(n_options,) the sets that consist of these experts; no way is one of them."""
+        none = np.zeros(len(self.ways.modes), dtype=bool)
+        return np.append(none, _only_of(self.sets, self.alone, expert_ids))
 
     def candidate(self, k: int) -> Candidate:
         """The candidate behind option ``k``."""
@@ -93,3 +100,12 @@ class Slate:
     def options_of(self, shown: Sequence[int]) -> Options:
         """The options of these."""
         return self.options if len(shown) == self.options.quality.size else self.options.rows(shown)
+
+
+def _only_of(
+    sets: NDArray[np.bool_], alone: Sequence[Candidate], expert_ids: Sequence[str]
+) -> NDArray[np.bool_]:
+    """(n_sets,) those that consist of these experts."""
+    others = np.array([one.expert_id not in expert_ids for one in alone])
+    only: NDArray[np.bool_] = ~np.any(sets & others, axis=1)
+    return only

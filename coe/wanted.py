@@ -30,7 +30,7 @@ def ways(
     specs: Mapping[str, ExpertSpec],
     loads: Mapping[str, Load],
 ) -> Ways:
-    """The modes of several experts that the request may choose from.
+    """The modes of several experts that the request may choose from, all of whom compute.
 
     Those that were learned; where it asks for a kind, one of that kind, with what was learned of
     it. Where more experts are forced than any learned mode holds, their vote.
@@ -46,7 +46,10 @@ def ways(
     RequestError
         The kind needs a confidence in answers, and none was learned; or as `mode_of`.
     """
-    if circle.most == 1 or len(alone) == 1:
+    computing = [k for k, name in enumerate(circle.names) if name not in request.standing]
+    if len(computing) < len(alone):
+        alone, circle = [alone[k] for k in computing], circle.among(computing)
+    if circle.most == 1 or len(alone) <= 1:
         return Ways.none()
     kind = request.mode
     if kind is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +48,32 @@ def select(options: Options) -> Choice:
         needed={},
         nearest=nearest,
     )
+
+
+def select_or_decline(
+    options: Options, declines: NDArray[np.bool_], nearest: bool
+) -> tuple[Choice, Choice | None]:
+    """The choice, and where it is to decline, what would have been chosen instead of that.
+
+    Parameters
+    ----------
+    declines : (n_options,) those that stand for no answer.
+    nearest : nobody is declined for a ceiling: who exceeds the ceilings least is chosen before.
+    """
+    choice = select(options)
+    if choice.index is None or not declines[choice.index]:
+        return choice, None
+    others = np.flatnonzero(~declines).tolist()
+    among = select(options.rows(others))
+    instead = replace(
+        among,
+        index=None if among.index is None else others[among.index],
+        ranking=tuple(others[k] for k in among.ranking),
+        nearest=None if among.nearest is None else others[among.nearest],
+    )
+    if nearest and instead.index is None and instead.nearest is not None:
+        return instead, None
+    return choice, instead
 
 
 def select_each(
