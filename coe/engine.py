@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 
 from coe.ballot import Ballot
+from coe.cache import AnswerCache
 from coe.candidates import cap
 from coe.core import Budget, Prices, Request
 from coe.decision import Decision
@@ -59,6 +60,7 @@ class Engine:
     escalations : how often cascades may go on; ``None``: always.
     waiting_every_s : of a stream that waits for several experts, seconds between comment lines.
     switches : what an operator has switched; they hold from the next decision on.
+    cache : is fed the answers of single experts; ``None``: no expert copies answers.
     """
 
     router: Router
@@ -74,6 +76,7 @@ class Engine:
     escalations: Escalations | None = None
     waiting_every_s: float = 2.0
     switches: Switches = field(default_factory=Switches)
+    cache: AnswerCache | None = None
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -249,6 +252,7 @@ class Engine:
             decision=decision,
             started=started,
             failed_over=failed,
+            recording=None if self.cache is None else self.cache.recording(request, decision),
         )
 
     def account(self, expert_id: str, pieces: AsyncIterator[bytes]) -> EnergyAccount | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from coe.answer import AnswerMeter
+from coe.cache import Recording
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
 from coe.energy import Claim, EnergyAccount
@@ -46,7 +47,8 @@ class Books(Protocol):
 class Reply:
     """An answer on its way.
 
-    ``receipt`` is ``None`` until the pieces have ended, were closed, or failed.
+    ``recording`` reads along where the answer may be copied. ``receipt`` is ``None`` until the
+    pieces have ended, were closed, or failed.
     """
 
     books: Books
@@ -60,6 +62,7 @@ class Reply:
     dispatched: float = 0.0
     stretch: float = 1.0
     delay_ms: float = 0.0
+    recording: Recording | None = None
     claim: Claim | None = None
     receipt: Receipt | None = None
     _first: bytes = b""
@@ -163,6 +166,8 @@ class Reply:
 
     def _feed(self, piece: bytes) -> None:
         self._meter.feed(piece)
+        if self.recording is not None:
+            self.recording.feed(piece)
         if self.claim is not None:
             self.claim.note(self._meter.n_tokens)
 
@@ -203,6 +208,8 @@ class Reply:
             failed_over=self.failed_over,
             copied_from=None if ready is None else ready.origin,
         )
+        if self.recording is not None and outcome == "complete":
+            self.recording.keep(self.receipt)
         if self.books.pacer is not None:
             settle(self.books.pacer, self.started, self.receipt)
 
