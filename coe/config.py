@@ -12,13 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 import coe
 from coe.core import MOST_EXPERTS, ExpertSpec, TurnRule
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
 from coe.fleet import FleetSection, ReplicasSection
+from coe.free import FreeSection, free_spec, null_is_a_word
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
 from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, wrong_field
 
@@ -94,6 +95,9 @@ class ReplaySection(_ExpertSection):
 
 ExpertSection = Annotated[
     EmbeddedSection | VllmSection | HttpSection | ReplaySection, Field(discriminator="kind")
+]
+_AnyExpert = Annotated[
+    ExpertSection | FreeSection, Field(discriminator="kind"), BeforeValidator(null_is_a_word)
 ]
 
 
@@ -206,22 +210,31 @@ class Config(Section):
     nodes: dict[Name, NodeSection] = Field(default={})
     fleet: FleetSection | None = None
     on_demand: OnDemandSection | None = None
-    experts: Annotated[list[ExpertSection], Field(min_length=1)]
+    experts: Annotated[list[_AnyExpert], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         ids = [expert.id for expert in self.experts]
-        for n, expert in enumerate(self.experts):
-            name = expert.id
+        kinds = [expert.kind for expert in self.experts]
+        for n, name in enumerate(ids):
             if name in ids[:n]:
                 at = ("experts", n, "id")
                 raise wrong_field(f"expert id {name!r} is used twice: ids must differ", at)
             if name == "auto" or name.startswith("auto:"):
                 at = ("experts", n, "id")
                 raise wrong_field(f"expert id {name!r} is reserved: choose another", at)
+            if kinds[n] == "copy" and "copy" in kinds[:n]:
+                raise wrong_field("keep one: a second holds the same", ("experts", n, "kind"))
+        return self
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Config:
+        for n, expert in enumerate(self.experts):
+            if isinstance(expert, FreeSection):
+                continue
             if expert.node is not None and expert.node not in self.nodes:
                 raise wrong_field(
-                    f"expert {name!r} is on unknown node {expert.node!r}: add it under nodes"
+                    f"expert {expert.id!r} is on unknown node {expert.node!r}: add it under nodes"
                     + (f", or use one of {', '.join(sorted(self.nodes))}" if self.nodes else ""),
                     ("experts", n, "node"),
                 )
@@ -229,7 +242,7 @@ class Config(Section):
                 near = [*sorted(self.devices), *closest(expert.device, shipped_profiles())]
                 use = f"one of {', '.join(near)}" if near else "a shipped one"
                 raise wrong_field(
-                    f"expert {name!r} runs on unknown device {expert.device!r}: "
+                    f"expert {expert.id!r} runs on unknown device {expert.device!r}: "
                     f"add it under devices, or use {use} (coe devices list has all that ship)",
                     ("experts", n, "device"),
                 )
@@ -251,20 +264,25 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _one_generalist(self) -> Config:
-        shared = [n for n, expert in enumerate(self.experts) if expert.shared]
-        for n in shared[1:]:
+        shared = [expert for expert in self.computing if expert.shared]
+        for other in shared[1:]:
             raise wrong_field(
-                f"experts {self.experts[shared[0]].id!r} and {self.experts[n].id!r} are both "
-                "shared: one generalist takes part in every answer of several, so choose one",
-                ("experts", n, "shared"),
+                f"experts {shared[0].id!r} and {other.id!r} are both shared: one generalist takes "
+                "part in every answer of several, so choose one",
+                ("experts", self.experts.index(other), "shared"),
             )
         return self
 
-    def on_fleet(self, expert: _ExpertSection) -> bool:
+    @property
+    def computing(self) -> list[ExpertSection]:
+        """The experts but those whose answers stand ready."""
+        return [expert for expert in self.experts if not isinstance(expert, FreeSection)]
+
+    def on_fleet(self, expert: ExpertSection) -> bool:
         """Whether an expert runs on the fleet; one with an address of its own never does."""
         return self.fleet is not None and not isinstance(expert, HttpSection)
 
-    def is_local(self, expert: _ExpertSection) -> bool:
+    def is_local(self, expert: ExpertSection) -> bool:
         """Whether a prompt that goes to an expert stays on machines labelled local, or on this one.
 
         Its node says so, and without one that it runs in a process of this machine.
@@ -278,8 +296,10 @@ class Config(Section):
         own = self.devices.get(device)
         return (own or shipped_profiles()[device]).profile(device)
 
-    def spec(self, expert: _ExpertSection) -> ExpertSpec:
+    def spec(self, expert: ExpertSection | FreeSection) -> ExpertSpec:
         """The noun that the deciding layers see."""
+        if isinstance(expert, FreeSection):
+            return free_spec(expert)
         return ExpertSpec(
             id=expert.id,
             profile=self.profile(expert.device),

@@ -94,7 +94,7 @@ def siting(
     ValueError
         ``rate_per_s`` or ``apart_ms`` is negative or not finite, or copies are below 1.
     """
-    placed = [expert for expert in config.experts if _is_placed(expert, experts)]
+    placed = [expert for expert in config.computing if _is_placed(expert, experts)]
     if not config.nodes or not placed:
         raise PlanError("placing experts needs nodes and experts: add nodes to coe.yaml")
     if plan.certificate is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,8 @@ from coe.experts.hosted import EmbeddedExpert
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
+from coe.experts.standing import StandingExpert
+from coe.free import FreeSection, stock_of
 from coe.load import Presence
 from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted
@@ -33,6 +36,7 @@ from coe.services.host.experts import engine_slots, open_host
 from coe.services.host.watched import WatchedHost
 from coe.services.runnable import Say, runnable
 from coe.services.turns import ExpertByTurns, Turns, working
+from coe.stock import Stock
 
 _ANSWERING = frozenset({"ready", "on demand"})
 # what loading is taken to last before it has been measured
@@ -52,6 +56,7 @@ class Fleet:
     away : experts that run on the cluster.
     accounts : of the cluster's nodes.
     turns : who of the embedded ones is in memory; ``None`` where all are, always.
+    stocks : of the experts that compute nothing.
     """
 
     specs: Mapping[str, ExpertSpec]
@@ -61,6 +66,7 @@ class Fleet:
     away: frozenset[str] = frozenset()
     turns: Turns | None = None
     accounts: NodeAccounts = field(default_factory=NodeAccounts)
+    stocks: Mapping[str, Stock] = field(default_factory=dict)
 
     def states(self) -> dict[str, str]:
         """Every expert's state: its engine's, its best copy's (or ``absent``), else ready.
@@ -76,8 +82,20 @@ class Fleet:
 
     @property
     def can_answer(self) -> bool:
-        """Whether some expert is ready, or is loaded when it is asked for."""
-        return not _ANSWERING.isdisjoint(self.states().values())
+        """Whether some expert is ready, or is loaded when it is asked for.
+
+        One that computes nothing counts where there are no others.
+        """
+        states = self.states()
+        counting = states.keys() - self.stocks.keys() or states.keys()
+        return any(states[name] in _ANSWERING for name in counting)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether every expert that computes has failed."""
+        computing = self.experts.keys() - self.stocks.keys()
+        states = self.states()
+        return bool(computing) and all(states[name] == "failed" for name in computing)
 
     def presence(self) -> dict[str, Presence]:
         """Of the experts that come and go: copies, their requests, and how long they load."""
@@ -99,17 +117,20 @@ class Fleet:
         Raises
         ------
         WeightsError
-            Every engine failed and there is no other expert.
+            Every engine failed, and there is no other expert that computes.
         """
         await self.started()
-        if self.hosts.keys() == self.experts.keys() and set(self.states().values()) == {"failed"}:
+        if self.has_failed and self.hosts.keys() == self.experts.keys() - self.stocks.keys():
             reasons = "; ".join(f"{host.name}: {host.reason}" for host in self.hosts.values())
             raise WeightsError(f"no expert started: {reasons}")
 
 
 @asynccontextmanager
 async def running(
-    config: Config, say: Say = lambda line: None, only: Sequence[str] | None = None
+    config: Config,
+    say: Say = lambda line: None,
+    only: Sequence[str] | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Fleet]:
     """The fleet of ``config``; its engine processes start now and end with the context.
 
@@ -119,6 +140,7 @@ async def running(
     Parameters
     ----------
     only : ids of the experts to run; all by default.
+    now : monotonic seconds, by which copies of answers grow old.
 
     Raises
     ------
@@ -157,13 +179,19 @@ async def running(
             following = following_fleet(config.fleet, client, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
+        free = [
+            e for e in config.experts if isinstance(e, FreeSection) and e.id in (only or [e.id])
+        ]
+        stocks = {e.id: stock_of(e, now) for e in free}
         specs = {e.id: _spec(e, config, experts[e.id]) for e in present}
+        specs |= {e.id: config.spec(e) for e in free}
+        experts |= {name: StandingExpert(name) for name in stocks}
         by_turns = frozenset(turns.expert_ids) if turns is not None else frozenset[str]()
         try:
             for name in hosts.keys() - by_turns:
                 await hosts[name].start()
             on_cluster = frozenset(e.id for e in away)
-            yield Fleet(specs, experts, hosts, copies, on_cluster, turns, accounts)
+            yield Fleet(specs, experts, hosts, copies, on_cluster, turns, accounts, stocks)
         finally:
             await stack.aclose()
             for host in hosts.values():

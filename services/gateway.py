@@ -150,11 +150,10 @@ class Gateway:
 
     async def readyz(self, http: HttpRequest) -> Response:
         """At least one expert can answer, now or once it is loaded."""
-        states = self.runtime.fleet.states()
-        ready = self.runtime.fleet.can_answer
-        failed = all(state == "failed" for state in states.values())
-        overall = "ready" if ready else "failed" if failed else "starting"
-        status = {"status": overall, "experts": states}
+        fleet = self.runtime.fleet
+        ready = fleet.can_answer
+        overall = "ready" if ready else "failed" if fleet.has_failed else "starting"
+        status = {"status": overall, "experts": fleet.states()}
         return _json(status, 200 if ready else 503)
 
     async def scrape(self, http: HttpRequest) -> Response:
@@ -205,10 +204,11 @@ class Gateway:
         names = [AUTO, *(f"{AUTO}:{name}" for name in runtime.policies)]
         about = {f"{AUTO}:{p.name}": p.description for p in runtime.policies.values()}
         rows = [_model_row(name, "coe", about.get(name, "")) for name in names]
-        return rows + [
-            _model_row(spec.id, spec.profile.name, f"{spec.params_b:g} B parameters")
-            for spec in runtime.fleet.specs.values()
-        ]
+        for spec in runtime.fleet.specs.values():
+            computes = spec.id not in runtime.fleet.stocks
+            about_it = f"{spec.params_b:g} B parameters" if computes else "computes nothing"
+            rows.append(_model_row(spec.id, spec.profile.name, about_it))
+        return rows
 
     async def _refuse(self, http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, CoeError)
@@ -326,6 +326,7 @@ def _headers(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:
         "x-coe-latency-ms": f"{source.latency_ms:.6g}",
         "x-coe-figures": "predicted" if receipt is None else receipt.energy_source,
         "x-coe-retrieved": str(len(_citations(reply))),
+        "x-coe-declined": str(reply.decision.declined).lower(),
     }
 
 

@@ -30,6 +30,8 @@ def runnable(
 ) -> list[ExpertSection]:
     """The experts of ``config`` that can run here; each of the others is one line to ``say``.
 
+    Those that compute nothing are none of them: they run nowhere, and are always there.
+
     Raises
     ------
     ConfigError
@@ -38,9 +40,9 @@ def runnable(
     unknown = sorted(set(only or ()) - {expert.id for expert in config.experts})
     if unknown:
         raise ConfigError(f"no expert is called {', '.join(unknown)}")
-    wanted = [e for e in config.experts if only is None or e.id in only]
+    wanted = [e for e in config.computing if only is None or e.id in only]
     present = [e for e in wanted if config.on_fleet(e) or _can_run(e, say)]
-    if not present:
+    if wanted and not present:
         raise ConfigError("no expert can run: `coe doctor` says what is missing")
     return present
 

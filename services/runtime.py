@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from coe.budgets import load_budgets
+from coe.cache import AnswerCache
 from coe.config import Config, RetrievalSection
 from coe.core import Policy
 from coe.energy import EnergyAccount
@@ -27,6 +28,7 @@ from coe.services.fleet import Fleet, running
 from coe.services.metering.machine import metered
 from coe.services.prefetch import prefetching
 from coe.services.runnable import Say
+from coe.stock import Constants, Stock
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +71,22 @@ async def serving(
     budgets = load_budgets(config.budgets, config.specs)
     policies = budgets.as_policies()
     check_local(config.embedder, policies)
-    async with running(config, say) as fleet, AsyncExitStack() as stack:
+    async with running(config, say, now=now) as fleet, AsyncExitStack() as stack:
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
         specs = list(fleet.specs.values())
         router = await asyncio.to_thread(Router.load, config.artefact, specs, embedder)
         retriever = await asyncio.to_thread(retriever_of, config.retrieval, router.embedder)
-        for name in fleet.specs.keys() - set(router.artefact.expectation.expert_ids):
+        known = {*router.artefact.expectation.expert_ids, *fleet.stocks}
+        for name in fleet.specs.keys() - known:
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
+        for remark in _unheard_of(fleet.stocks, router.artefact.category.classes_.tolist()):
+            say(remark)
         offers = offers_of(config, fleet.specs)
         routing = config.routing.model_dump(exclude={"escalations"})
-        engine = Engine(
-            replace(router, retriever=retriever, offers=offers, **routing), fleet.experts, now
-        )
+        router = replace(router, retriever=retriever, offers=offers, stocks=fleet.stocks, **routing)
+        engine = Engine(router, fleet.experts, now)
+        engine.cache = next((s for s in fleet.stocks.values() if isinstance(s, AnswerCache)), None)
         if isinstance(embedder, HttpEmbedder):
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
@@ -102,6 +107,16 @@ async def serving(
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence
         yield Runtime(config, policies, engine, fleet, machines)
+
+
+def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator[str]:
+    """A line for every expert whose canned answers are for categories that no prompt is of."""
+    for name, stock in stocks.items():
+        if isinstance(stock, Constants):
+            named = {category for canned in stock.answers for category in canned.categories}
+            if unknown := sorted(named - set(known)):
+                there = ", ".join(sorted(known))
+                yield f"expert {name}: no prompt is of category {', '.join(unknown)}, only {there}"
 
 
 def offers_of(config: Config, experts: Collection[str]) -> Offers | None:

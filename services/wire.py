@@ -64,6 +64,7 @@ class _Extras(_Wire):
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = ""
     retrieve: Literal["auto", "always", "never"] = "auto"
     explain: bool = False
+    cache: bool = True
 
 
 class ChatBody(BaseModel):
@@ -121,6 +122,7 @@ def parse_chat(
         mode=None if extras.mode == AUTO else extras.mode,
         most_experts=extras.k,
         tenant=extras.tenant,
+        cache=extras.cache,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
     )
     return request, extras.explain
@@ -153,6 +155,9 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
     if decision.running != Prices():
         running = {"per_joule": decision.running.per_joule, "per_usd": decision.running.per_usd}
         document["running_prices"] = _figures(running)
+    if decision.declined:
+        document["declined"] = True
+        document["needed"] = dict(decision.needed)
     if decision.retrieval is not None and decision.retrieval.retrieve:
         document["citations"] = [asdict(cited) for cited in decision.retrieval.citations]
     if explain:

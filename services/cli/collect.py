@@ -71,7 +71,9 @@ async def _collect(
     run_code: bool,
     retriever: Retriever | None,
 ) -> list[str]:
-    async with running(config, say, experts or None) as fleet:
+    # what computes nothing has nothing to be trained on
+    asked = experts or [expert.id for expert in config.computing]
+    async with running(config, say, asked) as fleet:
         await fleet.settled()
         with progress_bar() as bar:
             # the second time only those for which passages are found

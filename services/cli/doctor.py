@@ -25,6 +25,7 @@ from coe.config import (
 )
 from coe.environment import weights_home
 from coe.errors import CoeError
+from coe.free import FreeSection
 from coe.router import Router
 from coe.services.cli.console import print_json, results
 from coe.services.cli.fleet_control import seen
@@ -99,12 +100,15 @@ def _examine(path: Path) -> Iterator[Finding]:
         Finding(f"expert {section.id}", "ok", f"{section.kind}, on the fleet")
         if config.on_fleet(section)
         else _expert(section)
-        for section in config.experts
+        for section in config.computing
     ]
     yield from experts
+    for free in config.experts:
+        if isinstance(free, FreeSection):
+            yield Finding(f"expert {free.id}", "ok", f"{free.kind}, computes nothing")
     if config.fleet is not None:
         yield _fleet(config)
-    if not any(finding.status == "ok" for finding in experts):
+    if experts and not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
     yield _energy(config.metering)
     yield _port(config)
@@ -143,7 +147,8 @@ def _embedder(config: Config) -> str:
 def _artefact(config: Config) -> str:
     embedder = configured(config.embedder)
     router = Router.load(config.artefact, list(config.specs.values()), embedder)
-    unknown = config.specs.keys() - set(router.artefact.expectation.expert_ids)
+    computing = {expert.id for expert in config.computing}
+    unknown = computing - set(router.artefact.expectation.expert_ids)
     note = f"; not trained, only by name: {', '.join(sorted(unknown))}" if unknown else ""
     return f"{config.artefact}, knows {', '.join(router.artefact.expectation.expert_ids)}{note}"
 

@@ -96,8 +96,8 @@ def _foresight(wish: Wish, config: Config, router: Router, policy: Policy) -> Fo
     limits = Limits(
         energy_j=wish.mean_energy_j,
         cost_usd=wish.mean_cost_usd,
-        memory_gb={expert.id: expert.memory_gb for expert in config.experts},
-        nodes={expert.id: expert.node or "" for expert in config.experts},
+        memory_gb={expert.id: expert.memory_gb for expert in config.computing},
+        nodes={expert.id: expert.node or "" for expert in config.computing},
         node_gb={name: node.memory_gb for name, node in config.nodes.items()},
     )
     if wish.aggregation == MODES:

@@ -13,6 +13,7 @@ from coe.budgets import load_policies
 from coe.core import Budget, Message, Request
 from coe.decision import Decision
 from coe.errors import UnknownExpertError
+from coe.free import FreeSection, stock_of
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import check_local, configured
@@ -44,11 +45,15 @@ def run(
     if policy not in policies:
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
     check_local(config.embedder, policies)
+    stocks = {e.id: stock_of(e) for e in config.experts if isinstance(e, FreeSection)}
     specs = [config.spec(section) for section in runnable(config, say)]
+    specs += [config.specs[name] for name in stocks]
     router = Router.load(config.artefact, specs, configured(config.embedder))
     retriever = retriever_of(config.retrieval, router.embedder)
-    offers, routing = offers_of(config, router.specs), config.routing.model_dump()
-    decision = replace(router, retriever=retriever, offers=offers, **routing).decide(
+    offers = offers_of(config, router.specs)
+    routing = config.routing.model_dump(exclude={"escalations"})
+    router = replace(router, retriever=retriever, offers=offers, stocks=stocks, **routing)
+    decision = router.decide(
         Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
     )
     if as_json:

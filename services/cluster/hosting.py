@@ -55,7 +55,7 @@ def deployments(config: Config) -> list[Deployment]:
     """What a fleet is to run: every expert but those that have an address of their own."""
     return [
         _deployment(_Engine(section, config.spec(section), _metering(config, section)))
-        for section in config.experts
+        for section in config.computing
         if not isinstance(section, HttpSection)
     ]
 

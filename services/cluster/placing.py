@@ -39,8 +39,8 @@ def sites(config: Config, rate_per_s: float) -> Sites:
     if config.plan is None:
         raise PlanError("placing experts needs a plan: make one with `coe plan`, name it in plan:")
     plan = Plan.load(config.plan)
-    hosted = [e.id for e in config.experts if not isinstance(e, HttpSection)]
-    copies = {e.id: e.replicas.min for e in config.experts}
+    hosted = [e.id for e in config.computing if not isinstance(e, HttpSection)]
+    copies = {e.id: e.replicas.min for e in config.computing}
     asked = siting(plan, config, rate_per_s, set(hosted) & set(plan.experts), copies)
     found = place(replace(asked.problem, switch_s=None))
     if found.placement is None:

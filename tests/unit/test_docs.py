@@ -88,10 +88,11 @@ def test_nothing_else_is_documented_as_a_setting() -> None:
     assert named == {name for name, _ in SETTINGS}
 
 
-def test_the_example_is_valid(tmp_path: Path) -> None:
+def test_the_examples_are_valid(tmp_path: Path) -> None:
     for text in re.findall(r"```yaml\n(.*?)```", CONFIGURATION, re.S):
         (tmp_path / text.split()[1]).write_text(text)
     assert load_policies(load_config(tmp_path / "coe.yaml").budgets).keys() == {"default", "frugal"}
+    assert len(load_config(tmp_path / "free.yaml").experts) == 4
 
 
 def test_every_field_of_a_request_is_documented() -> None:

@@ -9,11 +9,14 @@ import pytest
 from coe.core import Budget, Estimate, Message, Policy, Prices, Request
 from coe.decision import Candidate
 from coe.errors import InfeasibleError
+from coe.free import NullSection, free_spec
 from coe.mode import Mode
 from coe.offers import Offers
 from coe.optimizer.shortlist import gate, top_k
 from coe.optimizer.shortlist import top_p as heaviest
+from coe.pattern import Pattern
 from coe.plan import Plan, PlannedCategory, PlannedSet
+from coe.stock import Canned, Constants, Declination
 
 # rows: code, maths, anything else; columns: small, large
 QUALITY = [[0.25, 0.75], [0.625, 0.5], [0.375, 0.5]]
@@ -204,3 +207,16 @@ def test_offers_are_those_of_plain_loops(make_spec, make_router):
 
 def estimate(quality):
     return Estimate(quality, 1.0, 1.0, 1.0, 0.0, 1.0)
+
+
+def test_who_computes_nothing_takes_part_beside_the_sets(router):
+    canned = Constants((Canned("Nine to five.", 1.0, patterns=(Pattern("opening"),)),))
+    stocks = {"nobody": Declination("No."), "faq": canned}
+    specs = {n: free_spec(NullSection(id=n, kind="null")) for n in stocks}
+    free = replace(router, specs={**router.specs, **specs}, stocks=stocks)
+    for offers in (Offers.of(planned({"code": MENU})), Offers.of(planned({}, resident=["small"]))):
+        kept = replace(free, offers=offers, most_experts=2)
+        assert kept.decide(ask()).expert_id in ("small", "large")
+        assert kept.decide(ask("some opening code")).selection.expert_ids == ("faq",)
+        assert "nobody" in {o.expert_id for o in kept.decide(ask()).alternatives}
+        assert kept.decide(ask(), Budget(energy_j=0.1)).declined

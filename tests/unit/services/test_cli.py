@@ -90,6 +90,33 @@ def test_doctor_says_what_is_wrong_with_a_configuration(tmp_path):
     assert "coe.yaml:2: experts:" in result.stdout
 
 
+FREE = f"""
+artefact: {DATA / "artefact"}
+experts:
+  - {{id: faq, kind: constant, answers: [{{text: Nine to five., patterns: [hours]}}]}}
+  - {{id: nobody, kind: null}}
+"""
+
+
+def test_experts_that_compute_nothing_need_nothing(tmp_path):
+    (tmp_path / "coe.yaml").write_text(FREE)
+    result = run("doctor", "--json", "--config", str(tmp_path / "coe.yaml"))
+    found = {f["subject"]: f for f in json.loads(result.stdout)["findings"]}
+    assert found["expert faq"]["detail"] == "constant, computes nothing"
+    assert found["expert nobody"]["status"] == "ok"
+    assert "only by name" not in found["artefact"]["detail"]
+    assert "experts" not in found
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expert"), [("Opening hours?", "nobody"), ("The hours?", "faq"), ("Why?", "nobody")]
+)
+def test_route_asks_them_too(tmp_path, prompt, expert):
+    (tmp_path / "coe.yaml").write_text(FREE.replace("[hours]", "['The hours']"))
+    result = run("route", prompt, "--json", "--config", str(tmp_path / "coe.yaml"))
+    assert json.loads(result.stdout)["experts"][0]["id"] == expert
+
+
 def test_doctor_looks_for_the_fleet_and_not_for_its_experts(tmp_path, monkeypatch):
     monkeypatch.setenv("COE_FLEET_TOKEN", "s" * 32)
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -19,7 +19,9 @@ from coe.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
 )
+from coe.experts.standing import StandingExpert
 from coe.experts.stub import StubExpert
+from coe.free import free_spec, stock_of
 from coe.meter import MeterReading
 from coe.mode import Mode
 from coe.optimizer.pacing import Allowance, Pacer
@@ -419,3 +421,61 @@ async def test_neither_decisions_nor_metrics_hold_a_prompt(indexed, client, stre
     page = await client.get("/metrics")
     assert decision.json()["receipt"]["outcome"] == "complete"
     assert "Zarbon engine?" not in decision.text + page.text + str(answer.headers)
+
+
+FREE_CONFIG = """
+experts:
+  - {id: faq, kind: constant, answers: [{text: Nine to five., patterns: [hours]}]}
+  - {id: nobody, kind: 'null'}
+"""
+
+
+@pytest.fixture
+def free(gateway, stubs, tmp_path):
+    """The gateway with two more experts, which compute nothing."""
+    (tmp_path / "coe.yaml").write_text(FREE_CONFIG)
+    sections = load_config(tmp_path / "coe.yaml").experts
+    stocks = {section.id: stock_of(section) for section in sections}
+    engine, fleet = gateway.runtime.engine, gateway.runtime.fleet
+    specs = {**fleet.specs, **{section.id: free_spec(section) for section in sections}}
+    experts = {**stubs, **{name: StandingExpert(name) for name in stocks}}
+    engine.experts, engine.router = experts, replace(engine.router, specs=specs, stocks=stocks)
+    fleet = replace(fleet, specs=specs, experts=experts, stocks=stocks)
+    gateway.runtime = replace(gateway.runtime, fleet=fleet)
+    return gateway
+
+
+async def test_a_declined_request_says_so_and_what_would_do(free, client, stubs):
+    tight = body(coe={"budget": {"energy_j": 0.1}})
+    answer = await post(client, tight)
+    document = answer.json()
+    assert answer.headers["x-coe-declined"] == "true"
+    assert document["choices"][0]["finish_reason"] == "stop"
+    assert "No expert answers this" in document["choices"][0]["message"]["content"]
+    extras = document["coe"]
+    assert extras["declined"] is True
+    assert extras["needed"]["energy_j"] > 0.1
+    assert extras["receipt"]["energy_j"] == 0
+    enough = await post(client, body(coe={"budget": extras["needed"]}))
+    assert enough.headers["x-coe-declined"] == "false"
+    assert "declined" not in enough.json()["coe"]
+    assert sum(len(stub.requests) for stub in stubs.values()) == 1
+    assert (
+        b'coe_answers_total{category="code",expert="nobody",outcome="complete"} 1.0'
+        in (await client.get("/metrics")).content
+    )
+
+
+async def test_a_canned_answer_by_name_or_none_at_all(free, client):
+    hours = await post(client, body("opening hours?", model="faq"))
+    assert hours.json()["usage"]["completion_tokens"] == 4
+    refused = await post(client, body("something else", model="faq"))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "no_answer_ready"
+
+
+async def test_models_and_readiness_tell_them_apart(free, client):
+    rows = {row["id"]: row for row in (await client.get("/v1/models")).json()["data"]}
+    assert rows["faq"]["owned_by"] == "constant"
+    assert rows["nobody"]["description"] == "computes nothing"
+    assert (await client.get("/readyz")).json()["experts"]["nobody"] == "ready"

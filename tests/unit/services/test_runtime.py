@@ -139,3 +139,15 @@ async def test_while_the_endpoint_is_down_words_are_searched(
         await prefetched.warm(["roses?"])
         assert served.embedder is prefetched
         assert [c.passage_id for c in served.retriever.find("roses?").citations] == ["p2"]
+
+
+async def test_a_canned_answer_for_a_category_that_there_is_not_is_remarked_on(tmp_path):
+    (tmp_path / "coe.yaml").write_text(
+        "experts: [{id: faq, kind: constant, answers: [{text: x, categories: [maths, cooking]}]}]"
+    )
+    config = load_config(tmp_path / "coe.yaml").model_copy(update={"artefact": DATA / "artefact"})
+    said = []
+    async with serving(config, said.append) as runtime:
+        assert runtime.engine.cache is None
+    assert [line for line in said if "cooking" in line] == said
+    assert said[0].startswith("expert faq: no prompt is of category cooking, only ")
