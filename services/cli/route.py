@@ -67,7 +67,7 @@ def _print(decision: Decision) -> None:
     for heading in ("expert", "quality", "first token", "answer", "energy", "cost", "verdict"):
         justify: Any = "left" if heading in ("expert", "verdict") else "right"
         table.add_column(heading, justify=justify, no_wrap=heading != "verdict")
-    rows = [(decision.expert_id, decision.predicted, "chosen")]
+    rows = [(decision.selection.mode.name, decision.predicted, "chosen")]
     rows += [(other.expert_id, other.estimate, other.why_not) for other in decision.alternatives]
     for name, estimate, verdict in rows:
         table.add_row(
