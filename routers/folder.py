@@ -130,6 +130,20 @@ def read(
     return manifest, files
 
 
+def identity(folder: Path) -> str:
+    """The sha256 of a folder's manifest, which holds the hash of every file.
+
+    Raises
+    ------
+    ArtefactError
+        There is no manifest that can be read.
+    """
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ArtefactError(f"{folder}: no readable manifest: {error}") from error
+
+
 def _document(form: Form, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
     whole = {"schema": form.schema, "kind": form.kind, **manifest}
     if form.kind is None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from coe.errors import ArtefactError
-from coe.routers.folder import Form, is_of, read, write
+from coe.routers.folder import Form, identity, is_of, read, write
 
 FORM = Form("table", 2, "make it again", kind="table")
 PLAIN = Form("artefact", 1, "train it again")
@@ -88,3 +88,12 @@ def test_a_link_to_itself_is_an_error_and_no_crash(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ArtefactError):
         write(tmp_path / "loop" / "index", FORM, {}, FILES)
+
+
+def test_the_identity_of_a_folder_changes_with_every_byte_of_it(tmp_path):
+    for k, content in enumerate((b"one", b"two", b"one")):
+        write(tmp_path / str(k), FORM, {}, {"a": content})
+    found = [identity(tmp_path / str(k)) for k in range(3)]
+    assert found[0] == found[2] != found[1]
+    with pytest.raises(ArtefactError, match="no readable manifest"):
+        identity(tmp_path)
