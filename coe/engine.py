@@ -104,7 +104,9 @@ class Engine:
             As `Router.decide`; `InfeasibleError` also where a budget over time declines.
         """
         priced, running = self._priced(request)
-        decision, _ = among_present(self.router.dispatch, priced, left, *self._now(), frozenset())
+        decision, _ = among_present(
+            self.router.dispatch, priced, left, *self._now(request), frozenset()
+        )
         decision = replace(decision, running=running)
         if (refusal := self._refusal(request, decision)) is not None:
             raise refusal
@@ -166,7 +168,7 @@ class Engine:
         """As `Router.dispatch`; a search that takes long keeps no other request waiting."""
         retriever = self.router.retriever
         priced, running = self._priced(request)
-        given = (self.router.dispatch, priced, budget, *self._now(), excluded)
+        given = (self.router.dispatch, priced, budget, *self._now(request), excluded)
         if (
             retriever is not None
             and request.retrieve != "never"
@@ -177,12 +179,16 @@ class Engine:
             decision, outgoing = among_present(*given)
         return replace(decision, running=running), outgoing
 
-    def _now(self) -> tuple[dict[str, Load], frozenset[str]]:
-        """How busy every expert is, requests of other gateways included, and who is absent."""
+    def _now(self, request: Request) -> tuple[dict[str, Load], frozenset[str]]:
+        """How busy every expert is, requests of other gateways included, and who is absent.
+
+        Of those, only whom the request's tenant may know of.
+        """
         loads, presence = dict(self._loads), self.presence()
         for expert_id, there in presence.items():
             loads[expert_id] = loads.get(expert_id, Load()).shared(there)
-        return loads, frozenset(name for name, there in presence.items() if there.n_copies == 0)
+        absent = frozenset(name for name, there in presence.items() if there.n_copies == 0)
+        return loads, absent & self.router.of_tenant(request.tenant).specs.keys()
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
         """The request under the switches and prices of now, and what budgets add to the prices."""

@@ -54,6 +54,8 @@ class Router:
     offers : what a plan leaves to choose from; ``None``: every expert alone.
     repertoire : modes of several experts that were learned; ``None``: none.
     stocks : of the experts that compute nothing, by id: candidates where an answer stands ready.
+    tenants : the routers of those who have an expert of their own, and under "" that of everybody
+        else, as `coe.personal.personal` makes them; empty: this one decides for all.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
         weights make up more than this share.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
@@ -73,6 +75,7 @@ class Router:
     stocks: Mapping[str, Stock] = field(default_factory=dict)
     most_experts: int = 1
     top_p: float = 1.0
+    tenants: Mapping[str, Router] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -108,6 +111,10 @@ class Router:
             repertoire=None if modes is None else Repertoire.of(modes.table),
         )
 
+    def of_tenant(self, tenant: str) -> Router:
+        """The router that decides for a tenant, with the experts that it may know of."""
+        return self.tenants.get(tenant, self.tenants[""]) if self.tenants else self
+
     def decide(
         self,
         request: Request,
@@ -142,6 +149,9 @@ class Router:
         excluded: frozenset[str] = frozenset(),
     ) -> tuple[Decision, Request]:
         """As `decide`, and the request as the chosen expert is to get it: with any passages."""
+        mine = self.of_tenant(request.tenant)
+        if mine is not self:
+            return mine.dispatch(request, budget, loads, excluded)
         started = self.now()
         self._check_names(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
