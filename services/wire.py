@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,7 @@ from coe.core import MOST_EXPERTS, Budget, Message, Policy, Prices, Request
 from coe.decision import Decision, Receipt, Retrieval
 from coe.errors import RequestError, UnknownExpertError
 from coe.mode import Kind, Mode
+from coe.tenants import TENANT, visible
 
 AUTO: Final = "auto"
 
@@ -61,7 +63,7 @@ class _Extras(_Wire):
     experts: _Experts = _Experts()
     k: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] | None = None
     mode: Literal["auto", Kind] = "auto"
-    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = ""
+    tenant: Annotated[str, Field(pattern=TENANT)] = ""
     retrieve: Literal["auto", "always", "never"] = "auto"
     explain: bool = False
     cache: bool = True
@@ -88,9 +90,16 @@ class ChatBody(BaseModel):
 
 
 def parse_chat(
-    body: bytes, policies: Mapping[str, Policy], expert_ids: frozenset[str]
+    body: bytes,
+    policies: Mapping[str, Policy],
+    expert_ids: frozenset[str],
+    own: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Request, bool]:
     """The request in a body, and whether it asks for an explanation.
+
+    Parameters
+    ----------
+    own : by tenant, the expert that it keeps to itself: to others there is none of that name.
 
     Raises
     ------
@@ -104,7 +113,8 @@ def parse_chat(
         chat = ChatBody.model_validate(document)
     except ValidationError as error:
         raise _complaint(error) from error
-    policy, pinned = _addressee(chat.model, policies, expert_ids)
+    known = frozenset(visible(expert_ids, own, chat.coe.tenant))
+    policy, pinned = _addressee(chat.model, policies, known)
     caps = [c for c in (chat.max_tokens, chat.max_completion_tokens) if c is not None]
     extras = chat.coe
     allow = extras.experts.allow
@@ -121,7 +131,6 @@ def parse_chat(
         retrieve=extras.retrieve,
         mode=None if extras.mode == AUTO else extras.mode,
         most_experts=extras.k,
-        tenant=extras.tenant,
         cache=extras.cache,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
     )
