@@ -21,6 +21,7 @@ from coe.errors import ConfigError
 from coe.fleet import FleetSection, ReplicasSection
 from coe.free import FreeSection, free_spec, null_is_a_word
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
+from coe.tenants import TenantName, TenantSection, check_experts
 from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, wrong_field
 
 DATA = Path(coe.__file__).parent / "data"
@@ -210,6 +211,7 @@ class Config(Section):
     nodes: dict[Name, NodeSection] = Field(default={})
     fleet: FleetSection | None = None
     on_demand: OnDemandSection | None = None
+    tenants: dict[TenantName, TenantSection] = Field(default={})
     experts: Annotated[list[_AnyExpert], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -225,6 +227,7 @@ class Config(Section):
                 raise wrong_field(f"expert id {name!r} is reserved: choose another", at)
             if kinds[n] == "copy" and "copy" in kinds[:n]:
                 raise wrong_field("keep one: a second holds the same", ("experts", n, "kind"))
+        check_experts(self.tenants, ids)
         return self
 
     @model_validator(mode="after")
@@ -348,6 +351,7 @@ def load_config(path: Path) -> Config:
             "metering": _resolved(config.metering, base),
             "experts": [_resolved(expert, base) for expert in config.experts],
             "retrieval": _resolved(config.retrieval, base),
+            "tenants": {name: _resolved(one, base) for name, one in config.tenants.items()},
         }
     )
 
@@ -394,6 +398,8 @@ def _resolved(section: Any, base: Path) -> Any:
         return section.model_copy(update={"weights": weights, "python": python})
     if isinstance(section, MeteringSection):
         return section.model_copy(update={"sysfs": base / section.sysfs})
+    if isinstance(section, TenantSection) and section.gate is not None:
+        return section.model_copy(update={"gate": base / section.gate})
     if isinstance(section, RetrievalSection):
         return section.model_copy(update={"index": base / section.index})
     return section

@@ -32,6 +32,7 @@ from coe.errors import (
     RequestError,
     UnknownExpertError,
 )
+from coe.personal import NOBODY, as_wished
 from coe.services.admin import Admin
 from coe.services.body import body_of
 from coe.services.journal import DecisionJournal
@@ -44,6 +45,7 @@ from coe.services.wire import (
     parse_chat,
     receipt_document,
 )
+from coe.tenants import visible
 
 _CLIENT_CLOSED = 499
 # what an expert says of the request; anything else it says is the operator's business
@@ -165,7 +167,9 @@ class Gateway:
     async def _parse(self, http: HttpRequest) -> tuple[Request, bool]:
         runtime = self.runtime
         body = await body_of(http, runtime.config.gateway.max_body_bytes)
-        return parse_chat(body, runtime.policies, frozenset(runtime.fleet.experts))
+        experts = frozenset(runtime.fleet.experts)
+        request, explain = parse_chat(body, runtime.policies, experts, self._own)
+        return as_wished(request, runtime.tenants), explain
 
     async def _whole(self, reply: AnyReply) -> bytes:
         self.metrics.in_flight.inc()
@@ -204,11 +208,17 @@ class Gateway:
         names = [AUTO, *(f"{AUTO}:{name}" for name in runtime.policies)]
         about = {f"{AUTO}:{p.name}": p.description for p in runtime.policies.values()}
         rows = [_model_row(name, "coe", about.get(name, "")) for name in names]
-        for spec in runtime.fleet.specs.values():
+        for name in visible(runtime.fleet.specs, self._own, NOBODY):
+            spec = runtime.fleet.specs[name]
             computes = spec.id not in runtime.fleet.stocks
             about_it = f"{spec.params_b:g} B parameters" if computes else "computes nothing"
             rows.append(_model_row(spec.id, spec.profile.name, about_it))
         return rows
+
+    @property
+    def _own(self) -> dict[str, str]:
+        """By tenant, the expert that it keeps to itself."""
+        return {name: tenant.expert_id for name, tenant in self.runtime.tenants.items()}
 
     async def _refuse(self, http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, CoeError)

@@ -18,6 +18,7 @@ from coe.errors import ConfigError, PlanError
 from coe.escalation import Escalations
 from coe.offers import Offers
 from coe.optimizer.pacing import Pacer
+from coe.personal import Personal, personal
 from coe.plan import Plan
 from coe.retrieval import Retriever
 from coe.router import Router
@@ -26,6 +27,7 @@ from coe.routers.retrieve import Index
 from coe.services.embedding import HttpEmbedder, check_local, configured
 from coe.services.fleet import Fleet, running
 from coe.services.metering.machine import metered
+from coe.services.personal import tenants_of
 from coe.services.prefetch import prefetching
 from coe.services.runnable import Say
 from coe.stock import Constants, Stock
@@ -33,13 +35,17 @@ from coe.stock import Constants, Stock
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A configuration brought to life; ``machines`` are those whose joules are measured."""
+    """A configuration brought to life.
+
+    ``machines`` are those whose joules are measured, ``tenants`` those with an expert of their own.
+    """
 
     config: Config
     policies: Mapping[str, Policy]
     engine: Engine
     fleet: Fleet
     machines: Mapping[str, EnergyAccount] = field(default_factory=dict)
+    tenants: Mapping[str, Personal] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -59,9 +65,10 @@ async def serving(
     ------
     ConfigError
         As `coe.services.fleet.running`, `coe.services.metering.machine.metered` and
-        `coe.services.embedding.check_local`.
+        `coe.services.embedding.check_local` and `coe.services.personal.tenants_of`.
     ArtefactError
-        The artefact is absent, altered, or fails a canary prompt; or as `retriever_of`.
+        The artefact is absent, altered, or fails a canary prompt; or as `retriever_of` and
+        `coe.services.personal.tenants_of`.
     PlanError
         As `offers_of`.
     EmbeddingError
@@ -77,7 +84,9 @@ async def serving(
         specs = list(fleet.specs.values())
         router = await asyncio.to_thread(Router.load, config.artefact, specs, embedder)
         retriever = await asyncio.to_thread(retriever_of, config.retrieval, router.embedder)
-        known = {*router.artefact.expectation.expert_ids, *fleet.stocks}
+        tenants = await asyncio.to_thread(tenants_of, config, router.embedder)
+        learned = {one.expert_id for one in tenants.values() if one.gate is not None}
+        known = {*router.artefact.expectation.expert_ids, *learned, *fleet.stocks}
         for name in fleet.specs.keys() - known:
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
         for remark in _unheard_of(fleet.stocks, router.artefact.category.classes_.tolist()):
@@ -91,6 +100,7 @@ async def serving(
             prefetched = await stack.enter_async_context(prefetching(embedder, say))
             engine.router = embedded_by(prefetched, engine.router)
             engine.warm = prefetched.warm
+        engine.router = personal(engine.router, tenants)
         machines: Mapping[str, EnergyAccount] = fleet.accounts.machines
         engine.copy_accounts = fleet.accounts.copies
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
@@ -106,7 +116,7 @@ async def serving(
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence
-        yield Runtime(config, policies, engine, fleet, machines)
+        yield Runtime(config, policies, engine, fleet, machines, tenants)
 
 
 def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator[str]:
