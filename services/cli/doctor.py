@@ -27,12 +27,15 @@ from coe.environment import weights_home
 from coe.errors import CoeError
 from coe.free import FreeSection
 from coe.router import Router
+from coe.routers.artefact import Artefact
+from coe.routers.embed import load_for
 from coe.services.cli.console import print_json, results
 from coe.services.cli.fleet_control import seen
 from coe.services.cli.serve import address, listen
 from coe.services.embedding import check_local, configured
 from coe.services.metering.detect import ALL, survey
 from coe.services.metering.machine import kinds
+from coe.services.personal import tenants_of
 from coe.services.runnable import missing
 from coe.services.runtime import offers_of
 from coe.services.weights import embedded_weights, verified
@@ -96,6 +99,12 @@ def _examine(path: Path) -> Iterator[Finding]:
     yield _attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
     if config.plan is not None:
         yield _attempt("plan", lambda: _plan(config), "make it again with `coe plan`")
+    if config.tenants:
+        yield _attempt(
+            "tenants",
+            lambda: _tenants(config),
+            "train the gate again with `coe personalise`, or correct section `tenants`",
+        )
     experts = [
         Finding(f"expert {section.id}", "ok", f"{section.kind}, on the fleet")
         if config.on_fleet(section)
@@ -124,6 +133,18 @@ def _plan(config: Config) -> str:
     offers = offers_of(config, config.specs)
     assert offers is not None
     return f"for {', '.join(offers.experts)}"
+
+
+def _tenants(config: Config) -> str:
+    artefact = Artefact.load(config.artefact)
+    embedder = configured(config.embedder) or load_for(artefact.embedder)
+    tenants = tenants_of(config, embedder)
+    return ", ".join(
+        f"{name} has {one.expert_id}"
+        + ("" if one.gate else " by name only")
+        + (", its gate declined" if one.gate and one.gate.declined else "")
+        for name, one in tenants.items()
+    )
 
 
 def _memory() -> Finding:

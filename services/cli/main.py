@@ -21,8 +21,10 @@ from coe.services.cli.options import (
     LatencyOption,
     PoliciesOption,
     PromptArgument,
+    TenantOption,
     TraceOption,
 )
+from coe.services.cli.tenant import personalise
 
 app = typer.Typer(
     help="Route every prompt to the expert that answers it best within its budget.",
@@ -40,6 +42,7 @@ devices_app = typer.Typer(
 app.add_typer(devices_app, name="devices", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet", no_args_is_help=True)
 app.add_typer(experts_app, name="experts", no_args_is_help=True)
+app.command()(personalise)
 
 
 def _version(wanted: bool) -> None:
@@ -100,6 +103,7 @@ def route(
     energy_j: EnergyOption = None,
     latency_ms: LatencyOption = None,
     cost_usd: CostOption = None,
+    tenant: TenantOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,7 +112,7 @@ def route(
 
     ceilings = {"energy_j": energy_j, "latency_ms": latency_ms, "cost_usd": cost_usd}
     with errors_explained():
-        run(prompt, budget, ceilings, config, as_json)
+        run(prompt, budget, ceilings, tenant, config, as_json)
 
 
 @app.command()

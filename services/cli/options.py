@@ -28,4 +28,7 @@ TraceOption = Annotated[
     Path | None,
     typer.Option(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens; may be gzipped."),
 ]
+TenantOption = Annotated[
+    str, typer.Option(help="Whose request it is; by default nobody's with an expert of its own.")
+]
 PromptArgument = Annotated[str, typer.Argument(help="The prompt.")]

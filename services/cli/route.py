@@ -14,9 +14,11 @@ from coe.core import Budget, Message, Request
 from coe.decision import Decision
 from coe.errors import UnknownExpertError
 from coe.free import FreeSection, stock_of
+from coe.personal import as_wished, personal
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import check_local, configured
+from coe.services.personal import tenants_of
 from coe.services.runnable import runnable
 from coe.services.runtime import offers_of, retriever_of
 from coe.services.wire import decision_document
@@ -26,6 +28,7 @@ def run(
     prompt: str,
     policy: str,
     ceilings: Mapping[str, float | None],
+    tenant: str,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -34,7 +37,8 @@ def run(
     Raises
     ------
     ConfigError, ArtefactError, PlanError
-        The configuration, the artefact, the index or the plan is wrong, or no expert can run here.
+        The configuration, the artefact, a tenant's gate, the index or the plan is wrong, or no
+        expert can run here.
     RequestError
         The policy does not exist, or no expert fits the budget.
     EmbeddingError
@@ -53,9 +57,9 @@ def run(
     offers = offers_of(config, router.specs)
     routing = config.routing.model_dump(exclude={"escalations"})
     router = replace(router, retriever=retriever, offers=offers, stocks=stocks, **routing)
-    decision = router.decide(
-        Request((Message("user", prompt),), policies[policy], Budget(**ceilings))
-    )
+    tenants = tenants_of(config, router.embedder)
+    asked = Request((Message("user", prompt),), policies[policy], Budget(**ceilings), tenant=tenant)
+    decision = personal(router, tenants).decide(as_wished(asked, tenants))
     if as_json:
         print_json(decision_document(decision))
     else:
