@@ -13,7 +13,7 @@ from coe.core import Estimate
 from coe.decision import Candidate, Selection
 from coe.mode import Mode
 from coe.optimizer.shortlist import gate, odds_of
-from coe.plan import Plan
+from coe.plan import MODES, Plan
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -76,33 +76,41 @@ class Offers:
     menus : by category.
     means : whether the plan keeps means over the traffic, so that who is in no set of a category
         is not asked there.
+    modes : by category, the modes of several experts that a plan of modes leaves; ``None``: the
+        plan is of sets, and says nothing of modes.
     """
 
     experts: tuple[str, ...]
     menus: Mapping[str, Menu]
     means: bool = False
+    modes: Mapping[str, frozenset[Mode]] | None = None
 
     @classmethod
     def of(cls, plan: Plan) -> Offers:
         """The offers of a plan.
 
         Where it keeps means over the traffic, its own sets and their subsets are all there is;
-        else the whole menus.
+        else the whole menus. Of a plan of modes, that is its own mode and each of its members.
         """
         column = {name: k for k, name in enumerate(plan.experts)}
-        menus = {}
+        menus, modes = {}, dict[str, frozenset[Mode]]()
         for category in plan.categories:
             kept = [
                 one
                 for one in category.menu
                 if not plan.means or set(one.experts) <= set(category.experts)
             ]
+            if plan.aggregation == MODES:
+                planned = [category.mode] if plan.means else [one.mode for one in kept]
+                modes[category.name] = frozenset(mode for mode in planned if mode is not None)
+                kept = [one for one in kept if len(one.experts) == 1]
             members = np.zeros((len(kept), len(column)), dtype=bool)
             for row, one in enumerate(kept):
                 members[row, [column[name] for name in one.experts]] = True
             quality = np.array([_points(plan, one.quality) for one in kept])
             menus[category.name] = Menu.of(members, quality)
-        return cls(tuple(column), menus, bool(plan.means))
+        known = modes if plan.aggregation == MODES else None
+        return cls(tuple(column), menus, bool(plan.means), known)
 
     def partners(self, category: str) -> frozenset[str]:
         """Who may be asked for one answer together with others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,7 @@ class Repertoire:
     modes : (n_modes,).
     members : (n_modes, n_experts).
     worth : by category; `GENERAL` is one of them.
+    planned : by category, (n_modes,) which of them a plan leaves; of one that is absent, all.
     """
 
     expert_ids: tuple[str, ...]
@@ -114,6 +115,7 @@ class Repertoire:
     stages: Stages
     members: Bools
     worth: Mapping[str, Worth]
+    planned: Mapping[str, Bools] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: ModeTable) -> Repertoire:
@@ -139,6 +141,19 @@ class Repertoire:
             for c, name in enumerate(table.categories)
         }
         return cls(table.expert_ids, modes, stages, members, worth)
+
+    def left_by(self, planned: Mapping[str, frozenset[Mode]] | None) -> Repertoire:
+        """The repertoire with those modes only that a plan leaves in each category.
+
+        Parameters
+        ----------
+        planned : as in `coe.offers.Offers.modes`; ``None``: all.
+        """
+        left = {
+            category: np.array([mode in kept for mode in self.modes], dtype=bool)
+            for category, kept in (planned or {}).items()
+        }
+        return replace(self, planned=left)
 
     def ways(
         self,
@@ -166,6 +181,8 @@ class Repertoire:
         kept = self._admitted(np.array(at), circle)
         if like is not None:
             kept = kept[[form(self.modes[m]) == form(like) for m in kept]]
+        elif category in self.planned:
+            kept = kept[self.planned[category][kept]]
         found = np.zeros((len(self.expert_ids) + 1, 2 * N_FIGURES))
         # who is in no mode is put into a row of its own, at the end
         found[at] = np.hstack(

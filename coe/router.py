@@ -111,6 +111,13 @@ class Router:
             repertoire=None if modes is None else Repertoire.of(modes.table),
         )
 
+    def under(self, offers: Offers | None) -> Router:
+        """The router that keeps to a plan, or to none."""
+        learned = self.repertoire
+        if learned is not None:
+            learned = learned.left_by(None if offers is None else offers.modes)
+        return replace(self, offers=offers, repertoire=learned)
+
     def of_tenant(self, tenant: str) -> Router:
         """The router that decides for a tenant, with the experts that it may know of."""
         return self.tenants.get(tenant, self.tenants[""]) if self.tenants else self

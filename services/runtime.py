@@ -93,7 +93,7 @@ async def serving(
             say(remark)
         offers = offers_of(config, fleet.specs)
         routing = config.routing.model_dump(exclude={"escalations"})
-        router = replace(router, retriever=retriever, offers=offers, stocks=fleet.stocks, **routing)
+        router = replace(router.under(offers), retriever=retriever, stocks=fleet.stocks, **routing)
         engine = Engine(router, fleet.experts, now)
         engine.cache = next((s for s in fleet.stocks.values() if isinstance(s, AnswerCache)), None)
         if isinstance(embedder, HttpEmbedder):

@@ -56,7 +56,7 @@ def run(
     retriever = retriever_of(config.retrieval, router.embedder)
     offers = offers_of(config, router.specs)
     routing = config.routing.model_dump(exclude={"escalations"})
-    router = replace(router, retriever=retriever, offers=offers, stocks=stocks, **routing)
+    router = replace(router.under(offers), retriever=retriever, stocks=stocks, **routing)
     tenants = tenants_of(config, router.embedder)
     asked = Request((Message("user", prompt),), policies[policy], Budget(**ceilings), tenant=tenant)
     decision = personal(router, tenants).decide(as_wished(asked, tenants))

@@ -6,12 +6,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from coe.core import Budget, Policy, Prices
+from coe.core import Budget, Message, Policy, Prices, Request
 from coe.errors import PlanError
 from coe.foresight import Foresight, Limits
 from coe.mode import Mode
+from coe.offers import Offers
 from coe.plan import MODES, Plan
 from coe.planning import plan
+from coe.repertoire import Repertoire
 from coe.routers.confidence import TRAITS, Confidence
 from coe.routers.modes import LearnedModes, ModeTable
 
@@ -145,3 +147,50 @@ def test_modes_of_experts_that_are_not_configured_are_left_out(router):
     foresight = Foresight.of_modes(few, FREE, Limits())
     assert {name for mode in foresight.modes for name in mode.members} == {"a", "b"}
     assert plan(foresight).status == "optimal"
+
+
+def asked(router, prompt="code", **known):
+    return router.decide(Request((Message("user", prompt),), **known))
+
+
+def test_a_request_chooses_among_the_modes_on_the_menu_of_its_category(router):
+    limits = Limits(
+        memory_gb={"a": 2.0, "b": 3.0, "c": 5.0},
+        nodes=dict.fromkeys(NAMES, "here"),
+        node_gb={"here": 5.0},
+    )
+    found = plan(Foresight.of_modes(router, FREE, limits))
+    served = with_modes(router).under(Offers.of(found))
+    for prompt in ("code", "maths"):
+        decision = asked(served, prompt)
+        menu = {one.mode for one in found.menu(decision.category.name)}
+        assert decision.selection.mode in menu
+        assert set(decision.selection.expert_ids) <= set(found.experts)
+        named = {other.expert_id for other in decision.alternatives}
+        assert named <= {mode.name for mode in menu}
+
+
+def test_under_a_mean_the_planned_mode_is_all_there_is_but_its_members_alone(router):
+    free = plan(Foresight.of_modes(router, FREE, Limits()))
+    found = plan(Foresight.of_modes(router, FREE, Limits(energy_j=0.8 * free.energy_j)))
+    served = with_modes(router).under(Offers.of(found))
+    planned = {category.name: category.mode for category in found.categories}
+    for prompt in ("code", "maths"):
+        decision = asked(served, prompt)
+        mode = planned[decision.category.name]
+        alone = {Mode.single(name) for name in mode.members}
+        assert decision.selection.mode in alone | {mode}
+        streamed = asked(served, prompt, stream=True)
+        assert streamed.selection.mode in alone
+
+
+def test_without_a_plan_all_modes_are_there_again(router):
+    found = plan(Foresight.of_modes(router, FREE, Limits(energy_j=30.0)))
+    learned = with_modes(router)
+    again = learned.under(Offers.of(found)).under(None)
+    assert asked(again).selection == asked(learned).selection
+
+
+def with_modes(router):
+    """As `Router.load` would have it."""
+    return replace(router, repertoire=Repertoire.of(router.artefact.modes.table))
