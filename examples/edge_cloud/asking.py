@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,14 @@ from coe.services.recording import read_recording
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A way to choose who answers: ``model`` is an expert's id, or ``auto:POLICY``."""
+    """A way to choose who answers: ``model`` is an expert's id, or ``auto:POLICY``.
+
+    ``coe`` is what the requests ask for beside that.
+    """
 
     name: str
     model: str
+    coe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_budget(self) -> bool:
@@ -121,13 +125,14 @@ class Experiment:
     async def _ask(self, client: openai.AsyncOpenAI, arm: Arm, n: int) -> Answered:
         prompt = self._rows.prompts[n]
         answer = await client.chat.completions.create(
-            model=arm.model, messages=[{"role": "user", "content": prompt}]
+            model=arm.model,
+            messages=[{"role": "user", "content": prompt}],
+            extra_body={"coe": dict(arm.coe)},
         )
         extras: dict[str, Any] = (answer.model_extra or {})["coe"]
         receipt, choice = extras["receipt"], answer.choices[0]
         expert_id, cut = receipt["expert_id"], choice.finish_reason == "length"
         self._check(expert_id, prompt, choice.message.content or "", cut)
-        profile = self._specs[expert_id].profile
         score = self._rows.scores[n, self._rows.expert_ids.index(expert_id)]
         nearest = extras["status"] == "nearest"
         return Answered(
@@ -135,14 +140,19 @@ class Experiment:
             expert_id=expert_id,
             score=0.0 if cut else float(score),
             latency_ms=receipt["latency_ms"],
-            device_ms=profile.ttft_ms(receipt["prompt_tokens"])
-            + profile.decode_ms(receipt["output_tokens"]),
+            device_ms=self._device_ms(receipt),
             energy_j=receipt["energy_j"],
             cost_usd=receipt["cost_usd"],
             cut=cut,
             nearest=nearest,
             exceeded=not nearest and beyond(extras["budget"], extras["cautious"], receipt),
         )
+
+    def _device_ms(self, receipt: Mapping[str, Any]) -> float:
+        """What the profile says of an answer of one expert."""
+        profile = self._specs[receipt["expert_id"]].profile
+        prefill_ms = profile.ttft_ms(receipt["prompt_tokens"])
+        return prefill_ms + profile.decode_ms(receipt["output_tokens"])
 
     def _check(self, expert_id: str, prompt: str, said: str, cut: bool) -> None:
         """Raise `RuntimeError` unless this is what was recorded, or the beginning of it."""

@@ -1,0 +1,128 @@
+"""Several experts, one answer, over HTTP: what modes are worth beside single experts.
+
+    python benchmarks/ensembles/run.py [--responses FILE] [--prompts N] [--speed TIMES] [--out FILE]
+
+Five recorded experts answer behind a real gateway, at the pace and power of their devices'
+profiles. Router, modes and confidence are learned on `train` rows, and so are the prices of joules
+that keep a budget: policies are asked for `train` prompts first. Reported are the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from recording import EXAMPLE, write_table
+
+sys.path.insert(0, str(EXAMPLE))
+
+import plot
+from asking import Answered, Arm, Experiment, asked
+from report import document_of, printed
+from ways import PRICES, Mixed, fixed, policies, staircase
+
+from coe.config import Config, ReplaySection, load_config
+from coe.routers.outcomes import Outcomes
+
+DEFAULT = Path(__file__).parents[3] / "shared/data/outcomes/zeroeval_coe5_responses.parquet"
+HERE = Path(__file__).parent
+FAMILIES = ("modes", "singles")
+HASTE = 2.0
+
+
+class Ensembles(Experiment):
+    """Asks by any mode, a few arms at a time."""
+
+    async def _ask(self, client: Any, arm: Arm, n: int) -> Answered:
+        chosen = arm.of(self._rows.prompt_ids[n]) if isinstance(arm, Mixed) else arm
+        return await super()._ask(client, chosen, n)
+
+    def _device_ms(self, receipt: Mapping[str, Any]) -> float:
+        """What the profiles say; of several experts what was measured."""
+        return receipt["latency_ms"] if receipt["parts"] else super()._device_ms(receipt)
+
+
+def configured(folder: Path, table: Path) -> Config:
+    """The example's experts, with all answers to replay, and a router that learned from them."""
+    config = load_config(EXAMPLE / "coe.yaml")
+    words = ["train", "--config", EXAMPLE / "coe.yaml", "--outcomes", table, "--out", folder / "a"]
+    subprocess.run([sys.executable, "-m", "coe", *map(str, words)], check=True)
+    (folder / "budgets.yaml").write_text(yaml.safe_dump(policies(PRICES)))
+    replayed = [expert for expert in config.experts if isinstance(expert, ReplaySection)]
+    changed = {
+        "artefact": folder / "a",
+        "budgets": folder / "budgets.yaml",
+        "plan": None,
+        "experts": [expert.model_copy(update={"recording": table}) for expert in replayed],
+    }
+    return config.model_copy(update=changed)
+
+
+def measured(
+    config: Config,
+    rows: Outcomes,
+    arms: Sequence[Arm],
+    given: argparse.Namespace,
+    speed: float,
+) -> dict[str, list[Answered]]:
+    """What the prompts came to in each arm."""
+    found: dict[str, list[Answered]] = {}
+    for first in range(0, len(arms), given.at_once):
+        few = arms[first : first + given.at_once]
+        print("asking", ", ".join(arm.name for arm in few), flush=True)
+        experiment = Ensembles(config, rows, speed, given.gap_s * given.speed / speed)
+        found |= asyncio.run(experiment.run(few))
+    return found
+
+
+def main() -> None:
+    """Learn, calibrate, ask, report."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--responses", type=Path, default=DEFAULT)
+    parser.add_argument("--prompts", type=int, default=425, help="of the test rows")
+    parser.add_argument("--train-prompts", type=int, default=400, help="to learn prices from")
+    parser.add_argument("--speed", type=float, default=5.0, help="device seconds in a second")
+    parser.add_argument("--gap-s", type=float, default=0.3, help="seconds from prompt to prompt")
+    parser.add_argument("--at-once", type=int, default=4, help="arms that are asked at once")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
+    given = parser.parse_args()
+    if not given.responses.exists():
+        sys.exit(f"no recorded answers in {given.responses.name}: nothing to measure")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = folder / "outcomes.parquet"
+        write_table(given.responses, table)
+        outcomes, config = Outcomes.read(table), configured(folder, table)
+        learning = asked(outcomes, "train", given.train_prompts)
+        single = outcomes.expert_ids[best_single(outcomes.rows(outcomes.splits == "train"))]
+        steps = [
+            Arm(f"{f}-{k}", f"auto:{f}-{k}")
+            for f in ("modes", "singles")
+            for k in range(len(PRICES))
+        ]
+        seen = measured(config, learning, [Arm(single, single), *steps], given)
+        budget_j = float(np.mean([one.energy_j for one in seen[single]]))
+        score = float(np.mean([one.score for one in seen[single]]))
+        arms = fixed(outcomes, config.specs)
+        for family in FAMILIES:
+            arms += staircase(family, seen, budget_j, score)
+        rows = asked(outcomes, "test", given.prompts)
+        found = measured(config, rows, arms, given, given.speed)
+    document = document_of(arms, found, single, rows, seen, given)
+    given.out.write_text(json.dumps(document, indent=1) + "\n")
+    paths = plot.write(document, given.out.with_name("ensembles"))
+    print(printed(document))
+    print("wrote", given.out.name, *(path.name for path in paths))
+
+
+if __name__ == "__main__":
+    main()
