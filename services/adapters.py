@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import httpx
 
-from coe.config import EmbeddedSection, ReplaySection, VllmSection
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
+from coe.kinds import EmbeddedSection, ReplaySection, VllmSection
 
 
 def hosted(

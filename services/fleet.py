@@ -10,14 +10,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
-from coe.config import (
-    Config,
-    EmbeddedSection,
-    ExpertSection,
-    ReplaySection,
-    VllmSection,
-    api_key,
-)
+from coe.config import Config, api_key
 from coe.core import ExpertSpec
 from coe.errors import WeightsError
 from coe.experts.hosted import EmbeddedExpert
@@ -26,6 +19,7 @@ from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
+from coe.kinds import EmbeddedSection, ExpertSection, ReplaySection, VllmSection
 from coe.load import Presence
 from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted

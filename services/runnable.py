@@ -8,17 +8,10 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from coe.config import (
-    Config,
-    EmbeddedSection,
-    ExpertSection,
-    HttpSection,
-    ReplaySection,
-    VllmSection,
-    api_key,
-)
+from coe.config import Config, api_key
 from coe.environment import weights_home
 from coe.errors import ConfigError
+from coe.kinds import EmbeddedSection, ExpertSection, HttpSection, ReplaySection, VllmSection
 from coe.services.host.experts import environment, interpreter
 from coe.services.weights import embedded_weights, locate
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import httpx
 
-from coe.config import DATA, EmbeddedSection
+from coe.config import DATA
 from coe.errors import ConfigError, WeightsError
+from coe.kinds import EmbeddedSection
 
 Progress = Callable[[int], None]
 """Called with the number of bytes done so far."""

@@ -30,7 +30,8 @@ from asking import Answered, Arm, Experiment, asked
 from report import document_of, printed
 from ways import PRICES, Mixed, fixed, policies, staircase
 
-from coe.config import Config, ReplaySection, load_config
+from coe.config import Config, load_config
+from coe.kinds import ReplaySection
 from coe.routers.outcomes import Outcomes
 
 DEFAULT = Path(__file__).parents[3] / "shared/data/outcomes/zeroeval_coe5_responses.parquet"

@@ -28,12 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.answer import AnswerMeter
-from coe.config import DATA, EmbeddedSection, load_config
+from coe.config import DATA, load_config
 from coe.core import Message, Request
 from coe.experts.hosted import EmbeddedExpert
 from coe.experts.llama import LlamaContinuation
 from coe.experts.mixed import MixedExpert
 from coe.experts.protocol import Expert
+from coe.kinds import EmbeddedSection
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.checks import parse_check, score
 from coe.services.fleet import running

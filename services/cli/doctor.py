@@ -15,17 +15,11 @@ from typing import Literal
 import typer
 
 from coe.budgets import load_budgets, load_policies
-from coe.config import (
-    Config,
-    EmbeddedSection,
-    ExpertSection,
-    MeteringSection,
-    find_config,
-    load_config,
-)
+from coe.config import Config, MeteringSection, find_config, load_config
 from coe.environment import weights_home
 from coe.errors import CoeError
 from coe.free import FreeSection
+from coe.kinds import EmbeddedSection, ExpertSection
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.embed import load_for

@@ -8,12 +8,12 @@ from functools import partial
 
 import httpx
 
-from coe.config import ExpertSection, HttpSection
 from coe.core import ExpertSpec, Request
 from coe.environment import fleet_token
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
 from coe.fleet import FleetSection
+from coe.kinds import ExpertSection, HttpSection
 from coe.replica import Replica, Snapshot
 from coe.services.adapters import hosted
 from coe.services.cluster.follower import FleetClient, Follower, following

@@ -9,17 +9,11 @@ from functools import partial
 from pydantic import TypeAdapter
 
 from coe.actors import OpenHost, RayCluster, own_address
-from coe.config import (
-    Config,
-    ExpertSection,
-    HttpSection,
-    MeteringSection,
-    ReplaySection,
-    VllmSection,
-)
+from coe.config import Config, MeteringSection
 from coe.core import ExpertSpec
 from coe.errors import CoeError
 from coe.fleet import NODE_LABEL, OWN_ADDRESS, FleetSection, private_address
+from coe.kinds import ExpertSection, HttpSection, ReplaySection, VllmSection
 from coe.replica import Card, Deployment, Host
 from coe.services.cluster.api import ServedSupervisor
 from coe.services.cluster.supervisor import Supervisor

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from coe.config import Config, HttpSection
+from coe.config import Config
 from coe.errors import PlanError
 from coe.fleet import NODE_LABEL
+from coe.kinds import HttpSection
 from coe.optimizer.place import PlacementResult, place
 from coe.plan import Plan
 from coe.replica import Deployment

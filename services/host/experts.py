@@ -10,16 +10,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from coe.config import (
-    EmbeddedSection,
-    ExpertSection,
-    HttpSection,
-    ReplaySection,
-    VllmSection,
-    api_key,
-)
+from coe.config import api_key
 from coe.core import ExpertSpec
 from coe.environment import weights_home
+from coe.kinds import EmbeddedSection, ExpertSection, HttpSection, ReplaySection, VllmSection
 from coe.services.host.external import WATCH as EXTERNAL_WATCH
 from coe.services.host.external import ExternalHost
 from coe.services.host.process import EngineHost

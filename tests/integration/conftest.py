@@ -15,8 +15,9 @@ import httpx
 import openai
 import pytest
 
-from coe.config import DATA, EmbeddedSection, load_config
+from coe.config import DATA, load_config
 from coe.environment import weights_home
+from coe.kinds import EmbeddedSection
 from coe.services.cli.serve import gateway_on, listen
 from coe.services.runtime import Runtime
 from coe.services.weights import embedded_weights, fetch

@@ -7,11 +7,8 @@ import pytest
 from coe.budgets import load_budgets, load_policies
 from coe.config import (
     DATA,
-    EmbeddedSection,
     EndpointSection,
-    HttpSection,
     LocalEmbedderSection,
-    ReplaySection,
     RetrievalSection,
     api_key,
     find_config,
@@ -20,6 +17,7 @@ from coe.config import (
 from coe.core import Budget, ExpertSpec, Policy, Prices
 from coe.device import DeviceProfile
 from coe.errors import ConfigError
+from coe.kinds import EmbeddedSection, HttpSection, ReplaySection
 from coe.optimizer.pacing import Allowance
 
 GOOD = """\

@@ -1,0 +1,86 @@
+"""The kinds of experts in ``coe.yaml``: those that compute, each a section with its fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from coe.fleet import ReplicasSection
+from coe.free import FreeSection, null_is_a_word
+from coe.yamlfile import Name, NonNegative, Positive, Section, Url
+
+
+class _ExpertSection(Section):
+    id: Name
+    device: str
+    params_b: NonNegative = 0.0
+    context_tokens: Annotated[int, Field(gt=0)] = 4096
+    slots: Annotated[int, Field(gt=0)] = 1
+    answer_tokens: Annotated[int, Field(gt=0)] | None = None
+    usd_per_mtok_in: NonNegative = 0.0
+    usd_per_mtok_out: NonNegative = 0.0
+    memory_gb: NonNegative = 0.0
+    node: str | None = None
+    resources: dict[Name, NonNegative] = Field(default={})
+    replicas: ReplicasSection = ReplicasSection()
+    first_token_timeout_s: Positive = 60.0
+    idle_timeout_s: Positive = 30.0
+    shared: bool = False
+
+
+class EmbeddedSection(_ExpertSection):
+    """An expert that runs in a llama.cpp process on this machine.
+
+    ``vocabulary`` names what it shares with others, so that they can write an answer together.
+    """
+
+    kind: Literal["embedded"]
+    weights: str
+    threads: Annotated[int, Field(gt=0)] | None = None
+    repeat_penalty: Positive = 1.0
+    vocabulary: Name | None = None
+
+
+class VllmSection(_ExpertSection):
+    """An expert that runs in a vLLM process on this machine.
+
+    ``python`` is the interpreter of the environment that holds vLLM; ``None``: this one.
+    """
+
+    kind: Literal["vllm"]
+    weights: Annotated[str, Field(min_length=1)]
+    python: Path | None = None
+    arguments: list[str] = Field(default=[])
+    environment: dict[str, str] = Field(default={})
+    start_timeout_s: Positive = 600.0
+    answer_timeout_s: Positive = 600.0
+
+
+class HttpSection(_ExpertSection):
+    """An expert behind any OpenAI-compatible server."""
+
+    kind: Literal["http"]
+    base_url: Url
+    upstream_model: str | None = None
+    api_key_env: str | None = None
+    connect_timeout_s: Positive = 3.0
+    answer_timeout_s: Positive = 600.0
+
+
+class ReplaySection(_ExpertSection):
+    """An expert that repeats recorded answers at the pace of its device profile."""
+
+    kind: Literal["replay"]
+    recording: Path
+    recorded_as: str | None = None
+    time_scale: NonNegative = 1.0
+
+
+ExpertSection = Annotated[
+    EmbeddedSection | VllmSection | HttpSection | ReplaySection, Field(discriminator="kind")
+]
+AnyExpert = Annotated[
+    ExpertSection | FreeSection, Field(discriminator="kind"), BeforeValidator(null_is_a_word)
+]
