@@ -24,7 +24,7 @@ def document_of(
     found: Mapping[str, list[Answered]],
     single: str,
     rows: Outcomes,
-    seen: Mapping[str, list[Answered]],
+    seen: Mapping[str, Mapping[str, float]],
     given: argparse.Namespace,
 ) -> dict[str, Any]:
     """All figures, differences being those to always asking the ``single`` expert."""
@@ -32,7 +32,7 @@ def document_of(
     known["oracle"] = oracle([found[name] for name in rows.expert_ids])
     return {
         "n_prompts": len(rows.prompts),
-        "n_train_prompts": len(next(iter(seen.values()))),
+        "n_train_prompts": given.train_prompts,
         "speed": given.speed,
         "gap_s": given.gap_s,
         "seed": SEED,
@@ -42,8 +42,8 @@ def document_of(
         "arms": [_row(name, known, single) for name in known],
         "mixes": {arm.name: dict(arm.shares) for arm in arms if isinstance(arm, Mixed)},
         "on_train_prompts": {
-            name: {figure: _short(_column(answers, figure).mean()) for figure in FIGURES}
-            for name, answers in seen.items()
+            name: {figure: _short(mean) for figure, mean in means.items()}
+            for name, means in seen.items()
         },
     }
 

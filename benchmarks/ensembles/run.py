@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
+from ahead import tried
 from recording import EXAMPLE, write_table
 
 sys.path.insert(0, str(EXAMPLE))
@@ -37,7 +37,6 @@ from coe.routers.outcomes import Outcomes
 DEFAULT = Path(__file__).parents[3] / "shared/data/outcomes/zeroeval_coe5_responses.parquet"
 HERE = Path(__file__).parent
 FAMILIES = ("modes", "singles")
-HASTE = 2.0
 
 
 class Ensembles(Experiment):
@@ -73,14 +72,13 @@ def measured(
     rows: Outcomes,
     arms: Sequence[Arm],
     given: argparse.Namespace,
-    speed: float,
 ) -> dict[str, list[Answered]]:
     """What the prompts came to in each arm."""
     found: dict[str, list[Answered]] = {}
     for first in range(0, len(arms), given.at_once):
         few = arms[first : first + given.at_once]
         print("asking", ", ".join(arm.name for arm in few), flush=True)
-        experiment = Ensembles(config, rows, speed, given.gap_s * given.speed / speed)
+        experiment = Ensembles(config, rows, given.speed, given.gap_s)
         found |= asyncio.run(experiment.run(few))
     return found
 
@@ -90,9 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--responses", type=Path, default=DEFAULT)
     parser.add_argument("--prompts", type=int, default=425, help="of the test rows")
-    parser.add_argument("--train-prompts", type=int, default=400, help="to learn prices from")
+    parser.add_argument("--train-prompts", type=int, default=600, help="to learn prices from")
     parser.add_argument("--speed", type=float, default=5.0, help="device seconds in a second")
-    parser.add_argument("--gap-s", type=float, default=0.3, help="seconds from prompt to prompt")
+    parser.add_argument("--gap-s", type=float, default=0.4, help="seconds from prompt to prompt")
     parser.add_argument("--at-once", type=int, default=4, help="arms that are asked at once")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     given = parser.parse_args()
@@ -107,16 +105,14 @@ def main() -> None:
         train = outcomes.rows(outcomes.splits == "train")
         single = outcomes.expert_ids[int(train.scores.mean(axis=0).argmax())]
         steps = [f"{family}-{k}" for family in FAMILIES for k in range(len(PRICES))]
-        ladder = [Arm(single, single), *(Arm(name, f"auto:{name}") for name in steps)]
-        # joules and scores do not hang on the clock: these may run faster
-        seen = measured(config, learning, ladder, given, given.speed * HASTE)
-        budget_j = float(np.mean([one.energy_j for one in seen[single]]))
-        score = float(np.mean([one.score for one in seen[single]]))
+        print(f"trying {len(steps)} policies on {len(learning.prompts)} prompts", flush=True)
+        ladder = {single: single} | {name: f"auto:{name}" for name in steps}
+        seen = tried(config, learning, ladder)
         arms = fixed(outcomes, config.specs)
         for family in FAMILIES:
-            arms += staircase(family, seen, budget_j, score)
+            arms += staircase(family, seen, seen[single])
         rows = asked(outcomes, "test", given.prompts)
-        found = measured(config, rows, arms, given, given.speed)
+        found = measured(config, rows, arms, given)
     document = document_of(arms, found, single, rows, seen, given)
     given.out.write_text(json.dumps(document, indent=1) + "\n")
     paths = plot.write(document, given.out.with_name("ensembles"))

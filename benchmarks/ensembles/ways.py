@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from asking import Answered, Arm
+from asking import Arm
 
 from coe.core import ExpertSpec
 from coe.routers.outcomes import Outcomes
@@ -17,7 +17,7 @@ from coe.routers.outcomes import Outcomes
 PRICES = (0.0, 3e-6, 6e-6, 1e-5, 1.5e-5, 2e-5, 3e-5, 4.5e-5, 7e-5, 1.2e-4)
 """Points of quality per joule, one policy each."""
 
-BUDGETS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5)
+BUDGETS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5)
 """Mean joules, as shares of those of the best single expert."""
 
 
@@ -74,7 +74,7 @@ def _forced(name: str, mode: str, experts: Sequence[str]) -> Arm:
 
 
 def staircase(
-    family: str, measured: Mapping[str, list[Answered]], budget_j: float, best_score: float
+    family: str, seen: Mapping[str, Mapping[str, float]], single: Mapping[str, float]
 ) -> list[Mixed]:
     """The arms of a family: for each budget the mix of two prices that spends it on ``train`` rows.
 
@@ -82,25 +82,26 @@ def staircase(
 
     Parameters
     ----------
-    measured : by arm, what training prompts came to.
-    budget_j : mean joules of the best single expert there.
+    seen : by policy, means over training prompts.
+    single : those of the best single expert.
     """
-    steps = _hull(family, measured)
+    steps = _hull(family, seen)
+    budget_j = single["energy_j"]
     arms = [
         Mixed(f"{family} at {share:.0%}", "", shares=_mix(steps, share * budget_j, 0))
         for share in BUDGETS
     ]
-    return [*arms, Mixed(f"{family}, its quality", "", shares=_mix(steps, best_score, 1))]
+    return [*arms, Mixed(f"{family}, its quality", "", shares=_mix(steps, single["score"], 1))]
 
 
 Step = tuple[float, float, str]
 
 
-def _hull(family: str, measured: Mapping[str, list[Answered]]) -> list[Step]:
+def _hull(family: str, seen: Mapping[str, Mapping[str, float]]) -> list[Step]:
     """Mean joules and score of each policy of a family, those that nothing cheaper equals."""
     found = [
-        (_mean(answers, "energy_j"), _mean(answers, "score"), f"auto:{name}")
-        for name, answers in measured.items()
+        (means["energy_j"], means["score"], f"auto:{name}")
+        for name, means in seen.items()
         if name.startswith(f"{family}-")
     ]
     steps: list[Step] = []
@@ -114,10 +115,6 @@ def _hull(family: str, measured: Mapping[str, list[Answered]]) -> list[Step]:
 
 def _slope(one: Step, other: Step) -> float:
     return (other[1] - one[1]) / max(other[0] - one[0], 1e-9)
-
-
-def _mean(answers: Sequence[Answered], figure: str) -> float:
-    return float(np.mean([getattr(one, figure) for one in answers]))
 
 
 def _mix(steps: Sequence[Step], wanted: float, axis: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -155,12 +156,23 @@ def _print(found: Plan) -> None:
     results.print(categories)
     tell("\nwhat a mean of so many joules per request buys:")
     steps = _table("joules", "slowest", "dollars", "quality", "experts")
-    shown = found.staircases["energy_j"]
-    for step in shown[:_SHOWN]:
+    stairs = found.staircases["energy_j"]
+    shown = _evenly(stairs)
+    for step in shown:
         steps.add_row(*_figures(step))
     results.print(steps)
-    if len(shown) > _SHOWN:
-        tell(f"... and {len(shown) - _SHOWN} more steps (--json has all)")
+    if len(stairs) > len(shown):
+        tell(f"{len(shown)} of {len(stairs)} steps, evenly by quality (--json has all)")
+
+
+def _evenly(stairs: Sequence[PlannedStep]) -> list[PlannedStep]:
+    """Some steps of a staircase, the first and the last among them, about equally far apart."""
+    if len(stairs) <= _SHOWN:
+        return list(stairs)
+    low, high = stairs[0].quality, stairs[-1].quality
+    wanted = [low + (high - low) * k / (_SHOWN - 1) for k in range(_SHOWN - 1)]
+    found = [next(step for step in stairs if step.quality >= quality) for quality in wanted]
+    return [*dict.fromkeys(found), stairs[-1]]
 
 
 def _print_shortfall(found: Plan) -> None:
@@ -176,7 +188,7 @@ def _print_shortfall(found: Plan) -> None:
 
 def _print_point(found: Plan, certificate: Certificate) -> None:
     tell(
-        f"quality {found.quality:.4f} for {found.energy_j:.3g} J and {found.cost_usd:.2g} USD per "
+        f"quality {found.quality:.4f} for {_joules(found.energy_j)} J and {found.cost_usd:.2g} USD per "
         f"request, {found.latency_ms:,.0f} ms in the slowest category"
     )
     paid = abs(certificate.lower - found.quality) > 1e-6
@@ -201,9 +213,13 @@ def _weighted(planned: PlannedCategory) -> str:
     return ", ".join(f"{name} {weight:.0%}" for name, weight in pairs)
 
 
+def _joules(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 1000 else f"{amount:.3g}"
+
+
 def _figures(step: PlannedStep) -> tuple[str, ...]:
     return (
-        f"{step.energy_j:.3g}",
+        _joules(step.energy_j),
         f"{step.latency_ms:,.0f} ms",
         f"{step.cost_usd:.2g}",
         f"{step.quality:.3f}",
