@@ -47,8 +47,9 @@ def check_solver(solver: str, time_limit_s: float | None) -> None:
 def run(lp: Any, time_limit_s: float | None, solver: Solver = "cbc") -> tuple[Ending, float]:
     """How solving a minimisation ended, and a lower bound; the solution is in the variables.
 
-    A solution that does not satisfy its own program, which CBC 2.10.3 may return after it has
-    undone its preprocessing, is asked for again without any, and then given up.
+    CBC 2.10.3 is run without its integer preprocessing, after which it may call a solution optimal
+    that is not. One that does not satisfy its own program is asked for again without the presolve
+    of the relaxation either, and then given up.
 
     Raises
     ------
@@ -59,9 +60,9 @@ def run(lp: Any, time_limit_s: float | None, solver: Solver = "cbc") -> tuple[En
         ending, bound = _ask_highs(lp, time_limit_s)
         broken = ending in ("optimal", "feasible") and not lp.valid(_SANE)
         return ("unknown", bound) if broken else (ending, bound)
-    status, bound = _ask_cbc(lp, time_limit_s)
+    status, bound = _ask_cbc(lp, time_limit_s, "preprocess off")
     if status in ("optimal", "feasible") and not lp.valid(_SANE):
-        status, bound = _ask_cbc(lp, time_limit_s, "preprocess off")
+        status, bound = _ask_cbc(lp, time_limit_s, "preprocess off", "presolve off")
         if status in ("optimal", "feasible") and not lp.valid(_SANE):
             return "unknown", -np.inf
     return status, bound

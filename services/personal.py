@@ -46,7 +46,7 @@ def ensure_kept_together(config: Config, expert_id: str, node: str | None) -> No
     expert = next((one for one in config.computing if one.id == expert_id), None)
     if expert is None:
         known = ", ".join(one.id for one in config.computing)
-        raise ConfigError(f"no expert is called {expert_id!r} that computes; there are {known}")
+        raise ConfigError(f"no expert is called {expert_id!r}; there are {known}")
     if node is None:
         return
     if node not in config.nodes:

@@ -131,6 +131,7 @@ def parse_chat(
         retrieve=extras.retrieve,
         mode=None if extras.mode == AUTO else extras.mode,
         most_experts=extras.k,
+        tenant=extras.tenant,
         cache=extras.cache,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
     )
