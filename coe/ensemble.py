@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 from coe.answer import WithoutUsage
 from coe.ballot import Elected
+from coe.booking import summed
 from coe.candidates import cap
 from coe.combine import fusing, quote_answers
 from coe.core import ExpertSpec, Request
@@ -23,7 +23,6 @@ from coe.mode import Mode
 from coe.panel import Member, Panel, asks_for_usage, streamed
 
 WAITING = b": waiting\n\n"
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -232,21 +231,14 @@ class Ensemble:
         if outcome == "cancelled" and self._handed_on and own and own.outcome == "complete":
             outcome = "complete"  # who goes away after the end has had everything
         first_at = ended if self._first_at is None else self._first_at
-        self.receipt = Receipt(
+        self.receipt = summed(
+            parts,
             decision_id=self.decision.decision_id,
             expert_id=self.decision.expert_id if own is None else own.expert_id,
             outcome=outcome,
             ttft_ms=(first_at - self.started) * 1000.0,
             latency_ms=(ended - self.started) * 1000.0,
-            prompt_tokens=sum(part.prompt_tokens for part in parts),
-            output_tokens=sum(part.output_tokens for part in parts),
-            tokens_source=_weakest({part.tokens_source for part in parts}, "counted", "stated"),
-            energy_j=math.fsum(part.energy_j for part in parts),
-            energy_source=_weakest({p.energy_source for p in parts}, "modelled", "measured"),
-            energy_scope=" + ".join(sorted({part.energy_scope for part in parts})),
-            cost_usd=math.fsum(part.cost_usd for part in parts),
             failed_over=self.failed_over + self.panel.unbegun,
-            parts=parts,
             agreement=self._agreement(),
         )
 
@@ -264,8 +256,3 @@ class Ensemble:
             n_stages=self._n_stages,
             escalation=self._escalation,
         )
-
-
-def _weakest(found: set[_T], weak: _T, strong: _T) -> _T:
-    """What can be said of a sum of figures of these sources."""
-    return strong if found == {strong} else weak

@@ -534,7 +534,7 @@ async def test_copies_share_the_requests_of_all_gateways(rig):
     r.engine.presence = lambda: {"good": Presence(3, 2)}
     assert r.stretch("good") == pytest.approx(1.0)
     reply = await r.engine.answer(ask())
-    assert reply.stretch == 1.0
+    assert reply.booking.stretch == 1.0
     await reply.close()
 
 

@@ -373,7 +373,7 @@ async def test_an_expert_whose_copies_are_gone_is_no_member_s_loss(rig):
     r.engine.presence = lambda: {"a": Presence(1, 3)}
     reply = await r.answer()
     await reply.close()
-    stretch = {member.expert_id: member.reply.stretch for member in reply.panel.members}
+    stretch = {member.expert_id: member.reply.booking.stretch for member in reply.panel.members}
     assert stretch == {"a": 4.0, "b": 1.0}
 
 
