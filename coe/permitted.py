@@ -86,12 +86,14 @@ class Circle:
     most : so many at most, at least 1.
     forced : (n_experts,) who must be among them; where ``most`` is 1, it must be one of these.
     shared : (n_experts,) who must be among them if they are several.
+    vocabularies : (n_experts,) whose experts can write a mixture; ``None``: of none.
     """
 
     names: tuple[str, ...]
     most: int
     forced: Bools
     shared: Bools
+    vocabularies: tuple[str | None, ...]
 
     @classmethod
     def of(cls, request: Request, specs: Sequence[ExpertSpec]) -> Circle:
@@ -127,6 +129,7 @@ class Circle:
             most,
             np.array([name in force for name in names]),
             np.array([spec.shared for spec in specs]),
+            tuple(spec.vocabulary for spec in specs),
         )
 
     @property
@@ -136,8 +139,23 @@ class Circle:
 
     def among(self, kept: Sequence[int]) -> Circle:
         """The circle of these experts only, in this order."""
-        names = tuple(self.names[k] for k in kept)
-        return replace(self, names=names, forced=self.forced[kept], shared=self.shared[kept])
+        return replace(
+            self,
+            names=tuple(self.names[k] for k in kept),
+            forced=self.forced[kept],
+            shared=self.shared[kept],
+            vocabularies=tuple(self.vocabularies[k] for k in kept),
+        )
+
+    @property
+    def mixable(self) -> list[list[int]]:
+        """Who can write a mixture that may be asked for: those of a vocabulary, two at least."""
+        groups: dict[str, list[int]] = {}
+        for k, name in enumerate(self.vocabularies):
+            if name is not None:
+                groups.setdefault(name, []).append(k)
+        must = set(np.flatnonzero(self.must).tolist())
+        return [group for group in groups.values() if len(group) > 1 and must <= set(group)]
 
     def admits(self, members: Bools) -> Bools:
         """(n_sets,) which sets may be asked.
@@ -155,3 +173,16 @@ class Circle:
         if self.shared.any():
             admitted &= (size == 1) | np.all(members >= self.shared, axis=1)
         return admitted
+
+    def mixes(self, members: Bools) -> Bools:
+        """(n_sets,) which sets share a vocabulary.
+
+        Parameters
+        ----------
+        members : as in `admits`.
+        """
+        shares = np.zeros(len(members), dtype=bool)
+        for group in self.mixable:
+            own = np.isin(np.arange(len(self.names)), group)
+            shares |= ~np.any(members & ~own, axis=1)
+        return shares

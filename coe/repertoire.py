@@ -106,6 +106,7 @@ class Repertoire:
     expert_ids : (n_experts,) the columns.
     modes : (n_modes,).
     members : (n_modes, n_experts).
+    mixtures : (n_modes,) which are one.
     worth : by category; `GENERAL` is one of them.
     planned : by category, (n_modes,) which of them a plan leaves; of one that is absent, all.
     """
@@ -114,6 +115,7 @@ class Repertoire:
     modes: tuple[Mode, ...]
     stages: Stages
     members: Bools
+    mixtures: Bools
     worth: Mapping[str, Worth]
     planned: Mapping[str, Bools] = field(default_factory=dict)
 
@@ -140,7 +142,8 @@ class Repertoire:
             )
             for c, name in enumerate(table.categories)
         }
-        return cls(table.expert_ids, modes, stages, members, worth)
+        mixtures = np.array([mode.kind == "mixture" for mode in modes], dtype=bool)
+        return cls(table.expert_ids, modes, stages, members, mixtures, worth)
 
     def left_by(self, planned: Mapping[str, frozenset[Mode]] | None) -> Repertoire:
         """The repertoire with those modes only that a plan leaves in each category.
@@ -215,6 +218,8 @@ class Repertoire:
         members = np.zeros((len(self.modes), at.size), dtype=bool)
         members[:, there] = self.members[:, at[there]]
         admitted = circle.admits(members)
+        if self.mixtures.any():
+            admitted &= ~self.mixtures | circle.mixes(members)
         if there.sum() < len(self.expert_ids):
             admitted &= members.sum(axis=1) == self.members.sum(axis=1)
         return np.flatnonzero(admitted)

@@ -183,7 +183,8 @@ class Router:
     ) -> Decision:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
-        slate = self._slate(ids, request, reading, ceilings, loads)
+        missing = [name for name in self._named(request) if name in excluded]
+        slate = self._slate(ids, request, reading, ceilings, loads, missing)
         nearest = request.policy.on_infeasible == "nearest"
         choice, instead = select_or_decline(
             slate.options, slate.only_of(declining(request, ids)), nearest
@@ -220,6 +221,7 @@ class Router:
         reading: TextReading,
         ceilings: Budget,
         loads: Mapping[str, Load],
+        missing: Sequence[str],
     ) -> Slate:
         """What the request may choose from: these experts, and what they may do together."""
         circle = Circle.of(request, [self.specs[name] for name in ids])
@@ -245,6 +247,7 @@ class Router:
             partners,
             self.specs,
             loads,
+            missing,
         )
         return Slate.of(
             alone, sets, options, several, circle, request.mode, declining(request, ids)

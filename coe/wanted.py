@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from coe.combine import unmixable
 from coe.core import Estimate, ExpertSpec, Request
 from coe.decision import Candidate
 from coe.errors import RequestError
@@ -29,29 +30,38 @@ def ways(
     partners: frozenset[str] | None,
     specs: Mapping[str, ExpertSpec],
     loads: Mapping[str, Load],
+    missing: Sequence[str] = (),
 ) -> Ways:
     """The modes of several experts that the request may choose from, all of whom compute.
 
     Those that were learned; where it asks for a kind, one of that kind, with what was learned of
-    it. Where more experts are forced than any learned mode holds, their vote.
+    it. Where more experts are forced than any learned mode holds, their vote. A mixture is among
+    them where its members share a vocabulary and the request asks for nothing that it cannot do.
 
     Parameters
     ----------
     alone : who is there, in the order of ``circle.names``.
     repertoire : what was learned; ``None``: nothing.
     partners : who may take part in learned modes; ``None``: all.
+    missing : who may answer, but has failed or is not there.
 
     Raises
     ------
     RequestError
-        The kind needs a confidence in answers, and none was learned; or as `mode_of`.
+        The kind needs a confidence in answers, and none was learned; or as `mode_of` and `mixers`.
     """
     computing = [k for k, name in enumerate(circle.names) if name not in request.standing]
     if len(computing) < len(alone):
         alone, circle = [alone[k] for k in computing], circle.among(computing)
+    kind = request.mode
+    if kind == "mixture" and request.most_experts != 1:
+        absent = [specs[name].vocabulary for name in missing]
+        kept = mixers(request, circle, alone, absent)
+        alone, circle = [alone[k] for k in kept], circle.among(kept)
     if circle.most == 1 or len(alone) <= 1:
         return Ways.none()
-    kind = request.mode
+    if unmixable(request) is not None:
+        circle = replace(circle, vocabularies=(None,) * len(alone))
     if kind is None:
         found = Ways.none()
         if repertoire is not None:
@@ -72,6 +82,42 @@ def ways(
     mode = mode_of(kind, circle, alone)
     found = repertoire.ways(category, alone, circle, like=mode)
     return found if found.modes else unlearned(mode, alone, specs, request, loads)
+
+
+def mixers(
+    request: Request,
+    circle: Circle,
+    alone: Sequence[Candidate],
+    absent: Sequence[str | None] = (),
+) -> list[int]:
+    """Who of ``alone`` may write a mixture: who shares the vocabulary of the best that can.
+
+    Nobody where one expert is all that may answer, or all that is left without the absent.
+
+    Parameters
+    ----------
+    alone : in the order of ``circle.names``.
+    absent : vocabularies of those who may answer, but have failed or are not there.
+
+    Raises
+    ------
+    RequestError
+        It asks for something that a mixture cannot do, or nobody shares a vocabulary.
+    """
+    if request.pinned or len(alone) + len(absent) <= 1:
+        return []
+    if (field := unmixable(request)) is not None:
+        raise _no_mixture(f"a mixture of experts cannot do {field!r}")
+    if groups := circle.mixable:
+        return min(groups, key=lambda group: min(_merit(alone[k]) for k in group))
+    known = [*circle.vocabularies, *absent]
+    if any(name is not None and known.count(name) > 1 for name in absent):
+        return []
+    raise _no_mixture("no two experts that may write this answer together share a vocabulary")
+
+
+def _no_mixture(reason: str) -> RequestError:
+    return RequestError(f"{reason}: ask for another mode", "coe.mode", "mode_unavailable")
 
 
 def mode_of(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:
@@ -98,22 +144,24 @@ def mode_of(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:
             "coe.k",
         )
 
-    def rank(k: int) -> tuple[bool, float, float, str]:
-        predicted = alone[k].predicted
-        return not must[k], -predicted.quality, predicted.energy_j, circle.names[k]
-
-    asked = sorted(range(len(alone)), key=rank)[: circle.most]
-    best = sorted(asked, key=lambda k: rank(k)[1:])
+    asked = sorted(range(len(alone)), key=lambda k: (not must[k], _merit(alone[k])))[: circle.most]
+    best = sorted(asked, key=lambda k: _merit(alone[k]))
     names = [circle.names[k] for k in best]
     if len(names) == 1:
         return Mode.single(names[0])
     if kind == "cascade":
-        first = circle.names[min(best, key=lambda k: (alone[k].predicted.energy_j, rank(k)))]
+        first = circle.names[min(best, key=lambda k: (alone[k].predicted.energy_j, not must[k]))]
         others = tuple(name for name in names if name != first)
         return Mode(kind, ((first,), others), THRESHOLD)
     if kind == "fuse":
         return Mode(kind, (tuple(names[1:]), (names[0],)))
     return Mode(kind, (tuple(names),))
+
+
+def _merit(candidate: Candidate) -> tuple[float, float, str]:
+    """The smaller, the better an expert is expected to answer."""
+    predicted = candidate.predicted
+    return -predicted.quality, predicted.energy_j, candidate.expert_id
 
 
 def unlearned(

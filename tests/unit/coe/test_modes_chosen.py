@@ -32,9 +32,9 @@ def ask(text="some code", policy=STRICT, **fields):
 def specs(make_spec):
     """For 100 tokens: a takes 1.1 s and 11 J, b 2.1 s and 21 J, c 4.1 s and 41 J and 0.04 USD."""
     return [
-        make_spec("a", ttft_ms=100.0, tokens_per_s=100.0),
-        make_spec("b", ttft_ms=100.0, tokens_per_s=50.0),
-        make_spec("c", ttft_ms=100.0, tokens_per_s=25.0, usd_per_mtok_out=400.0),
+        make_spec("a", tokens_per_s=100.0, vocabulary="one"),
+        make_spec("b", tokens_per_s=50.0, vocabulary="one"),
+        make_spec("c", tokens_per_s=25.0, usd_per_mtok_out=400.0, vocabulary="one"),
     ]
 
 
