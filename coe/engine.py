@@ -23,6 +23,7 @@ from coe.errors import (
 from coe.escalation import Escalations
 from coe.experts.protocol import Expert
 from coe.load import Load, Presence
+from coe.mixing import Mixing
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import declined, observe, running_prices, steered
 from coe.panel import Panel
@@ -34,7 +35,7 @@ from coe.switches import Switches
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
 
-AnyReply = Reply | Ensemble
+AnyReply = Reply | Ensemble | Mixing
 """The answer of one expert or of several, on its way."""
 
 
@@ -117,8 +118,8 @@ class Engine:
 
         An expert that fails before its first piece is replaced by the next best one, as long
         as one fits what is left of the budget. After the first piece nothing is retried. Of
-        several experts those that fail are left out; if all do, the next best decision without
-        them takes over.
+        several experts those that fail are left out; if all do, or one of a mixture does, the next
+        best decision without them takes over.
 
         Raises
         ------
@@ -220,6 +221,8 @@ class Engine:
         if chosen.mode.kind == "single":
             given = (decision.expert_id, request, decision.max_tokens, decision, started, failed)
             return self._open(*given)
+        if chosen.mode.kind == "mixture":
+            return Mixing(self, self.experts, specs, request, decision, started, failed)
 
         def open_member(expert_id: str, asked: Request) -> Reply:
             longest = cap(specs[expert_id], asked, None)

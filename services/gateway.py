@@ -357,12 +357,12 @@ def _cited(reply: AnyReply) -> bytes:
     citations = _citations(reply)
     if not citations:
         return b""
-    decision_id = reply.decision.decision_id
+    decision_id, mode = reply.decision.decision_id, reply.decision.selection.mode
     document = {
         "id": decision_id,
         "object": "chat.completion.chunk",
         "created": 0,
-        "model": reply.decision.expert_id,
+        "model": mode.name if mode.kind == "mixture" else reply.decision.expert_id,
         "choices": [],
         "coe": {"decision_id": decision_id, "citations": [asdict(c) for c in citations]},
     }
