@@ -19,8 +19,9 @@ from coe.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
 )
+from coe.experts.continuation import Token
 from coe.experts.standing import StandingExpert
-from coe.experts.stub import StubExpert
+from coe.experts.stub import StubContinuation, StubExpert
 from coe.free import free_spec, stock_of
 from coe.meter import MeterReading
 from coe.mode import Mode
@@ -387,6 +388,25 @@ async def test_a_stream_with_passages_has_one_more_event_before_its_end(indexed,
     assert document["choices"] == []
     assert document["coe"]["citations"][0].items() >= CITATION.items()
     assert document["coe"]["decision_id"] == cited.headers["x-coe-decision-id"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_mixture_has_a_name_of_its_own(indexed, client, in_mode, stream):
+    engine, mode = indexed.runtime.engine, Mode("mixture", ((SMALL, LARGE),))
+    engine.router = in_mode(engine.router, mode)
+    said = [{Token(1, b"yes"): 0.0}, {Token(0, b""): 0.0}]
+    engine.experts = {name: StubContinuation(said) for name in (SMALL, LARGE)}
+    answer = await post(client, body("Zarbon engine?", coe={"retrieve": "always"}, stream=stream))
+    assert answer.headers["x-coe-retrieved"] == "1"
+    assert {*answer.headers["x-coe-experts"].split(",")} == {SMALL, LARGE}
+    if stream:
+        events = [json.loads(line[6:]) for line in answer.text.split("\n") if "{" in line]
+        assert events[-1]["coe"]["citations"]
+    else:
+        events = [answer.json()]
+        parts = events[0]["coe"]["receipt"]["parts"]
+        assert {part["expert_id"] for part in parts} == {SMALL, LARGE}
+    assert {event["model"] for event in events} == {mode.name}
 
 
 @pytest.mark.parametrize("retrieve", ["never", "auto"])
