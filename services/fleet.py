@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import httpx
 from httpx_aiohttp import AiohttpTransport
@@ -13,7 +13,6 @@ from httpx_aiohttp import AiohttpTransport
 from coe.config import Config, api_key
 from coe.core import ExpertSpec
 from coe.errors import WeightsError
-from coe.experts.hosted import EmbeddedExpert
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
@@ -28,6 +27,7 @@ from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
 from coe.services.host.experts import engine_slots, open_host
 from coe.services.host.watched import WatchedHost
+from coe.services.mixable import served
 from coe.services.runnable import Say, runnable
 from coe.services.turns import ExpertByTurns, Turns, working
 from coe.stock import Stock
@@ -177,7 +177,7 @@ async def running(
             e for e in config.experts if isinstance(e, FreeSection) and e.id in (only or [e.id])
         ]
         stocks = {e.id: stock_of(e, now) for e in free}
-        specs = {e.id: _spec(e, config, experts[e.id]) for e in present}
+        specs = {e.id: served(e, config) for e in present}
         specs |= {e.id: config.spec(e) for e in free}
         experts |= {name: StandingExpert(name) for name in stocks}
         by_turns = frozenset(turns.expert_ids) if turns is not None else frozenset[str]()
@@ -216,12 +216,6 @@ def _remark(say: Say, host: WatchedHost) -> None:
         say(f"expert {host.name}: ready{again}")
     elif host.reason:
         say(f"expert {host.name}: {host.state}: {host.reason}")
-
-
-def _spec(section: ExpertSection, config: Config, expert: Expert) -> ExpertSpec:
-    """What is known of the expert here: copies, and experts that take turns, are not mixed."""
-    spec = config.spec(section)
-    return spec if isinstance(expert, EmbeddedExpert) else replace(spec, vocabulary=None)
 
 
 def _expert(

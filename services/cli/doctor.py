@@ -29,6 +29,7 @@ from coe.services.cli.serve import address, listen
 from coe.services.embedding import check_local, configured
 from coe.services.metering.detect import ALL, survey
 from coe.services.metering.machine import kinds
+from coe.services.mixable import vocabularies
 from coe.services.personal import tenants_of
 from coe.services.runnable import missing
 from coe.services.runtime import offers_of
@@ -109,6 +110,7 @@ def _examine(path: Path) -> Iterator[Finding]:
     for free in config.experts:
         if isinstance(free, FreeSection):
             yield Finding(f"expert {free.id}", "ok", f"{free.kind}, computes nothing")
+    yield from _mixtures(config)
     if config.fleet is not None:
         yield _fleet(config)
     if experts and not any(finding.status == "ok" for finding in experts):
@@ -166,6 +168,21 @@ def _artefact(config: Config) -> str:
     unknown = computing - set(router.artefact.expectation.expert_ids)
     note = f"; not trained, only by name: {', '.join(sorted(unknown))}" if unknown else ""
     return f"{config.artefact}, knows {', '.join(router.artefact.expectation.expert_ids)}{note}"
+
+
+def _mixtures(config: Config) -> Iterator[Finding]:
+    """Per vocabulary, who can write an answer together; a warning where that is not two."""
+    for vocabulary, (mixed, others) in vocabularies(config).items():
+        subject, names = f"vocabulary {vocabulary}", ", ".join(mixed)
+        if len(mixed) > 1:
+            yield Finding(subject, "ok", f"{names} can write an answer together")
+        elif others:
+            detail = f"experts on a fleet or on demand are not mixed: {', '.join(others)}"
+            remedy = "keep two of them in memory here, or leave `vocabulary` out"
+            yield Finding(subject, "warning", detail, remedy)
+        else:
+            remedy = "state it for another expert of the same tokenizer, or leave it out"
+            yield Finding(subject, "warning", f"only {names} states it", remedy)
 
 
 def _fleet(config: Config) -> Finding:

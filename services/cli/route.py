@@ -18,6 +18,7 @@ from coe.personal import as_wished, personal
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import check_local, configured
+from coe.services.mixable import served
 from coe.services.personal import tenants_of
 from coe.services.runnable import runnable
 from coe.services.runtime import offers_of, retriever_of
@@ -50,7 +51,7 @@ def run(
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
     check_local(config.embedder, policies)
     stocks = {e.id: stock_of(e) for e in config.experts if isinstance(e, FreeSection)}
-    specs = [config.spec(section) for section in runnable(config, say)]
+    specs = [served(section, config) for section in runnable(config, say)]
     specs += [config.specs[name] for name in stocks]
     router = Router.load(config.artefact, specs, configured(config.embedder))
     retriever = retriever_of(config.retrieval, router.embedder)

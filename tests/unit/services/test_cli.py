@@ -117,6 +117,36 @@ def test_route_asks_them_too(tmp_path, prompt, expert):
     assert json.loads(result.stdout)["experts"][0]["id"] == expert
 
 
+WRITERS = """
+devices: {d: {ttft_b_ms: 1, decode_tokens_per_s: 50, prefill_w: 10, decode_w: 10}}
+experts:
+  - {id: a, kind: embedded, weights: no-such, device: d, context_tokens: 512, vocabulary: v}
+  - {id: b, kind: embedded, weights: no-such, device: d, context_tokens: 512, vocabulary: v}
+  - {id: c, kind: embedded, weights: no-such, device: d, context_tokens: 512, vocabulary: w}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", {"v": "a, b can write an answer together", "w": "only c states it"}),
+        ("on_demand: {memory_gb: 1}", {"v": "are not mixed: a, b", "w": "are not mixed: c"}),
+        ("fleet: {}", {"v": "are not mixed: a, b", "w": "are not mixed: c"}),
+    ],
+)
+def test_doctor_says_who_can_write_together(tmp_path, monkeypatch, more, said):
+    monkeypatch.setenv("COE_FLEET_TOKEN", "s" * 32)
+    experts = WRITERS.replace("vocabulary", "memory_gb: 0.5, vocabulary")
+    (tmp_path / "coe.yaml").write_text(f"{more}\n{experts}")
+    result = run("doctor", "--json", "--config", str(tmp_path / "coe.yaml"))
+    found = {f["subject"]: f for f in json.loads(result.stdout)["findings"]}
+    for name, detail in said.items():
+        finding = found[f"vocabulary {name}"]
+        assert detail in finding["detail"]
+        assert (finding["status"] == "ok") == ("together" in detail)
+        assert bool(finding["remedy"]) == (finding["status"] == "warning")
+
+
 def test_doctor_looks_for_the_fleet_and_not_for_its_experts(tmp_path, monkeypatch):
     monkeypatch.setenv("COE_FLEET_TOKEN", "s" * 32)
     with socket.create_server(("127.0.0.1", 0)) as probe:
