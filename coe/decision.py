@@ -193,10 +193,10 @@ class Receipt:
     ``energy_source`` says whether ``energy_j`` was read from a meter or computed from the
     device profile; ``tokens_source`` whether the expert stated its token counts or they were
     counted from the stream. ``failed_over`` lists experts that were tried before, in order.
-    ``expert_id`` names whose answer was delivered. Where several were asked, ``parts`` are their
-    own receipts, joules, dollars and tokens are sums, and ``agreement`` says how their answers
-    became one; ``None`` where none did. ``copied_from`` says whose answer it is where it was given
-    before.
+    ``expert_id`` names whose answer was delivered, or the mode of a mixture. Where several were
+    asked, ``parts`` are their own receipts, joules, dollars and tokens are sums, and ``agreement``
+    says how their answers became one; ``None`` where none did. ``copied_from`` says whose answer
+    it is where it was given before.
     """
 
     decision_id: str
