@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.core import GENERAL, Message, Policy, Request
-from coe.errors import InfeasibleError, OutcomesError
+from coe.core import GENERAL, Policy
+from coe.errors import OutcomesError
 from coe.ladder import Rung, ladder, map_problem, under_budget
 from coe.router import Router
 from coe.routers import arms as make
 from coe.routers.arms import Arm
-from coe.routers.artefact import Artefact
 from coe.routers.bootstrap import interval, resampled_means
 from coe.routers.calibration import Reliability, reliability
 from coe.routers.expectation import Expectation
@@ -25,6 +24,7 @@ from coe.routers.thresholds import routed_scores
 from coe.routers.train import embed_all
 from coe.routers.transcript import Transcript
 from coe.routers.usage import Usage
+from coe.served import Served, served
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -35,7 +35,8 @@ class ArmResult:
     """How one arm did. ``None`` where it is not known for every prompt.
 
     ``ci95`` is of the score, ``delta_ci95`` of the paired difference to the best single expert;
-    ``refused`` is the share of prompts that no expert fitted, which score 0.
+    ``refused`` is the share of prompts that no expert fitted, which score 0; ``n_asked`` how many
+    experts a prompt was put to, on average.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ArmResult:
     active_params_b: float | None
     oracle_gap_closed: float | None
     refused: float
+    n_asked: float
     oracle: bool
 
 
@@ -58,7 +60,7 @@ class Categories:
 
     ``names`` (n_categories,) as found in the rows; ``n`` (n_categories,) prompts; ``scores``
     (n_categories, n_experts) means; ``chosen`` (n_categories, n_experts) share of the prompts
-    that arm ``coe`` gave to each expert; ``predicted`` names of the router's categories and
+    that arm ``coe`` had each expert's answer to; ``predicted`` names of the router's categories and
     ``confusion`` (n_categories, n_predicted) shares of each row's prompts.
     """
 
@@ -81,7 +83,10 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The comparison of all arms on one table. See `evaluate`."""
+    """The comparison of all arms on one table. See `evaluate`.
+
+    ``notes`` are sentences that must be known to read the figures rightly.
+    """
 
     dataset: str
     n_prompts: int
@@ -96,6 +101,7 @@ class Evaluation:
     ladder: tuple[Rung, ...]
     seed: int
     n_resamples: int
+    notes: tuple[str, ...] = ()
 
     @property
     def pareto(self) -> dict[str, list[str]]:
@@ -122,7 +128,7 @@ def evaluate(
 
     The best single expert, and what arms must learn, come from the ``train`` rows alone. The
     arm ``coe`` asks ``router`` about every prompt, as serving does on an idle system; so does
-    one arm for each policy.
+    one arm for each policy. What it decides is played on recorded answers, see `coe.served`.
 
     Parameters
     ----------
@@ -156,7 +162,10 @@ def evaluate(
     names = artefact.category.named(found)
     problem = map_problem(artefact, params, X_train)
     policies = dict(policies or {})
-    ours = _decided("coe", router, rows, policies.pop("default", Policy("default")))
+    told = Transcript.of(rows, X, artefact.category, artefact.expectation)
+    asked = {"coe": policies.pop("default", Policy("default"))}
+    asked |= {f"coe {name}": policy for name, policy in policies.items()}
+    decided = [served(name, router, policy, told, artefact.modes) for name, policy in asked.items()]
     arms = [
         *make.singles(rows),
         make.at_random(rows),
@@ -166,9 +175,8 @@ def evaluate(
         *make.two_step(artefact.expectation, found),
         make.oracle_category(artefact.expectation, rows),
         make.oracle_prompt(rows),
-        *_together(artefact, rows, X),
-        ours,
-        *(_decided(f"coe {name}", router, rows, policy) for name, policy in policies.items()),
+        *([] if artefact.modes is None else make.of_modes(artefact.modes, told)),
+        *(one.arm for one in decided),
     ]
     results = _results(arms, rows, usage, params, single, np.random.default_rng(seed), n_resamples)
     return Evaluation(
@@ -180,20 +188,13 @@ def evaluate(
         arms=tuple(results),
         curves=_curves(expected.quality, reckoned, rows.scores, usage),
         calibration=reliability(expected.quality, rows.scores),
-        categories=_categories(artefact.category, rows, names, ours),
+        categories=_categories(artefact.category, rows, names, decided[0].arm),
         coverage=_coverage(artefact.expectation, found, X, rows.scores),
         ladder=ladder(artefact.expectation.expert_ids, problem),
         seed=seed,
         n_resamples=n_resamples,
+        notes=tuple(_notes(decided, len(rows.prompts))),
     )
-
-
-def _together(artefact: Artefact, rows: Outcomes, X: Singles) -> list[Arm]:
-    """Arms of several experts, where answers are recorded and modes were learned."""
-    if artefact.modes is None:
-        return []
-    told = Transcript.of(rows, X, artefact.category, artefact.expectation)
-    return make.of_modes(artefact.modes, told)
 
 
 def _rows(router: Router, outcomes: Outcomes, split: str) -> tuple[Outcomes, Outcomes, int]:
@@ -216,17 +217,13 @@ def _rows(router: Router, outcomes: Outcomes, split: str) -> tuple[Outcomes, Out
     return asked.rows(complete), train, int((~complete).sum())
 
 
-def _decided(name: str, router: Router, rows: Outcomes, policy: Policy) -> Arm:
-    """What the router decides on an idle system; a refused prompt has a row of zeros."""
-    column = {expert_id: k for k, expert_id in enumerate(rows.expert_ids)}
-    weights = np.zeros(rows.scores.shape)
-    for i, prompt in enumerate(rows.prompts):
-        try:
-            decision = router.decide(Request((Message("user", prompt),), policy, mode="single"))
-        except InfeasibleError:
-            continue
-        weights[i, column[decision.expert_id]] = 1.0
-    return Arm(name, weights)
+def _notes(decided: Sequence[Served], n_prompts: int) -> list[str]:
+    return [
+        f"{one.arm.name}: modes could not be played on {one.n_unplayed} of {n_prompts} prompts: "
+        "no recorded answers; there one expert answers"
+        for one in decided
+        if one.n_unplayed
+    ]
 
 
 def _curves(
@@ -270,6 +267,7 @@ def _results(
                 active_params_b=_mean(arm.spent(sizes)),
                 oracle_gap_closed=(score - best) / (oracle - best) if oracle > best else None,
                 refused=float((arm.weights.sum(axis=1) == 0).mean()),
+                n_asked=float(arm.asked().mean()),
                 oracle=arm.oracle,
             )
         )

@@ -45,6 +45,11 @@ class Arm:
         """An arm that asks ``picks`` (n_prompts,)."""
         return cls(name, np.eye(n_experts)[picks], oracle)
 
+    def asked(self) -> Floats:
+        """(n_prompts,) how many were asked; of an arm without stages the expected number."""
+        asked: Floats = np.sum(self.stages or (self.weights,), axis=(0, 2))
+        return asked
+
     def spent(self, each: Floats) -> Floats:
         """(n_prompts,) what all who were asked use, of (n_prompts, n_experts) uses.
 

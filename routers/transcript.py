@@ -65,7 +65,11 @@ class Transcript:
         full = np.flatnonzero(self.answered()[:, columns].all(axis=1))
         if most is not None and full.size > most:
             full = full[np.linspace(0, full.size - 1, most).astype(np.int64)]
-        mask = np.isin(np.arange(len(self.category)), full)
+        return self.part(np.isin(np.arange(len(self.category)), full), expert_ids)
+
+    def part(self, mask: Bools, expert_ids: Sequence[str]) -> Transcript:
+        """The prompts where ``mask`` (n_prompts,) is true, with no column but of these experts."""
+        columns = [self.rows.expert_ids.index(name) for name in expert_ids]
         return Transcript(
             self.rows.columns(expert_ids).rows(mask),
             self.category[mask],

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from coe.config import Config, EmbeddedSection, ExpertSection
+from coe.config import Config
 from coe.core import ExpertSpec
+from coe.kinds import EmbeddedSection, ExpertSection
 
 
 def served(expert: ExpertSection, config: Config) -> ExpertSpec:

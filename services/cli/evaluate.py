@@ -56,7 +56,7 @@ def run(
             outcomes,
             outcomes_path.stem,
             split,
-            load_policies(config.budgets),
+            load_policies(config.budgets, specs.keys() | config.specs),
             stored_params_b,
             seed,
             progress=status.update,
@@ -64,6 +64,8 @@ def run(
     if report is not None:
         for path in write_report(found, report, _gate_curve(router, outcomes, split, config)):
             say(f"wrote {path}")
+    for note in found.notes:
+        say(f"note: {note}")
     if as_json:
         print_json(document(found))
     else:
@@ -81,6 +83,7 @@ def document(found: Evaluation) -> dict[str, Any]:
         "n_resamples": found.n_resamples,
         "calibration_error": _rounded(found.calibration.error),
         "coverage": _rounded(found.coverage.chosen_covered),
+        "notes": list(found.notes),
         "arms": [_row(arm) for arm in found.arms],
         "pareto": [{"axis": axis, "arms": names} for axis, names in found.pareto.items() if names],
         "ladder": [{k: _rounded(v) for k, v in asdict(rung).items()} for rung in found.ladder],

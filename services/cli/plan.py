@@ -188,8 +188,8 @@ def _print_shortfall(found: Plan) -> None:
 
 def _print_point(found: Plan, certificate: Certificate) -> None:
     tell(
-        f"quality {found.quality:.4f} for {_joules(found.energy_j)} J and {found.cost_usd:.2g} USD per "
-        f"request, {found.latency_ms:,.0f} ms in the slowest category"
+        f"quality {found.quality:.4f} for {_joules(found.energy_j)} J and {found.cost_usd:.2g} USD "
+        f"per request, {found.latency_ms:,.0f} ms in the slowest category"
     )
     paid = abs(certificate.lower - found.quality) > 1e-6
     value = f"{certificate.lower:.4f} once that is paid for" if paid else "that"

@@ -146,7 +146,7 @@ def _experts(evaluation: Evaluation, pictures: Pictures) -> str:
     grid = expert_grid(evaluation)
     caption = (
         "Mean score in per cent; the best expert overall and the largest category come first. "
-        "Outlined: whom arm coe asks most in the category."
+        "Outlined: whose answers arm coe delivers most in the category."
     )
     return _section(
         "Experts by category",
@@ -277,6 +277,7 @@ def _limits(evaluation: Evaluation) -> str:
         limits.append(
             "A prompt that no expert fits the ceilings for is refused, scores 0 and takes nothing."
         )
+    limits += [f"{note}." for note in evaluation.notes]
     items = "".join(f"<li>{text(limit)}</li>" for limit in limits)
     return _section("What this does not say", f"<ul>{items}</ul>")
 

@@ -64,7 +64,7 @@ def _single_minded(evaluation: Evaluation) -> str:
         return "There is only one expert, so there is nothing to choose."
     found = evaluation.categories
     asked = found.n @ found.chosen
-    if np.count_nonzero(asked) != 1:
+    if np.count_nonzero(asked) != 1 or named(evaluation, "coe").n_asked > 1:
         return ""
     expert_id = clean(evaluation.expert_ids[int(asked.argmax())])
     return f"The router does not route here: whatever it answers, it asks {expert_id}."

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from coe.core import Policy, Prices
 from coe.evaluation import evaluate
 from coe.mode import Mode
+from coe.repertoire import Repertoire
 from coe.router import Router
 from coe.routers.confidence import Confidence
 from coe.routers.modes import LearnedModes, ModeTable
@@ -113,3 +115,84 @@ def test_without_answers_or_modes_there_is_no_such_arm(router):
     plain = replace(router, artefact=replace(router.artefact, modes=None))
     for found in (arms(plain, table(ANSWERS)), arms(router, replace(table(ANSWERS), answers=None))):
         assert not {"vote-3", "vote-all", "cascade"} & set(found)
+
+
+# ---- what the router itself decides
+
+
+@pytest.fixture
+def serving(router):
+    """The router with the modes that it learned, as it is loaded for serving."""
+    return replace(router, repertoire=Repertoire.of(router.artefact.modes.table))
+
+
+def asked_for(found):
+    return found.score, found.energy_j, found.latency_ms, found.n_asked, found.refused
+
+
+def decided(router, outcomes, **policies):
+    policies = {name: replace(policy, name=name) for name, policy in policies.items()}
+    found = evaluate(router, outcomes, "tiny", policies=policies, n_resamples=20)
+    return {arm.name: arm for arm in found.arms}, found.notes
+
+
+def test_what_the_router_decides_is_played(serving):
+    found, notes = decided(
+        serving,
+        table(ANSWERS),
+        default=Policy(""),
+        alone=Policy("", combine="never"),
+        without=Policy("", ban=frozenset("c")),
+        dear=Policy("", prices=Prices(per_joule=0.1)),
+        gone=Policy("", ban=frozenset(IDS)),
+    )
+    assert notes == ()
+    # of the table the vote of all three is worth most, and within singles all are alike
+    assert asked_for(found["coe"]) == asked_for(found["vote-3"])
+    assert found["coe"].n_asked == 3.0
+    assert asked_for(found["coe alone"]) == asked_for(found["always a"])
+    assert found["coe without"].n_asked == 1.0
+    assert asked_for(found["coe dear"]) == asked_for(found["always a"])
+    assert asked_for(found["coe gone"]) == (0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_cascade_is_played_as_its_arm_is(serving):
+    modes = serving.artefact.modes
+    columns = [k for k, mode in enumerate(MODES) if mode.kind in ("single", "cascade")]
+    kept = replace(
+        modes.table,
+        modes=tuple(MODES[k] for k in columns),
+        **{
+            name: getattr(modes.table, name)[:, columns]
+            for name in ("quality", "quality_se", "usage", "reach")
+        },
+    )
+    sure_of_a = replace(ALONE, intercept=0.5)
+    learned = replace(modes, table=kept, confidence=sure_of_a)
+    artefact = replace(serving.artefact, modes=learned)
+    router = replace(serving, artefact=artefact, repertoire=Repertoire.of(kept))
+    found, _ = decided(router, table(ANSWERS), default=Policy("", ban=frozenset("d")))
+    assert asked_for(found["coe"]) == asked_for(found["cascade"])
+
+
+def test_what_cannot_be_played_is_decided_for_one_and_told(serving):
+    rows = table(ANSWERS)
+    rows.answers[-1, 2] = None
+    found, (note,) = decided(serving, rows, default=Policy(""), alone=Policy("", combine="never"))
+    assert note.startswith("coe: modes could not be played on 1 of 4 prompts: no recorded answers")
+    assert found["coe"].n_asked == (3 + 3 + 3 + 1) / 4
+    without, (note,) = decided(serving, replace(rows, answers=None), default=Policy(""))
+    assert "4 of 4" in note
+    assert asked_for(without["coe"]) == asked_for(found["coe alone"])
+
+
+def test_where_all_who_are_forced_cannot_be_played_one_of_them_answers(router):
+    plain = replace(router, artefact=replace(router.artefact, modes=None))
+    forced = Policy("", force=frozenset("bd"))
+    found, (note,) = decided(plain, table(ANSWERS), default=forced)
+    assert "4 of 4" in note
+    assert asked_for(found["coe"]) in {asked_for(found[f"always {name}"]) for name in "bd"}
+    # with what was learned of answers, their vote can be
+    found, notes = decided(router, table(ANSWERS), default=forced)
+    assert notes == ()
+    assert (found["coe"].energy_j, found["coe"].n_asked) == (2.0 + 8.0, 2.0)

@@ -147,3 +147,18 @@ def test_an_artefact_that_is_not_there_is_named():
     assert result.exit_code == 1
     assert "error: nowhere: not a readable router artefact" in result.stderr
     assert result.stdout == ""
+
+
+def test_a_policy_that_names_nobody_s_expert_is_refused_as_in_serving(tmp_path):
+    shipped = find_config(None)
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text("policies: {default: {experts: {ban: [qwen]}}}\n")
+    config = tmp_path / "coe.yaml"
+    config.write_text(
+        shipped.read_text()
+        .replace("artefact: artefact", f"artefact: {shipped.parent / 'artefact'}")
+        .replace("budgets: budgets.yaml", f"budgets: {budgets}")
+    )
+    result = run("--config", str(config), "--json")
+    assert result.exit_code == 2
+    assert "there is no expert 'qwen'; there are" in result.stderr

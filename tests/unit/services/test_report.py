@@ -116,7 +116,7 @@ def make_evaluation(
         return ArmResult(
             name, float(got.mean()), (got.mean() + low, got.mean() + high), float(delta), interval,
             **spent, oracle_gap_closed=float(delta) / (oracle - best) if oracle > best else None,
-            refused=0.0, oracle=name.startswith("oracle"),
+            refused=0.0, n_asked=1.0, oracle=name.startswith("oracle"),
         )  # fmt: skip
 
     masks = [label == k for k in range(len(categories))]
