@@ -11,6 +11,7 @@ from coe.errors import SimulationError, UnknownExpertError
 from coe.optimizer.pacing import Pacer
 from coe.routers.expectation import Expectation
 from coe.simulation.deciding import Deciding
+from coe.simulation.foreseen import Admission
 from coe.simulation.replaying import (
     Progress,
     Replayed,
@@ -36,8 +37,9 @@ def check(name: str, setting: Setting) -> None:
     ------
     UnknownExpertError
         There is no such policy or expert; the message names those that there are.
-    SimulationError
-        It needs a plan or budgets over time that are not there.
+    SimulationError, InfeasibleError
+        It needs a plan or budgets over time that are not there, or the budget policy asks for what
+        is not simulated, or leaves nobody to ask.
     """
     if name.startswith(SINGLE):
         expert_id, known = name.removeprefix(SINGLE), setting.expert_ids
@@ -51,6 +53,8 @@ def check(name: str, setting: Setting) -> None:
         )
     if lacks := missing(name, setting.budgeting):
         raise SimulationError(f"policy {name!r}: {lacks}")
+    if name in DECIDING:
+        Admission.of(setting.budgeting.policy, setting.outlook)
 
 
 def missing(name: str, budgeting: Budgeting) -> str:
@@ -66,12 +70,13 @@ def replayed(name: str, setting: Setting, progress: Progress = lambda n: None) -
     """What becomes of every request under the policy of this name.
 
     ``single:EXPERT``, ``best-single``, ``random``, ``round-robin`` and ``coe``, the best expert of
-    each prompt's category, ask whom they ask whatever the load and the budget. ``auto`` decides
-    as `coe serve` does, ``plan`` as it does with a plan, ``+pacing`` with budgets over time.
+    each prompt's category, ask whom they ask whatever the load and the budget policy. ``auto``
+    decides as `coe serve` does where one expert answers, ``plan`` as it does with a plan,
+    ``+pacing`` with budgets over time.
 
     Raises
     ------
-    UnknownExpertError, SimulationError
+    UnknownExpertError, SimulationError, InfeasibleError
         As `check`.
     """
     check(name, setting)

@@ -51,7 +51,7 @@ def compare(
 
     Raises
     ------
-    UnknownExpertError, SimulationError
+    UnknownExpertError, SimulationError, InfeasibleError
         As `coe.simulation.arms.check`, before anything is simulated.
     """
     for name in names:

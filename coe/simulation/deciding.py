@@ -13,7 +13,7 @@ from coe.optimizer.options import Options, ceilings_of, prices_of
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.select import select, select_each
 from coe.optimizer.steering import decliner, note, running_prices, sum_of
-from coe.simulation.foreseen import N_TIMES, Caps, Foreseen, Offered, foresee
+from coe.simulation.foreseen import N_TIMES, Admission, Caps, Foreseen, Offered, foresee
 from coe.simulation.outlook import Outlook
 from coe.simulation.workload import Workload
 
@@ -33,7 +33,7 @@ class Deciding:
 
     Parameters
     ----------
-    policy : ceilings and prices of every request.
+    policy : ceilings, prices and experts of every request.
     offers : what a plan leaves to choose from; ``None``: every expert alone.
     """
 
@@ -42,6 +42,7 @@ class Deciding:
     policy: Policy
     offers: Offers | None = None
     _caps: Caps = field(init=False)
+    _admission: Admission = field(init=False)
     _offered: Offered | None = field(init=False)
     _slots: Floats = field(init=False)
     _ceilings: Floats = field(init=False)
@@ -49,6 +50,7 @@ class Deciding:
 
     def __post_init__(self) -> None:
         self._caps = Caps.of(self.outlook, self.workload, self.policy.budget)
+        self._admission = Admission.of(self.policy, self.outlook)
         self._offered = None if self.offers is None else Offered.of(self.offers, self.outlook)
         self._slots = np.array([float(spec.slots) for spec in self.outlook.specs])
         self._ceilings = ceilings_of(self.policy.budget)
@@ -58,7 +60,9 @@ class Deciding:
         if self._block is None or not self._block.first <= request < self._block.last:
             first = request - request % BLOCK
             rows = slice(first, min(first + BLOCK, self.workload.n_requests))
-            self._block = foresee(self.outlook, self.workload, self._caps, self._offered, rows)
+            self._block = foresee(
+                self.outlook, self.workload, self._caps, self._admission, self._offered, rows
+            )
         return self._block
 
     def choose(

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.candidates import cap
-from coe.core import Budget, ExpertSpec, Request
+from coe.core import Budget, ExpertSpec, Policy, Request
 from coe.decision import Candidate
+from coe.errors import SimulationError
 from coe.mode import Mode
 from coe.offers import Offers
+from coe.permitted import permitted
 from coe.simulation.outlook import Outlook
 from coe.simulation.workload import Workload
 
@@ -29,7 +31,8 @@ class Foreseen:
 
     Parameters
     ----------
-    able : (n_rows, n_experts) who may answer: the prompt fits its context, and a plan offers it.
+    able : (n_rows, n_experts) who may answer: the prompt fits its context, the policy admits it,
+        and a plan offers it.
     quality : (n_rows, n_experts).
     mean, cautious : (n_rows, n_experts, 4) what answers of mean and of cautious length take.
     tokens, service_s : (2, n_rows, n_experts) how long answers will be, and how long they will
@@ -53,7 +56,12 @@ class Foreseen:
 
 
 def foresee(
-    outlook: Outlook, workload: Workload, caps: Caps, offered: Offered | None, rows: slice
+    outlook: Outlook,
+    workload: Workload,
+    caps: Caps,
+    admission: Admission,
+    offered: Offered | None,
+    rows: slice,
 ) -> Foreseen:
     """What is foreseen of the requests of ``rows``, whose ends are given.
 
@@ -63,7 +71,7 @@ def foresee(
     """
     prompt, lengths = workload.prompt[rows], workload.prompt_tokens[rows]
     contexts = np.array([spec.context_tokens for spec in outlook.specs])
-    able = lengths[:, None] < contexts
+    there = lengths[:, None] < contexts
     expected = outlook.expected
     wanted = outlook.lengths(workload, rows)
     most = caps.tokens[caps.row[rows]]
@@ -72,7 +80,7 @@ def foresee(
     longest = [usual, np.where(np.isfinite(most), most, usual)]
     return Foreseen(
         first=rows.start,
-        able=able if offered is None else offered.among(prompt, able),
+        able=admission.among(prompt, there, offered),
         quality=expected.quality[prompt],
         mean=_usages(
             outlook, lengths, np.minimum(expected.mean_tokens[prompt], outlook.answer_tokens)
@@ -112,6 +120,66 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """Whom a policy lets answer alone.
+
+    Parameters
+    ----------
+    permitted : (n_experts,) neither banned nor, where it is local only, afar.
+    forced : (n_experts,) where there are any, one of these answers, and a request that does not
+        find them all is refused.
+    """
+
+    permitted: Bools
+    forced: Bools
+
+    @classmethod
+    def of(cls, policy: Policy, outlook: Outlook) -> Admission:
+        """The admission of a policy.
+
+        Raises
+        ------
+        InfeasibleError
+            It permits nobody.
+        SimulationError
+            It forces an expert that is not there or that it does not permit, or several to answer
+            together, which is not simulated.
+        """
+        names = [spec.id for spec in outlook.specs]
+        able = permitted(names, {spec.id: spec for spec in outlook.specs}, policy)
+        if absent := sorted(policy.force - set(able)):
+            raise SimulationError(
+                f"policy {policy.name!r} forces {', '.join(absent)}, which may not answer here: "
+                f"those who may are {', '.join(able)}"
+            )
+        alone = policy.combine == "never" or policy.most_experts == 1
+        if len(policy.force) > 1 and not alone:
+            raise SimulationError(
+                f"policy {policy.name!r} forces {', '.join(sorted(policy.force))} to answer "
+                "together, and one expert answers in a simulation: force one of them, or let the "
+                "policy say `combine: never`"
+            )
+        return cls(np.isin(names, able), np.isin(names, sorted(policy.force)))
+
+    def among(
+        self, prompt: NDArray[np.int64], there: Bools, offered: Offered | None = None
+    ) -> Bools:
+        """(n_rows, n_experts) who of those that are ``there`` may answer each prompt.
+
+        Parameters
+        ----------
+        offered : what a plan leaves to choose from; ``None``: everyone.
+        """
+        able: Bools = there & self.permitted
+        if offered is not None:
+            able &= offered.resident
+        chosen = able if offered is None else offered.among(prompt, able)
+        if self.forced.any():
+            chosen = chosen & self.forced & np.all(able >= self.forced, axis=1)[:, None]
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
 class Offered:
     """The experts that a plan offers for a prompt, each alone."""
 
@@ -124,10 +192,14 @@ class Offered:
         """The offers of a plan to these prompts."""
         return cls(offers, outlook, {})
 
+    @property
+    def resident(self) -> Bools:
+        """(n_experts,) the experts of the plan."""
+        return np.isin([spec.id for spec in self.outlook.specs], self.offers.experts)
+
     def among(self, prompt: NDArray[np.int64], able: Bools) -> Bools:
-        """(n_rows, n_experts) who of ``able`` is offered for each prompt."""
-        resident = np.isin([spec.id for spec in self.outlook.specs], self.offers.experts)
-        rows = zip(prompt.tolist(), able & resident, strict=True)
+        """(n_rows, n_experts) who of ``able``, residents all, is offered for each prompt."""
+        rows = zip(prompt.tolist(), able, strict=True)
         return np.array([self._of(row, mask) for row, mask in rows])
 
     def _of(self, prompt: int, able: Bools) -> Bools:

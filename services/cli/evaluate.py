@@ -56,7 +56,7 @@ def run(
             outcomes,
             outcomes_path.stem,
             split,
-            load_policies(config.budgets, specs.keys() | config.specs),
+            load_policies(config.budgets, {**config.specs, **specs}),
             stored_params_b,
             seed,
             progress=status.update,

@@ -20,6 +20,7 @@ from coe.core import Policy
 from coe.errors import PlanError, SimulationError, UnknownExpertError
 from coe.foresight import Foresight, Limits
 from coe.offers import Offers
+from coe.permitted import permitted
 from coe.plan import Plan
 from coe.planning import plan
 from coe.router import Router
@@ -150,28 +151,40 @@ def document(found: Comparison, wish: Wish) -> dict[str, Any]:
 
 
 def _setting(wish: Wish, config: Config) -> Setting:
-    budgets = load_budgets(wish.budgets or config.budgets)
-    policies = budgets.as_policies()
-    if wish.budget not in policies:
-        raise UnknownExpertError(
-            f"no policy {wish.budget!r}; there are {', '.join(policies)}", "budget"
-        )
     trace = None if wish.trace is None else read_trace(wish.trace)
     outcomes = Outcomes.read(wish.outcomes)
     router = Router.load(wish.artefact or config.artefact, embedder=configured(config.embedder))
     # as configured today; those that are not, as they were when trained
     specs = {name: config.specs.get(name, spec) for name, spec in router.specs.items()}
     router = replace(router, specs=specs)
+    budgets = load_budgets(wish.budgets or config.budgets, {**config.specs, **specs})
+    policies = budgets.as_policies()
+    if wish.budget not in policies:
+        raise UnknownExpertError(
+            f"no policy {wish.budget!r}; there are {', '.join(policies)}", "budget"
+        )
     policy = policies[wish.budget]
+    able = permitted(list(specs), specs, policy)
+    planned = replace(router, specs={name: specs[name] for name in able})
+    if several := _several(router, policy):
+        say(f"remark: {several}")
     return Setting.of(
         router,
         outcomes,
         wish.split,
         _replicas(wish),
         Demand(wish.n_requests, wish.rate_per_s, trace, wish.lengths),
-        Budgeting(policy, budgets.as_allowances(), _offers(wish, config, router, policy)),
+        Budgeting(policy, budgets.as_allowances(), _offers(wish, config, planned, policy)),
         np.random.default_rng(wish.seed),
     )
+
+
+def _several(router: Router, policy: Policy) -> str:
+    """What is left out where `coe serve` may ask several experts; empty where it asks one."""
+    if router.repertoire is None or policy.combine == "never" or policy.most_experts == 1:
+        return ""
+    which = "" if policy.combine == "always" else " for answers that are not streamed"
+    return f"one expert answers each request here; `coe serve` may ask several{which}"
 
 
 def _offers(wish: Wish, config: Config, router: Router, policy: Policy) -> Offers | None:
@@ -179,22 +192,23 @@ def _offers(wish: Wish, config: Config, router: Router, policy: Policy) -> Offer
     if not any(name.startswith("plan") for name in wish.policies or ARMS):
         return None
     path = wish.plan or config.plan
-    if path is not None:
-        found = Plan.load(path)
-    else:
-        try:
-            found = plan(Foresight.of_table(router, policy, Limits()))
-        except PlanError as error:
-            if wish.policies:
-                raise
-            say(f"remark: no plan is compared: {error}")
-            return None
-    if found.certificate is not None:
-        return Offers.of(found)
-    if wish.policies:
-        raise PlanError(f"nothing fits policy {policy.name!r}, so there is no plan")
-    say("remark: no plan is compared: nothing fits the policy")
-    return None
+    found = None if path is None else Plan.load(path)
+    try:
+        return _offered(found or plan(Foresight.of_table(router, policy, Limits())), policy)
+    except PlanError as error:
+        if wish.policies:
+            raise
+        say(f"remark: no plan is compared: {error}")
+        return None
+
+
+def _offered(found: Plan, policy: Policy) -> Offers:
+    if found.certificate is None:
+        raise PlanError(f"nothing fits policy {policy.name!r}")
+    offers = Offers.of(found)
+    if absent := sorted(policy.force - set(offers.experts)):
+        raise PlanError(f"policy {policy.name!r} forces {', '.join(absent)}, not kept by the plan")
+    return offers
 
 
 def _replicas(wish: Wish) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import InfeasibleError
+from coe.errors import InfeasibleError, SimulationError
 from coe.kernels.queues import Queues, Requests, serve
 from coe.load import Load
 from coe.offers import Menu, Offers
@@ -15,6 +15,7 @@ from coe.optimizer.steering import declined, observe, running_prices, steered
 from coe.router import Router
 from coe.routers.outcomes import Outcomes
 from coe.simulation.arms import replayed
+from coe.simulation.comparison import compare
 from coe.simulation.deciding import REFUSED
 from coe.simulation.setting import Budgeting, Demand, Setting
 
@@ -188,3 +189,68 @@ def test_pacing_is_the_engine_s(world, offers, arm, may_decline):
     run = replayed(arm, setting)
     assert_same(run, theirs)
     assert (run.expert == REFUSED).any() == may_decline
+
+
+# ---- whom a policy admits
+
+
+ADMITTING = {
+    "one banned": Policy("no", ban=frozenset({"mid"})),
+    "local only": Policy("near", local_only=True, prices=CALM.prices),
+    "one forced": Policy("small", force=frozenset({"small"})),
+    "one of two": Policy("two", force=frozenset({"small", "mid"}), combine="never"),
+    "ceilings too": Policy("eco", Budget(energy_j=28.0), ban=frozenset({"large"})),
+}
+
+
+@pytest.fixture(scope="module")
+def divided(world):
+    """The same, where the dearest expert is afar."""
+    specs = {
+        name: replace(spec, local=name != "large") for name, spec in world.router.specs.items()
+    }
+    return World(replace(world.router, specs=specs), world.outcomes)
+
+
+@pytest.mark.parametrize("arm", ["auto", "plan"])
+@pytest.mark.parametrize("policy", ADMITTING.values(), ids=ADMITTING)
+def test_policies_admit_whom_they_admit_in_serving(divided, offers, policy, arm):
+    setting = divided.setting(policy, offers=offers)
+    run = replayed(arm, setting)
+    assert_same(run, one_by_one(divided, setting, offers=offers if arm == "plan" else None))
+    asked = {setting.expert_ids[k] for k in run.expert if k != REFUSED}
+    assert asked
+    assert not asked & policy.ban
+    assert not policy.force or asked <= policy.force
+    assert not policy.local_only or "large" not in asked
+
+
+@pytest.mark.parametrize("may_decline", [False, True])
+def test_pacing_admits_them_too(divided, may_decline):
+    allowances = (Allowance("energy_j", 300.0, 30.0, name="joules", may_decline=may_decline),)
+    policy = replace(CALM, ban=frozenset({"mid"}))
+    setting = divided.setting(policy, allowances=allowances)
+    assert_same(replayed("auto+pacing", setting), one_by_one(divided, setting, Pacer(allowances)))
+
+
+def test_a_forced_expert_that_a_plan_does_not_keep_refuses_everything(divided, offers):
+    setting = divided.setting(Policy("big", force=frozenset({"large"})), offers=offers)
+    run = replayed("plan", setting)
+    assert (run.expert == REFUSED).all()
+    assert_same(run, one_by_one(divided, setting, offers=offers))
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "message"),
+    [
+        (Policy("none", ban=frozenset({"small", "mid", "large"})), InfeasibleError, "excluded"),
+        (Policy("far", local_only=True, ban=frozenset({"small", "mid"})), InfeasibleError, "local"),
+        (Policy("who", force=frozenset({"huge"})), SimulationError, "forces huge, which may not"),
+        (Policy("two", force=frozenset({"small", "mid"})), SimulationError, "combine: never"),
+    ],
+)
+def test_what_cannot_be_simulated_is_said_before_anything_is(divided, policy, error, message):
+    with pytest.raises(error, match=message):
+        compare(divided.setting(policy), ["auto"])
+    # who looks at no policy asks whom it asks
+    assert compare(divided.setting(policy), ["random"]).arms

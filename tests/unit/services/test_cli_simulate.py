@@ -84,6 +84,31 @@ def test_budgets_over_time_bring_pacing(tmp_path):
     assert "auto+pacing: period joules (energy_j): " in result.stdout
 
 
+def test_a_policy_that_bans_an_expert_keeps_it_out(tmp_path):
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text(f"policies: {{default: {{experts: {{ban: [{LARGE}]}}}}}}")
+    found = document("--budgets", budgets)
+    shares = {arm["policy"]: arm["asked"] for arm in found["policies"]}
+    assert shares["auto"][LARGE] == shares["plan"][LARGE] == 0.0
+    assert shares["best-single"][LARGE] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("experts: {ban: [qwen]}", "there is no expert 'qwen'; there are"),
+        (f"experts: {{ban: [{SMALL}, {LARGE}]}}", "every expert is excluded"),
+        (f"experts: {{force: [{SMALL}, {LARGE}]}}", "to answer together"),
+    ],
+)
+def test_a_policy_that_cannot_be_simulated_is_refused(tmp_path, policy, message):
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text(f"policies: {{default: {{{policy}}}}}")
+    result = run("--budgets", budgets)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_a_trace_gives_arrivals_and_lengths(tmp_path):
     trace = tmp_path / "trace.csv"
     rows = "".join(f"{n * n % 97 + n},{50 + n},{10 + n}\n" for n in range(100))
