@@ -104,7 +104,9 @@ class Experiment:
         listener = stack.enter_context(listen("127.0.0.1", 0))
         gateway = gateway_on(self._config, listener, now=self._now)
         url, _ = await stack.enter_async_context(gateway)
-        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        client = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=600.0
+        )
         await stack.enter_async_context(client)
         await client.models.list()  # connected, and all code loaded, before anything is timed
         return client
