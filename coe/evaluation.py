@@ -161,10 +161,8 @@ def evaluate(
     progress("routing")
     names = artefact.category.named(found)
     problem = map_problem(artefact, params, X_train)
-    policies = dict(policies or {})
     told = Transcript.of(rows, X, artefact.category, artefact.expectation)
-    asked = {"coe": policies.pop("default", Policy("default"))}
-    asked |= {f"coe {name}": policy for name, policy in policies.items()}
+    asked = _as_arms(policies or {})
     decided = [served(name, router, policy, told, artefact.modes) for name, policy in asked.items()]
     arms = [
         *make.singles(rows),
@@ -195,6 +193,12 @@ def evaluate(
         n_resamples=n_resamples,
         notes=tuple(_notes(decided, len(rows.prompts))),
     )
+
+
+def _as_arms(policies: Mapping[str, Policy]) -> dict[str, Policy]:
+    """The policies by the names of their arms, that of arm ``coe`` first."""
+    others = {f"coe {name}": policy for name, policy in policies.items() if name != "default"}
+    return {"coe": policies.get("default", Policy("default")), **others}
 
 
 def _rows(router: Router, outcomes: Outcomes, split: str) -> tuple[Outcomes, Outcomes, int]:

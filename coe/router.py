@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.candidates import candidates, cap
-from coe.core import Budget, Estimate, ExpertSpec, Prices, Request, TurnRule, estimated_tokens
+from coe.conversation import held, utility_of
+from coe.core import Budget, ExpertSpec, Request, TurnRule
 from coe.decision import Candidate, Decision, Selection
 from coe.errors import InfeasibleError, UnknownExpertError
 from coe.explain import alternatives, needed, refusal, why
@@ -32,7 +33,7 @@ from coe.routers.gate import gate_features
 from coe.routers.quality import Expected
 from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
-from coe.routers.turns import SWITCH_MARGIN, is_clear, margin_at, turn_that_holds, turns_read
+from coe.routers.turns import SWITCH_MARGIN, turns_read
 from coe.slate import Slate
 from coe.stock import Stock, declining, stocked
 from coe.wanted import ways
@@ -278,30 +279,17 @@ class Router:
         readings = read([turn.text for turn in turns], self.embedder, self.artefact)
         if len(turns) == 1:
             return readings[0]
-        ids, prices = self._named(request), request.policy.prices
+        ids = self._named(request)
         if not ids:
             return readings[-1]
 
         def utility(k: int) -> NDArray[np.float64]:
             then = replace(request, messages=request.messages[: turns[k].end])
             found = self._candidates(ids, readings[k].expected, then, {})
-            return _utility([candidate.predicted for candidate in found], prices)
+            return utility_of([candidate.predicted for candidate in found], request.policy.prices)
 
-        def switch_cost(k: int, column: int) -> float:
-            spec = self.specs[ids[column]]
-            lengths = [estimated_tokens(m.text) for m in request.messages[: turns[k].end]]
-            own, whole = sum(lengths[turns[k].start :]), sum(lengths)
-            prefills = [spec.estimate(0.0, n_tokens, 0.0) for n_tokens in (own, whole)]
-            alone, with_history = _utility(prefills, prices)
-            return margin_at(turns[k], self.switch_margin) + float(alone - with_history)
-
-        categories: list[str | None] = []
-        for k, (turn, reading) in enumerate(zip(turns, readings, strict=True)):
-            clear = k == 0 or is_clear(turn, reading.guess.probability)
-            categories.append(reading.guess.name if clear and not reading.guess.uncertain else None)
-        held = turn_that_holds(categories, utility, switch_cost)
-        guess = replace(readings[held].guess, turns_ago=len(turns) - 1 - held)
-        return replace(readings[held], guess=guess)
+        specs = [self.specs[name] for name in ids]
+        return held(turns, readings, request, specs, utility, self.switch_margin)
 
     def _check_names(self, request: Request) -> None:
         named = {
@@ -374,11 +362,6 @@ class Router:
         """Longest answer; ceilings on joules and dollars are kept where one expert answers."""
         held = choice.status == "optimal" and len(picked.expert_ids) == 1
         return cap(self.specs[picked.expert_ids[0]], request, ceilings if held else None)
-
-
-def _utility(estimates: Sequence[Estimate], prices: Prices) -> NDArray[np.float64]:
-    """(n_estimates,) what each is worth where there are no ceilings."""
-    return Options.of(estimates, estimates, Budget(), prices).utility
 
 
 def _index(choice: Choice, request: Request, ceilings: Budget) -> int:
