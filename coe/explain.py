@@ -77,7 +77,7 @@ def _why(
         axis = str(choice.binding)
         return f"{topic}: no expert fits {axis}, {name} exceeds the budget least"
     if request.mode == mode.kind != "single":
-        return f"{topic}: {name}, a {mode.kind} as asked for"
+        return f"{topic}: {name}, mode {mode.kind} as asked for"
     if len(candidates) == 1:
         return f"{topic}: {name} is the only candidate"
     beyond = _beyond_one(candidates, options, index)

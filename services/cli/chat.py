@@ -25,12 +25,17 @@ def run(
     prompt: str,
     model: str,
     ceilings: Mapping[str, float | None],
+    several: Mapping[str, str | int | None],
     max_tokens: int | None,
     url: str | None,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
     """Ask the running gateway, or one that lives for this question.
+
+    Parameters
+    ----------
+    several : ``mode`` and ``k`` of the request, where they are given.
 
     Raises
     ------
@@ -44,11 +49,15 @@ def run(
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
         "stream": True,
-        "coe": {"budget": {k: v for k, v in ceilings.items() if v is not None}},
+        "coe": {"budget": _given(ceilings), **_given(several)},
     }
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     asyncio.run(_ask(body, url, config, as_json))
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json: bool) -> None:
@@ -126,9 +135,12 @@ def _refusal(document: Mapping[str, Any]) -> RequestError | ExpertUnavailableErr
 
 
 def _summary(decision: Mapping[str, Any]) -> str:
-    """One line: expert, category, milliseconds, joules, why."""
+    """One line: who answered, category, milliseconds, joules, why."""
     receipt = decision["receipt"]
+    who = receipt["expert_id"]
+    if receipt["parts"]:
+        who += f", of {', '.join(part['expert_id'] for part in receipt['parts'])}"
     return (
-        f"[{receipt['expert_id']} | {decision['category']} | {receipt['latency_ms']:.0f} ms | "
+        f"[{who} | {decision['category']} | {receipt['latency_ms']:.0f} ms | "
         f"{receipt['energy_j']:.2g} J {receipt['energy_source']} | {decision['why']}]"
     )

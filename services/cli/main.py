@@ -18,7 +18,9 @@ from coe.services.cli.options import (
     BudgetsOption,
     CostOption,
     EnergyOption,
+    KOption,
     LatencyOption,
+    ModeOption,
     PoliciesOption,
     PromptArgument,
     TenantOption,
@@ -83,6 +85,8 @@ def chat(
     energy_j: EnergyOption = None,
     latency_ms: LatencyOption = None,
     cost_usd: CostOption = None,
+    mode: ModeOption = None,
+    k: KOption = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     url: Annotated[str | None, typer.Option(help="A running gateway.")] = None,
     config: ConfigOption = None,
@@ -93,7 +97,8 @@ def chat(
 
     ceilings = {"energy_j": energy_j, "latency_ms": latency_ms, "cost_usd": cost_usd}
     with errors_explained():
-        run(prompt, model or f"auto:{budget}", ceilings, max_tokens, url, config, as_json)
+        several = {"mode": mode, "k": k}
+        run(prompt, model or f"auto:{budget}", ceilings, several, max_tokens, url, config, as_json)
 
 
 @app.command()
@@ -103,6 +108,8 @@ def route(
     energy_j: EnergyOption = None,
     latency_ms: LatencyOption = None,
     cost_usd: CostOption = None,
+    mode: ModeOption = None,
+    k: KOption = None,
     tenant: TenantOption = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -112,7 +119,7 @@ def route(
 
     ceilings = {"energy_j": energy_j, "latency_ms": latency_ms, "cost_usd": cost_usd}
     with errors_explained():
-        run(prompt, budget, ceilings, tenant, config, as_json)
+        run(prompt, budget, ceilings, mode, k, tenant, config, as_json)
 
 
 @app.command()

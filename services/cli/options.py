@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from coe.core import MOST_EXPERTS
+from coe.mode import Kind
 
 BudgetOption = Annotated[
     str, typer.Option("--budget", "-b", help="A policy of budgets.yaml: fast, eco, best, ...")
@@ -30,5 +33,13 @@ TraceOption = Annotated[
 ]
 TenantOption = Annotated[
     str, typer.Option(help="Whose request it is; by default nobody's with an expert of its own.")
+]
+ModeOption = Annotated[
+    Literal["auto", Kind] | None,
+    typer.Option(help="How several experts make one answer; by default the best way there is."),
+]
+KOption = Annotated[
+    int | None,
+    typer.Option("-k", "--k", min=1, max=MOST_EXPERTS, help="Most experts asked for the answer."),
 ]
 PromptArgument = Annotated[str, typer.Argument(help="The prompt.")]

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from coe.budgets import load_policies
 from coe.core import Budget, Message, Request
 from coe.decision import Decision
 from coe.errors import UnknownExpertError
 from coe.free import FreeSection, stock_of
+from coe.mode import Kind
 from coe.personal import as_wished, personal
 from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
@@ -22,18 +26,20 @@ from coe.services.mixable import served
 from coe.services.personal import tenants_of
 from coe.services.runnable import runnable
 from coe.services.runtime import offers_of, retriever_of
-from coe.services.wire import decision_document
+from coe.services.wire import AUTO, decision_document
 
 
 def run(
     prompt: str,
     policy: str,
     ceilings: Mapping[str, float | None],
+    mode: Literal["auto", Kind] | None,
+    k: int | None,
     tenant: str,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Print the decision for one prompt; no expert is started.
+    """Print the decision for one prompt, whose answer is not streamed; no expert is started.
 
     Raises
     ------
@@ -41,7 +47,7 @@ def run(
         The configuration, the artefact, a tenant's gate, the index or the plan is wrong, or no
         expert can run here.
     RequestError
-        The policy does not exist, or no expert fits the budget.
+        The policy does not exist, no expert fits the budget, or the mode cannot be had.
     EmbeddingError
         The configured endpoint gives no vectors.
     """
@@ -59,7 +65,14 @@ def run(
     routing = config.routing.model_dump(exclude={"escalations"})
     router = replace(router.under(offers), retriever=retriever, stocks=stocks, **routing)
     tenants = tenants_of(config, router.embedder)
-    asked = Request((Message("user", prompt),), policies[policy], Budget(**ceilings), tenant=tenant)
+    asked = Request(
+        (Message("user", prompt),),
+        policies[policy],
+        Budget(**ceilings),
+        mode=None if mode == AUTO else mode,
+        most_experts=k,
+        tenant=tenant,
+    )
     decision = personal(router, tenants).decide(as_wished(asked, tenants))
     if as_json:
         print_json(decision_document(decision))
@@ -68,21 +81,21 @@ def run(
 
 
 def _print(decision: Decision) -> None:
+    """Why, and a row for everyone considered; verdicts stand below, so that rows stay short."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("expert", "quality", "first token", "answer", "energy", "cost", "verdict"):
-        justify: Any = "left" if heading in ("expert", "verdict") else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading != "verdict")
+    table.add_column("expert", overflow="fold")
+    for heading in ("quality", "first token", "answer", "energy", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
     rows = [(decision.selection.mode.name, decision.predicted, "chosen")]
     rows += [(other.expert_id, other.estimate, other.why_not) for other in decision.alternatives]
     for name, estimate, verdict in rows:
         table.add_row(
-            name,
+            Group(Text(name), Padding(Text(verdict, style="dim"), (0, 0, 0, 2))),
             f"{estimate.quality:.2f}",
             f"{estimate.ttft_ms:,.0f} ms",
             f"{estimate.latency_ms:,.0f} ms",
             f"{estimate.energy_j:.3g} J",
             f"${estimate.cost_usd:.2g}",
-            verdict,
         )
     tell(decision.why)
     results.print(table)

@@ -87,6 +87,14 @@ def test_chat_json_is_one_document(gateway):
     assert document["decision"]["receipt"]["expert_id"] == document["decision"]["experts"][0]["id"]
 
 
+def test_chat_asks_for_several_experts_and_says_whom_it_asked(gateway):
+    given = ("--url", gateway.url, "--max-tokens", "24", "--mode", "rank", "-k", "2")
+    done = run("chat", "What is 2 + 3?", *given)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert re.search(r"^\[(\S+), of \S+, \S+ \| maths", done.stderr.strip().splitlines()[-1])
+
+
 def test_chat_without_a_gateway_starts_its_own_experts(embedded_config, tmp_path):
     config = tmp_path / "coe.yaml"
     shipped = Path(sys.modules["coe"].__file__).parent / "data"

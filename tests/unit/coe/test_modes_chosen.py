@@ -260,7 +260,7 @@ def test_a_kind_takes_all_that_may_answer(specs, make_router, kind, mode):
     assert decision.selection.mode == mode
     assert decision.predicted.quality == 0.7
     assert decision.alternatives == ()
-    assert decision.why == f"code prompt (100%): {mode.name}, a {kind} as asked for"
+    assert decision.why == f"code prompt (100%): {mode.name}, mode {kind} as asked for"
 
 
 def test_a_kind_is_of_the_best_so_many(specs, make_router):

@@ -46,9 +46,27 @@ def test_route_for_people_shows_every_expert_and_the_reason():
     assert "smollm2-135m" in result.stdout
 
 
+@pytest.mark.parametrize("kind", ["vote", "rank", "cascade", "fuse"])
+def test_route_asks_for_a_kind_of_mode_out_of_the_box(kind):
+    decided = json.loads(run("route", CODE, "--mode", kind, "--json").stdout)
+    assert decided["mode"] == kind
+    assert len(decided["experts"]) == 2
+    alone = json.loads(run("route", CODE, "--mode", kind, "-k", "1", "--json").stdout)
+    assert alone["mode"] == "single"
+
+
+def test_rows_of_route_stay_short_whatever_modes_are_called():
+    lines = run("route", CODE).stdout.splitlines()
+    assert any(", else " in line for line in lines)
+    assert all(len(line) <= 80 for line in lines[1:])
+    assert "  chosen" in [line.rstrip() for line in lines]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["route", CODE, "--mode", "choir"], "'choir' is not one of"),
+        (["route", CODE, "-k", "9"], "less than or equal to 8"),
         (["route", CODE, "--budget", "lavish"], "no policy 'lavish'"),
         (["route", CODE, "--energy-j", "0.000001"], "no expert fits energy_j"),
         (["route", CODE, "--energy-j", "-1"], "energy_j must be a positive"),
