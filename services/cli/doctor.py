@@ -16,10 +16,12 @@ import typer
 
 from coe.budgets import load_budgets, load_policies
 from coe.config import Config, MeteringSection, find_config, load_config
-from coe.environment import weights_home
+from coe.core import Policy, Request
+from coe.environment import admin_token, weights_home
 from coe.errors import CoeError
 from coe.free import FreeSection
 from coe.kinds import EmbeddedSection, ExpertSection
+from coe.permitted import Circle, permitted
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.embed import load_for
@@ -85,6 +87,7 @@ def _examine(path: Path) -> Iterator[Finding]:
         lambda: _budgets(config),
         "correct the lines named above",
     )
+    yield from _policies(config)
     if config.embedder is not None:
         yield _attempt(
             "embedder",
@@ -116,13 +119,54 @@ def _examine(path: Path) -> Iterator[Finding]:
     if experts and not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
     yield _energy(config.metering)
+    yield _attempt(
+        "switches", lambda: _switches(config), "set it to a secret that a header of HTTP can hold"
+    )
     yield _port(config)
 
 
 def _budgets(config: Config) -> str:
     budgets = load_budgets(config.budgets, config.specs)
-    said = "policies " + ", ".join(budgets.policies)
+    said = "policies " + ", ".join(_named(one) for one in budgets.as_policies().values())
     return f"{said}; periods {', '.join(budgets.periods)}" if budgets.periods else said
+
+
+def _named(policy: Policy) -> str:
+    """The policy with what it says of experts, if anything."""
+    least_one = policy.combine == "never" or policy.most_experts == 1
+    traits = [
+        "local only" if policy.local_only else "",
+        f"without {', '.join(sorted(policy.ban))}" if policy.ban else "",
+        f"always with {', '.join(sorted(policy.force))}" if policy.force else "",
+        "one expert an answer" if least_one else "",
+        "several for streams too" if policy.combine == "always" and not least_one else "",
+    ]
+    said = "; ".join(filter(None, traits))
+    return f"{policy.name} ({said})" if said else policy.name
+
+
+def _policies(config: Config) -> Iterator[Finding]:
+    """Those that leave nobody to answer, or force who may not."""
+    own = {section.expert for section in config.tenants.values()}
+    names = [expert.id for expert in config.experts if expert.id not in own]
+    try:
+        policies = load_policies(config.budgets, config.specs)
+    except CoeError:
+        return
+    for policy in policies.values():
+        try:
+            able = permitted(names, config.specs, policy)
+            Circle.of(Request((), policy), [config.specs[name] for name in able])
+        except CoeError as error:
+            remedy = "until then all its requests are refused; correct it, or its experts"
+            yield Finding(f"policy {policy.name}", "warning", str(error), remedy)
+
+
+def _switches(config: Config) -> str:
+    variable = config.gateway.admin_token_env
+    if admin_token(variable) is None:
+        return f"shut, while ${variable} is not set where the gateway starts"
+    return f"open to whoever shows ${variable}"
 
 
 def _plan(config: Config) -> str:
@@ -167,7 +211,10 @@ def _artefact(config: Config) -> str:
     computing = {expert.id for expert in config.computing}
     unknown = computing - set(router.artefact.expectation.expert_ids)
     note = f"; not trained, only by name: {', '.join(sorted(unknown))}" if unknown else ""
-    return f"{config.artefact}, knows {', '.join(router.artefact.expectation.expert_ids)}{note}"
+    n_modes = 0 if router.repertoire is None else len(router.repertoire.modes)
+    modes = f"{n_modes} modes of several" if n_modes else "no modes of several"
+    known = ", ".join(router.artefact.expectation.expert_ids)
+    return f"{config.artefact}, knows {known} and {modes}{note}"
 
 
 def _mixtures(config: Config) -> Iterator[Finding]:

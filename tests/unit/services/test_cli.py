@@ -108,6 +108,41 @@ def test_doctor_says_what_is_wrong_with_a_configuration(tmp_path):
     assert "coe.yaml:2: experts:" in result.stdout
 
 
+POLICIES = """
+policies:
+  default: {}
+  alone: {combine: never, experts: {ban: [faq]}}
+  streams: {combine: always, experts: {force: [faq]}}
+  near: {local_only: true}
+  nobody: {experts: {ban: [faq, nobody, large]}}
+  both: {most_experts: 2, experts: {force: [faq, nobody, large]}}
+"""
+LARGE = """
+  - {id: large, kind: http, base_url: "http://llm.example.com/v1", device: here}
+devices:
+  here: {ttft_b_ms: 1, ttft_c_ms: 1, decode_tokens_per_s: 9, prefill_w: 1, decode_w: 1}
+budgets: budgets.yaml
+"""
+
+
+def test_doctor_says_what_policies_say_of_experts_and_which_leave_nobody(tmp_path, monkeypatch):
+    (tmp_path / "coe.yaml").write_text(FREE.rstrip() + LARGE)
+    (tmp_path / "budgets.yaml").write_text(POLICIES)
+    monkeypatch.delenv("COE_ADMIN_TOKEN", raising=False)
+    result = run("doctor", "--json", "--config", str(tmp_path / "coe.yaml"))
+    found = {f["subject"]: f for f in json.loads(result.stdout)["findings"]}
+    said = found["budgets"]["detail"]
+    assert "default, alone (without faq; one expert an answer)" in said
+    assert "streams (always with faq; several for streams too), near (local only)" in said
+    assert "policy near" not in found, "those who compute nothing are local"
+    assert "every expert is excluded" in found["policy nobody"]["detail"]
+    assert "forces 3 experts, and 2 at most" in found["policy both"]["detail"]
+    assert found["switches"]["detail"].startswith("shut, while $COE_ADMIN_TOKEN")
+    monkeypatch.setenv("COE_ADMIN_TOKEN", "s" * 32)
+    result = run("doctor", "--json", "--config", str(tmp_path / "coe.yaml"))
+    assert "open to whoever shows $COE_ADMIN_TOKEN" in result.stdout
+
+
 FREE = f"""
 artefact: {DATA / "artefact"}
 experts:
