@@ -498,8 +498,17 @@ def test_remarks_say_when_nothing_is_routed():
     chosen = np.zeros((2, 3))
     chosen[:, 1] = 1.0
     categories = dataclasses.replace(evaluation.categories, chosen=chosen)
-    found = remarks(dataclasses.replace(evaluation, categories=categories))
-    assert any("it asks e-01" in sentence for sentence in found)
+    alone = dataclasses.replace(evaluation, categories=categories)
+    assert any("it asks e-01" in sentence for sentence in remarks(alone))
+    # whose answer is always delivered need not be the only one who is asked
+    arms = tuple(dataclasses.replace(arm, n_asked=1.5) for arm in evaluation.arms)
+    assert not any("it asks" in one for one in remarks(dataclasses.replace(alone, arms=arms)))
+
+
+def test_notes_of_an_evaluation_are_on_its_page():
+    evaluation = make_evaluation(names("e", 3), names("c", 2), n=60)
+    noted = dataclasses.replace(evaluation, notes=("coe: modes could not be played",))
+    assert "coe: modes could not be played." in Page(page(noted, {})).text
 
 
 def test_kinds_of_arms_follow_from_their_names():
