@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from coe.combine import choose, decided, log_odds, posterior, vote
 from coe.core import Estimate
+from coe.form import keeps_form
 from coe.routers.confidence import SILENT, Answers, Confidence
 from coe.routers.verdict import verdict
 
@@ -165,30 +165,3 @@ class Ballot:
             0
         ].tolist()
         return found
-
-
-def keeps_form(text: str, form: Mapping[str, Any]) -> bool:
-    """Whether an answer has the form that the caller asked for.
-
-    ``json_object``: it is a JSON object. ``json_schema``: also the keys are there that the schema
-    requires at its top. Any other form is kept by every answer.
-
-    Parameters
-    ----------
-    form : the ``response_format`` of a request.
-    """
-    if form.get("type") not in ("json_object", "json_schema"):
-        return True
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    wanted = form.get("json_schema")
-    schema = wanted.get("schema") if isinstance(wanted, Mapping) else None
-    if form["type"] == "json_schema" and isinstance(schema, Mapping):
-        required = schema.get("required")
-        if schema.get("type", "object") != "object":
-            return True
-        if isinstance(required, list) and isinstance(document, dict):
-            return all(key in document for key in required)
-    return isinstance(document, dict)

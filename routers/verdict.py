@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import textwrap
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -44,13 +45,16 @@ def verdict(answer: str) -> Verdict | None:
     Looked for, in this order: the last JSON field named ``answer`` (the object need not be
     whole, nor its LaTeX escaped); a whole JSON object; the last ``\boxed{}``; what follows the
     last ``answer is`` or ``answer:``; all of it, if it is one line of a few words; the letter of
-    an option; the last number of the last line. JSON that ends before its answer says nothing.
+    an option; the last number of the last line. JSON that ends before its answer says nothing, nor
+    does an answer that is mostly programs in Python, marked as such, one of which does not parse.
     Numbers of six equal significant digits are equal; units, currencies and quotes do not count.
     JSON and Python literals are compared as values, formulas without their spaces, words by
     `normalise` unless capitals stand inside them. Only the last ``MAX_ANSWER_CHARS`` characters
     are read, in linear time.
     """
     text = answer[-MAX_ANSWER_CHARS:].strip()
+    if not _parses(text):
+        return None
     if fields := list(_FIELD.finditer(text)):
         return _field(text, fields[-1].end())
     bare = _FENCE.sub("", text).strip()
@@ -68,6 +72,24 @@ def verdict(answer: str) -> Verdict | None:
     if letter := chosen_letter(bare, ()):
         return Verdict("letter", letter)
     return _number(bare.rpartition("\n")[2])
+
+
+_PYTHON = re.compile(r"^[ \t]*```(?:python3?|py)[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S | re.I)
+
+
+def _parses(text: str) -> bool:
+    """Whether all its Python programs, if they are most of it, parse. Nothing is run."""
+    programs = _PYTHON.findall(text)
+    if 2 * sum(map(len, programs)) <= len(text):
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "invalid escape": a program all the same
+            for program in programs:
+                ast.parse(textwrap.dedent(program))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.M)

@@ -89,6 +89,28 @@ def test_a_number_is_found_however_it_is_wrapped(value: float) -> None:
     assert {verdict(answer) for answer in wrapped} == {number(f"{value + 0.0:.6g}")}
 
 
+BROKEN = "def f(x:\n    return 42"
+WHOLE = "def f(x):\n    return '\\d', 42"
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        (f"```python\n{WHOLE}\n```", True),
+        (f"Here:\n\n  ```Python\n  {WHOLE.replace(chr(10), chr(10) + '  ')}\n  ```", True),
+        (f"```python\n{BROKEN}\n```", False),
+        (f"```py\n{WHOLE}\n```\n```py\n{BROKEN}\n```", False),
+        (f"```python\n{BROKEN}", False),
+        ("```python\n" + "(" * 5_000 + "\n```\nThe answer is 42", False),
+        ("```python\nlonger_than_its_fences = '\0'\n```", False),
+        (f"```\n{BROKEN}\n```", True),
+        (f"{'It returns a number. ' * 10}\n```python\n{BROKEN}\n```", True),
+    ],
+)
+def test_a_program_that_does_not_parse_says_nothing(answer: str, heard: bool) -> None:
+    assert (verdict(answer) is not None) is heard
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_read(answer: str) -> None:
     found = verdict(answer)
@@ -97,7 +119,19 @@ def test_any_text_is_read(answer: str) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["\\boxed{", '{"answer": "', "answer is ", "([{", "'\\", "$", " 1,000", "\\text{", "A) "],
+    [
+        "\\boxed{",
+        '{"answer": "',
+        "answer is ",
+        "([{",
+        "'\\",
+        "$",
+        " 1,000",
+        "\\text{",
+        "A) ",
+        "```py\n",
+        "```py\n-",
+    ],
 )
 def test_a_hostile_answer_takes_no_time(part: str) -> None:
     started = time.perf_counter()
