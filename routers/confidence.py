@@ -1,9 +1,9 @@
 """How likely an answer in hand is right, given the others in hand.
 
 What can be known without asking an expert again: what the router expected of it on this prompt,
-whether it says anything that can be told, how long it is, and who else says the same or something
-else. That ranks answers, and says whether a cascade may stop (Mowst, arXiv 2311.05185: confidence
-of the weak expert; traits and equations ours).
+whether it says anything that can be told, how long it is, who else says the same or something
+else, and how likely its words are to the expert itself. That ranks answers, and says whether a
+cascade may stop (Mowst, arXiv 2311.05185: confidence of the weak expert; traits, equations ours).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 SILENT = -1
 """In place of the number of a verdict: the answer says nothing that can be told."""
 
-TRAITS = ("expected", "silent", "length", "support", "opposition", "others")
+TRAITS = ("expected", "silent", "length", "support", "opposition", "others", "sureness")
 _MOST_CERTAIN = 0.99
 _LONGEST = 2.0
 _SAME_WEIGHT = 1e-9
@@ -37,23 +37,39 @@ class Answers:
     weight : of each in a vote; at least 0.
     said : numbers of verdicts, equal in a row where answers say the same; `SILENT` for none.
     stretch : length of each answer over the length expected; positive.
+    sureness : of the expert in its own words, see `coe.routers.habit`; 0 where unknown.
     """
 
     quality: Floats
     weight: Floats
     said: Integers
     stretch: Floats
+    sureness: Floats
 
     @classmethod
-    def of(cls, quality: Floats, said: Integers, stretch: Floats, n_options: float) -> Self:
+    def of(
+        cls,
+        quality: Floats,
+        said: Integers,
+        stretch: Floats,
+        n_options: float,
+        sureness: Floats | None = None,
+    ) -> Self:
         """Answers that vote with the weights of `coe.combine.log_odds`."""
         likely = np.clip(quality, 1e-9, _MOST_CERTAIN)
         weight = np.maximum(np.log(likely * (n_options - 1) / (1 - likely)), 0.0)
-        return cls(quality, weight, said, stretch)
+        unknown = np.zeros(quality.shape)
+        return cls(quality, weight, said, stretch, unknown if sureness is None else sureness)
 
     def rows(self, mask: Bools) -> Answers:
         """The answers to the prompts where ``mask`` (n_prompts,) is true."""
-        return Answers(self.quality[mask], self.weight[mask], self.said[mask], self.stretch[mask])
+        return Answers(
+            self.quality[mask],
+            self.weight[mask],
+            self.said[mask],
+            self.stretch[mask],
+            self.sureness[mask],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,7 @@ def traits(answers: Answers, asked: Bools) -> Floats:
     """(n_prompts, n_experts, n_traits) what the confidence in each answer hangs on.
 
     Log odds of the expected quality; silence; logarithm of the stretch; weights of the others who
-    say the same, and of those who say something else; and how many others were asked.
+    say the same, and of those who say something else; how many others were asked; and sureness.
     """
     likely = np.clip(answers.quality, 1.0 - _MOST_CERTAIN, _MOST_CERTAIN)
     silent = answers.said == SILENT
@@ -98,6 +114,7 @@ def traits(answers: Answers, asked: Bools) -> Floats:
         support,
         opposition,
         np.full(likely.shape, float(asked.sum() - 1)),
+        answers.sureness,
     )
     return np.stack(found, axis=2)
 

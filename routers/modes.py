@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from coe.mode import Kind, Mode
 from coe.routers.confidence import TRAITS, Confidence, Floats
+from coe.routers.habit import Habit
 
 _TABLE = ("quality", "quality_se", "usage", "reach")
 
@@ -87,11 +88,13 @@ class LearnedModes:
     confidence : in an answer in hand; stops cascades.
     n_options : of a question, above 1: with an expert's expected quality the weight of its vote,
         see `coe.combine.log_odds`.
+    habits : by expert, how sure it usually is of its own words; absent: nothing is known of it.
     """
 
     table: ModeTable
     confidence: Confidence
     n_options: float
+    habits: Mapping[str, Habit] = field(default_factory=dict)
 
     def document(self) -> list[dict[str, Any]]:
         """The modes as plain values, for a manifest."""
@@ -101,7 +104,13 @@ class LearnedModes:
         """The arrays to keep, by name; `read` is the way back."""
         found = {name: getattr(self.table, name) for name in _TABLE}
         found["confidence"] = np.append(self.confidence.coef, self.confidence.intercept)
+        if self.habits:
+            found["habits"] = np.array([self._habit(name) for name in self.table.expert_ids])
         return {**found, "n_options": np.array([self.n_options])}
+
+    def _habit(self, expert_id: str) -> tuple[float, float]:
+        habit = self.habits.get(expert_id)
+        return (np.nan, np.nan) if habit is None else (habit.mean, habit.spread)
 
     @classmethod
     def read(
@@ -129,12 +138,35 @@ class LearnedModes:
             *(found[name] for name in _TABLE),
         )
         _check(table)
-        confidence, n_options = found["confidence"], float(found["n_options"].item())
-        if confidence.shape != (len(TRAITS) + 1,) or not np.isfinite(confidence).all():
-            raise ValueError(f"confidence must be {len(TRAITS) + 1} finite numbers")
+        n_options = float(found["n_options"].item())
         if not 1 < n_options < np.inf:
             raise ValueError(f"n_options is {n_options}")
-        return cls(table, Confidence(confidence[:-1], float(confidence[-1])), n_options)
+        habits = _habits(found.get("habits", np.empty((0, 2))), expert_ids)
+        return cls(table, _confidence(found["confidence"]), n_options, habits)
+
+
+def _confidence(numbers: Floats) -> Confidence:
+    """One learned before sureness was a trait has one number less, and takes no notice of it."""
+    if numbers.shape == (len(TRAITS),):
+        numbers = np.insert(numbers, TRAITS.index("sureness"), 0.0)
+    if numbers.shape != (len(TRAITS) + 1,) or not np.isfinite(numbers).all():
+        raise ValueError(f"confidence must be {len(TRAITS) + 1} finite numbers")
+    return Confidence(numbers[:-1], float(numbers[-1]))
+
+
+def _habits(rows: Floats, expert_ids: Sequence[str]) -> dict[str, Habit]:
+    """Of the experts whose row is known; no rows are none."""
+    if rows.size and rows.shape != (len(expert_ids), 2):
+        raise ValueError(f"habits has shape {rows.shape}, not {(len(expert_ids), 2)}")
+    known = {
+        name: Habit(mean, spread)
+        for name, (mean, spread) in zip(expert_ids, rows.tolist(), strict=False)
+        if not math.isnan(mean)
+    }
+    for name, habit in known.items():
+        if not (-math.inf < habit.mean <= 0 < habit.spread < math.inf):
+            raise ValueError(f"the habit of {name!r} has a number outside its range")
+    return known
 
 
 def _mode(row: Mapping[str, Any], expert_ids: Sequence[str]) -> Mode:

@@ -12,13 +12,14 @@ from coe.core import GENERAL, ExpertSpec
 from coe.routers.calibration import reliability
 from coe.routers.confidence import Bools, Floats, Integers
 from coe.routers.confidence_training import effective_options, fit_confidence
+from coe.routers.habit import learned_habits
 from coe.routers.modes import LearnedModes, ModeTable
 from coe.routers.played import Played, elections, modes, play
 from coe.routers.transcript import Transcript
 from coe.routers.usage import Usage
 
 _FEWEST_PROMPTS = 200
-_MOST_PROMPTS = 10_000  # more make seven coefficients and some hundred means no better
+_MOST_PROMPTS = 10_000  # more make eight coefficients and some hundred means no better
 _MOST_EXPERTS = 6
 _MOST_MODES = 200
 _LEAST_GAINS = (0.0, *(0.001 * 2**k for k in range(11)))
@@ -50,7 +51,8 @@ def learned(
         return None, {"modes": {"n_answered": n_answered, "n_modes": 0}}
     said = part.said()
     n_options = effective_options(said, rows.scores)
-    answers = part.answers(said, n_options)
+    habits = learned_habits(rows.logprobs, names)
+    answers = part.answers(said, n_options, habits)
     confidence = fit_confidence(answers, rows.scores)
     shared = {spec.id for spec in specs if spec.shared}.intersection(names)
     every = [
@@ -70,7 +72,7 @@ def learned(
         "n_options": round(n_options, 2),
         "n_modes": len(whole.modes),
     }
-    return LearnedModes(whole, confidence, n_options), {"modes": report}
+    return LearnedModes(whole, confidence, n_options, habits), {"modes": report}
 
 
 def worthiest(told: Transcript, specs: Sequence[ExpertSpec]) -> list[int]:

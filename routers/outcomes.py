@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from coe.errors import OutcomesError
 
 _REQUIRED = ("prompt_id", "prompt", "split")
-_MATRICES = ("scores", "retrieved_scores", "tokens", "latency_ms", "energy_j", "cost_usd")
-_MEASURES = ("score", "retrieved_score", "tokens", "latency_ms", "energy_j", "cost_usd")
+_AMOUNTS = ("tokens", "latency_ms", "energy_j", "cost_usd")
+_MATRICES = ("scores", "retrieved_scores", *_AMOUNTS, "logprobs")
+_MEASURES = ("score", "retrieved_score", *_AMOUNTS, "logprob")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Outcomes:
     tokens, latency_ms, energy_j, cost_usd : likewise, non-negative; NaN where unknown.
     retrieved_scores : like ``scores``, of answers given with retrieved passages.
     sha256 : of the file they were read from.
+    logprobs : likewise, at most 0: mean log-probability of the tokens of an answer, by the expert
+        itself; NaN where unknown.
     answers : (n_prompts, n_experts) texts, ``None`` where unknown; or ``None``: not known, or not
         asked for.
     """
@@ -50,6 +53,7 @@ class Outcomes:
     energy_j: NDArray[np.float64]
     cost_usd: NDArray[np.float64]
     retrieved_scores: NDArray[np.float64]
+    logprobs: NDArray[np.float64]
     sha256: str
     answers: NDArray[np.object_] | None = None
 
@@ -86,8 +90,9 @@ class Outcomes:
 
         Columns: ``prompt_id, prompt, split``, optionally ``category`` and ``source_task``,
         then per expert ``score__<expert>`` and optionally ``tokens__``, ``latency_ms__``,
-        ``energy_j__``, ``cost_usd__``, and ``retrieved_score__``, the score of an answer that
-        was given with passages. Other columns are not read.
+        ``energy_j__``, ``cost_usd__``, ``logprob__``, the mean log-probability of the answer's
+        tokens, and ``retrieved_score__``, the score of an answer that was given with passages.
+        Other columns are not read.
 
         Parameters
         ----------
@@ -97,8 +102,8 @@ class Outcomes:
         ------
         OutcomesError
             The file is absent or not Parquet, a column is missing, not numeric or not text, a
-            score lies outside [0, 1], another measure is negative or infinite, ids repeat, an
-            expert has no score at all, or there are no prompts.
+            score lies outside [0, 1], a log-probability is above 0, another measure negative, any
+            infinite, ids repeat, an expert has no score at all, or there are no prompts.
         """
         table = _table(path, answers)
         missing = [name for name in _REQUIRED if name not in table.column_names]
@@ -123,6 +128,7 @@ class Outcomes:
             energy_j=measures["energy_j"],
             cost_usd=measures["cost_usd"],
             retrieved_scores=measures["retrieved_score"],
+            logprobs=measures["logprob"],
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             answers=_answers(table, expert_ids, path),
         )
@@ -134,9 +140,11 @@ class Outcomes:
             raise OutcomesError(f"{path}: prompt_id is not unique")
         self._check_range(path, "score", self.scores, 1.0, "in [0, 1]")
         self._check_range(path, "retrieved_score", self.retrieved_scores, 1.0, "in [0, 1]")
-        for measure in _MEASURES[2:]:
+        most = float(np.finfo(float).max)
+        for measure in _AMOUNTS:
             values = getattr(self, measure)
-            self._check_range(path, measure, values, np.finfo(float).max, "a finite amount")
+            self._check_range(path, measure, values, most, "a finite amount")
+        self._check_range(path, "logprob", self.logprobs, 0.0, "a finite logarithm", -most)
         for expert_id in self.unscored:
             raise OutcomesError(f"{path}: score__{expert_id} holds no score")
 
@@ -147,9 +155,15 @@ class Outcomes:
         return tuple(name for name, some in zip(self.expert_ids, known, strict=True) if not some)
 
     def _check_range(
-        self, path: Path, measure: str, values: NDArray[np.float64], most: float, right: str
+        self,
+        path: Path,
+        measure: str,
+        values: NDArray[np.float64],
+        most: float,
+        right: str,
+        least: float = 0.0,
     ) -> None:
-        outside = (values < 0) | (values > most)
+        outside = (values < least) | (values > most)
         if outside.any():
             row, column = np.argwhere(outside)[0]
             raise OutcomesError(

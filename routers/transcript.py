@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from coe.mode import Mode
 from coe.routers.confidence import SILENT, Answers, Bools, Floats, Integers
 from coe.routers.confidence_training import numbered
 from coe.routers.expectation import Expectation
+from coe.routers.habit import Habit, sureness
 from coe.routers.head import CategoryHead
 from coe.routers.modes import LearnedModes
 from coe.routers.outcomes import Outcomes
@@ -84,16 +86,19 @@ class Transcript:
         texts = self.rows.answers.tolist()
         return numbered([[None if a is None else verdict(a) for a in row] for row in texts])
 
-    def answers(self, said: Integers, n_options: float) -> Answers:
-        """The answers as voters, who say what `said` says."""
+    def answers(
+        self, said: Integers, n_options: float, habits: Mapping[str, Habit] = MappingProxyType({})
+    ) -> Answers:
+        """The answers as voters, who say what `said` says, and are as sure as their habits tell."""
         stretch = np.maximum(self.rows.tokens, 1.0) / np.maximum(self.mean_tokens, 1.0)
-        return Answers.of(self.quality, said, stretch, n_options)
+        sure = sureness(self.rows.logprobs, self.rows.expert_ids, habits)
+        return Answers.of(self.quality, said, stretch, n_options, sure)
 
     def play(self, modes: LearnedModes, wanted: Sequence[Mode]) -> list[Played]:
         """Singles, votes and cascades as they go with what was learned of them.
 
         Everyone in them must have answered every prompt.
         """
-        answers = self.answers(self.said(), modes.n_options)
+        answers = self.answers(self.said(), modes.n_options, modes.habits)
         known = elections(answers, modes.confidence, self.rows.expert_ids, wanted)
         return [play(mode, known) for mode in wanted]

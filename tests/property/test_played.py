@@ -1,5 +1,7 @@
 """Modes played on recorded answers, against plain twins that ask one prompt at a time."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from coe.routers.played import elections, modes, play
 
 EXPERTS = tuple("abcd")
 N_EXPERTS = len(EXPERTS)
-CONFIDENCE = Confidence(np.array([1.0, -2.0, -0.5, 0.4, -0.6, 0.1]), 0.2)
+CONFIDENCE = Confidence(np.array([1.0, -2.0, -0.5, 0.4, -0.6, 0.1, 0.7]), 0.2)
 
 
 @st.composite
@@ -23,10 +25,15 @@ def answered(draw) -> Answers:
     quality = draw(arrays(float, shape, elements=st.floats(0.0, 1.0)))
     said = draw(arrays(np.int64, shape, elements=st.integers(SILENT, 2)))
     stretch = draw(arrays(float, shape, elements=st.floats(0.1, 10.0)))
-    return Answers.of(quality, said, stretch, draw(st.floats(1.5, 10.0)))
+    sureness = draw(arrays(float, shape, elements=st.floats(-3.0, 3.0)))
+    return Answers.of(quality, said, stretch, draw(st.floats(1.5, 10.0)), sureness)
 
 
 ASKED = st.lists(st.booleans(), min_size=N_EXPERTS, max_size=N_EXPERTS).filter(any).map(np.array)
+
+
+def parts(answers: Answers) -> list[np.ndarray]:
+    return [getattr(answers, part.name) for part in fields(Answers)]
 
 
 def verdicts(row: np.ndarray, hand: np.ndarray) -> list[int | None]:
@@ -38,9 +45,7 @@ def test_many_elections_at_once_are_votes(answers: Answers, asked: np.ndarray) -
     hand = np.flatnonzero(asked)
     for row, (said, weight) in enumerate(zip(answers.said, answers.weight, strict=True)):
         won = vote(verdicts(said, hand), np.round(weight, 9)[hand].tolist())
-        rounded = Answers(
-            answers.quality, np.round(answers.weight, 9), answers.said, answers.stretch
-        )
+        rounded = replace(answers, weight=np.round(answers.weight, 9))
         assert elected(rounded, asked)[row] == hand[won.winner]
 
 
@@ -53,11 +58,11 @@ def test_votes_weigh_what_log_odds_say(answers: Answers) -> None:
 
 @given(answered(), ASKED)
 def test_what_was_not_asked_is_not_looked_at(answers: Answers, asked: np.ndarray) -> None:
-    other = Answers(
-        answers.quality,
-        answers.weight,
-        np.where(asked, answers.said, 7),
-        np.where(asked, answers.stretch, 1.0),
+    other = replace(
+        answers,
+        said=np.where(asked, answers.said, 7),
+        stretch=np.where(asked, answers.stretch, 1.0),
+        sureness=np.where(asked, answers.sureness, 0.0),
     )
     assert np.array_equal(elected(answers, asked), elected(other, asked))
     assert np.array_equal(CONFIDENCE.of(answers, asked), CONFIDENCE.of(other, asked))
@@ -66,7 +71,7 @@ def test_what_was_not_asked_is_not_looked_at(answers: Answers, asked: np.ndarray
 @given(answered())
 def test_one_alone_has_neither_support_nor_opposition(answers: Answers) -> None:
     alone = np.arange(N_EXPERTS) == 1
-    assert (traits(answers, alone)[:, 1, 3:] == 0).all()
+    assert (traits(answers, alone)[:, 1, 3:6] == 0).all()
     assert (elected(answers, alone) == 1).all()
 
 
@@ -99,10 +104,7 @@ def test_a_higher_threshold_asks_no_fewer(answers: Answers, one: float, other: f
 
 @given(answered(), st.floats(0.0, 1.0))
 def test_experts_that_all_say_the_same_gain_nothing(answers: Answers, threshold: float) -> None:
-    alike = Answers(
-        *(np.repeat(part[:, :1], N_EXPERTS, axis=1)
-          for part in (answers.quality, answers.weight, answers.said, answers.stretch))
-    )  # fmt: skip
+    alike = Answers(*(np.repeat(part[:, :1], N_EXPERTS, axis=1) for part in parts(answers)))
     scores = np.repeat(np.linspace(0, 1, len(answers.said))[:, None], N_EXPERTS, axis=1)
     every = list(modes(EXPERTS, thresholds=(threshold,)))
     known = elections(alike, CONFIDENCE, EXPERTS, every)
@@ -140,10 +142,7 @@ def test_every_mode_is_there_once() -> None:
 def test_columns_that_no_mode_names_are_not_looked_at(answers: Answers, order: list[str]) -> None:
     mode = Mode("cascade", (("a",), ("c",)), 0.6)
     columns = [EXPERTS.index(name) for name in order if name != "b"]
-    part = Answers(
-        *(array[:, columns]
-          for array in (answers.quality, answers.weight, answers.said, answers.stretch))
-    )  # fmt: skip
+    part = Answers(*(array[:, columns] for array in parts(answers)))
     names = [EXPERTS[k] for k in columns]
     whole = play(mode, elections(answers, CONFIDENCE, EXPERTS, [mode]))
     played = play(mode, elections(part, CONFIDENCE, names, [mode]))

@@ -26,7 +26,7 @@ MODES = (
 )
 QUALITY = [0.5, 0.6, 0.7, 0.6, 0.8, 0.75, 0.7]
 # an expert alone is as sure as expected of it, 0.5; who is contradicted is less
-ALONE = Confidence(np.array([1.0, 0.0, 0.0, 1.0, -1.0, 0.0]), 0.0)
+ALONE = Confidence(np.array([1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0]), 0.0)
 ANSWERS = [
     ("7", "7", "8", "9"),
     ("1", "2", "2", "3"),

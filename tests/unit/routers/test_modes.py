@@ -10,6 +10,7 @@ from coe.errors import ArtefactError
 from coe.mode import Mode
 from coe.routers.artefact import Artefact
 from coe.routers.confidence import Confidence
+from coe.routers.habit import Habit
 from coe.routers.modes import LearnedModes, ModeTable
 
 CATEGORIES = ("code", "maths", "general")
@@ -22,6 +23,7 @@ MODES = (
     Mode("fuse", (("a", "b"), ("c",))),
     Mode("mixture", (("a", "b"),)),
 )
+HABITS = {"a": Habit(-0.5, 0.25), "c": Habit(-1.5, 0.5)}
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def learned() -> LearnedModes:
         usage=rng.random((*shape, 3)),
         reach=rng.random((*shape, 2)),
     )
-    return LearnedModes(table, Confidence(rng.normal(size=6), 0.125), 3.5)
+    return LearnedModes(table, Confidence(rng.normal(size=7), 0.125), 3.5, HABITS)
 
 
 def again(learned: LearnedModes, **changed) -> LearnedModes:
@@ -54,6 +56,32 @@ def test_what_is_read_is_what_was_said(learned):
     for name, array in learned.to_arrays().items():
         np.testing.assert_array_equal(found.to_arrays()[name], array)
     assert (found.n_options, found.confidence.intercept) == (3.5, 0.125)
+    assert found.habits == HABITS
+
+
+def test_what_was_learned_before_sureness_is_read_and_takes_no_notice_of_it(learned):
+    older = learned.to_arrays()["confidence"][[0, 1, 2, 3, 4, 5, 7]]
+    arrays = {name: array for name, array in learned.to_arrays().items() if name != "habits"}
+    arrays["confidence"] = older
+    found = LearnedModes.read(learned.document(), arrays, CATEGORIES, EXPERTS)
+    np.testing.assert_array_equal(found.confidence.coef[:6], older[:6])
+    assert (found.confidence.coef[6], found.confidence.intercept) == (0.0, older[6])
+    assert found.habits == {}
+
+
+@pytest.mark.parametrize(
+    "habits",
+    [
+        np.full((2, 2), np.nan),
+        np.array([[-0.5, 0.0]] * 3),
+        np.array([[0.5, 1.0]] * 3),
+        np.array([[-0.5, np.nan]] * 3),
+        np.array([[-np.inf, 1.0]] * 3),
+    ],
+)
+def test_habits_outside_their_range_are_refused(learned, habits):
+    with pytest.raises(ValueError, match="habit"):
+        again(learned, habits=habits)
 
 
 @pytest.mark.parametrize(

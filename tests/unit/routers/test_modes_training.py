@@ -8,7 +8,7 @@ import pytest
 from coe.core import ExpertSpec
 from coe.device import DeviceProfile
 from coe.mode import Mode
-from coe.routers.confidence import Answers, Confidence
+from coe.routers.confidence import TRAITS, Answers, Confidence
 from coe.routers.confidence_training import fit_confidence
 from coe.routers.modes import LearnedModes, ModeTable
 from coe.routers.modes_training import learned, measured, mode_table, undominated, worthwhile
@@ -161,6 +161,27 @@ def test_a_vote_of_equals_is_learned_to_be_worth_more() -> None:
     assert figures["vote_of_best_three"]["score"] > figures["best_single"]["score"] + 0.05
     assert figures["best_single"]["energy_j"] is None
     assert figures["best_at_its_joules"]["score"] >= figures["best_single"]["score"] - 0.05
+
+
+def test_words_that_right_answers_are_surer_of_are_learned_from() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    told = equals(600, rng)
+    mute = learned(told, CATEGORIES, specs())[0]
+    # each expert has a level of its own, and c says nothing of its tokens
+    logprobs = 0.2 * told.rows.scores - np.array([0.5, 2.0, np.nan]) - 0.1 * rng.random((600, 3))
+    telling = replace(told, rows=replace(told.rows, logprobs=logprobs))
+    modes = learned(telling, CATEGORIES, specs())[0]
+    assert modes.habits.keys() == {"a", "b"}
+    assert modes.habits["b"].mean < modes.habits["a"].mean
+    assert modes.confidence.coef[TRAITS.index("sureness")] > 1.0
+    assert (mute.confidence.coef[TRAITS.index("sureness")], mute.habits) == (0.0, {})
+    cascade = Mode("cascade", (("a",), ("b", "c")), 0.8)
+    here = np.arange(600)
+    scores = [
+        told.rows.scores[here, rows.play(known, [cascade])[0].winner].mean()
+        for rows, known in ((told, mute), (telling, modes))
+    ]
+    assert scores[1] > scores[0]
 
 
 def test_answers_that_are_all_the_same_gain_nothing() -> None:

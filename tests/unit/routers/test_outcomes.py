@@ -158,6 +158,15 @@ def test_a_score_with_passages_outside_its_range_is_named(refusal, score):
     assert f"retrieved_score__a of prompt 'p1' is {score}, not in [0, 1]" in said
 
 
+def test_log_probabilities_are_read_and_are_at_most_zero(path, refusal):
+    write_outcomes(path, [row | {"logprob__a": -0.75} for row in ROWS])
+    np.testing.assert_array_equal(Outcomes.read(path).logprobs, [[-0.75, np.nan]] * 2)
+    assert "logprob__a of prompt 'p1' is 0.5, not a finite logarithm" in refusal(
+        changed(logprob__a=0.5)
+    )
+    assert "logprob__a" in refusal(changed(logprob__a=-np.inf))
+
+
 @pytest.mark.parametrize("prompt", [7, b"bytes", ["a"], datetime.date(2026, 1, 1)])
 def test_prompts_that_are_no_text_are_refused(refusal, prompt):
     said = refusal([row | {"prompt": prompt} for row in ROWS])
@@ -221,7 +230,8 @@ def test_rows_keep_what_the_mask_says(path):
     dev = found.rows(found.splits == "dev")
     assert (dev.prompt_ids, dev.prompts) == (("p2",), ("Grüße 世界",))
     assert (dev.expert_ids, dev.sha256) == (found.expert_ids, found.sha256)
-    measures = ("scores", "tokens", "latency_ms", "energy_j", "cost_usd", "retrieved_scores")
+    amounts = ("tokens", "latency_ms", "energy_j", "cost_usd")
+    measures = ("scores", *amounts, "retrieved_scores", "logprobs")
     for name in (*measures, "tasks", "categories"):
         np.testing.assert_array_equal(getattr(dev, name), getattr(found, name)[1:])
     assert found.rows(np.zeros(2, dtype=bool)).prompt_ids == ()

@@ -1,10 +1,13 @@
 """Recorded answers beside what was expected of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from coe.mode import Mode
 from coe.routers.confidence import SILENT, Confidence
+from coe.routers.habit import Habit
 from coe.routers.modes import LearnedModes, ModeTable
 from coe.routers.outcomes import Outcomes
 from coe.routers.transcript import Transcript
@@ -65,6 +68,28 @@ def test_answers_vote_with_their_lengths_over_those_expected():
     np.testing.assert_allclose(answers.weight, np.log(2.0))
 
 
+def test_answers_are_as_sure_as_their_experts_habits_tell():
+    told = transcript().complete(["a", "b"])
+    told = replace(told, rows=replace(told.rows, logprobs=np.array([[-1.0, -1.0], [np.nan, -0.5]])))
+    assert not told.answers(told.said(), 3.0).sureness.any()
+    found = told.answers(told.said(), 3.0, {"a": Habit(-0.5, 0.25)})
+    np.testing.assert_allclose(found.sureness, [[-2.0, 0.0], [0.0, 0.0]])
+
+
+def test_an_unsure_expert_has_its_cascade_go_on():
+    modes = (*map(Mode.single, "ab"), Mode("cascade", (("a",), ("b",)), 0.5))
+    shape = (1, len(modes))
+    table = ModeTable(
+        ("general",), tuple("abc"), modes, np.ones(shape), np.ones(shape),
+        np.ones((*shape, 3)), np.ones((*shape, 2)),
+    )  # fmt: skip
+    unsure = Confidence(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), 0.0)
+    told = transcript().complete(["a", "b"])
+    told = replace(told, rows=replace(told.rows, logprobs=np.array([[-0.1, -1.0], [-0.9, -1.0]])))
+    *_, played = told.play(LearnedModes(table, unsure, 3.0, {"a": Habit(-0.5, 0.25)}), modes)
+    assert played.n_stages.tolist() == [1, 2]
+
+
 def test_modes_are_played_on_what_was_said():
     modes = (*map(Mode.single, "ab"), Mode("cascade", (("a",), ("b",)), 0.9))
     shape = (1, len(modes))
@@ -72,7 +97,7 @@ def test_modes_are_played_on_what_was_said():
         ("general",), tuple("abc"), modes, np.ones(shape), np.ones(shape),
         np.ones((*shape, 3)), np.ones((*shape, 2)),
     )  # fmt: skip
-    silent = Confidence(np.array([0.0, -9.0, 0.0, 0.0, 0.0, 0.0]), 5.0)
+    silent = Confidence(np.array([0.0, -9.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 5.0)
     told = transcript().complete(["a", "b"])
     *_, played = told.play(LearnedModes(table, silent, 3.0), modes)
     # the second prompt's first answer says nothing: the second expert is asked, and alone votes
