@@ -12,17 +12,25 @@ from coe.combine import choose, decided, log_odds, posterior, vote
 from coe.core import Estimate
 from coe.form import keeps_form
 from coe.routers.confidence import SILENT, Answers, Confidence
+from coe.routers.habit import Habit
 from coe.routers.verdict import verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An expert's own answer: its text, its length, and what it says, if that can be told."""
+    """An expert's own answer.
+
+    Parameters
+    ----------
+    said : what it says, if that can be told.
+    logprob : mean log-probability of its tokens, at most 0, where the expert tells.
+    """
 
     expert_id: str
     text: str
-    output_tokens: int
+    output_tokens: float
     said: Hashable | None
+    logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +62,21 @@ class Ballot:
     confidence : learned; ``None``: `coe.combine.posterior`.
     n_options : of a question, as in `coe.combine.log_odds`.
     form : the caller's ``response_format``. An answer that does not keep it says nothing.
+    habits : by expert, how sure it usually is of its own words; absent: not looked at.
     """
 
     alone: Mapping[str, Estimate]
     confidence: Confidence | None = None
     n_options: float = 2.0
     form: Mapping[str, Any] = field(default_factory=dict)
+    habits: Mapping[str, Habit] = field(default_factory=dict)
 
-    def read(self, expert_id: str, text: str, output_tokens: int) -> Given:
+    def read(
+        self, expert_id: str, text: str, output_tokens: int, logprob: float | None = None
+    ) -> Given:
         """An answer that has come, and what it says."""
         said = verdict(text) if keeps_form(text, self.form) else None
-        return Given(expert_id, text, output_tokens, said)
+        return Given(expert_id, text, output_tokens, said, logprob)
 
     def elect(self, hand: Sequence[Given], surest: bool = False) -> Elected:
         """The answer to deliver of those in hand, at least one.
@@ -80,7 +92,7 @@ class Ballot:
         hand = self._sorted(hand)
         said = [answer.said for answer in hand]
         weights = self._weights(hand)
-        sure = self._sure([answer.expert_id for answer in hand], said, self._stretch(hand))
+        sure = self._sure(hand)
         counted = vote(said, weights)
         if not surest:
             n, share, tie = counted.winner, counted.share, counted.tie
@@ -109,20 +121,20 @@ class Ballot:
         """
         winner = self.elect(hand).answer
         hand = self._sorted(hand)
-        said = [answer.said for answer in hand]
-        names = [*(answer.expert_id for answer in hand), *outstanding]
-        stretch = self._stretch(hand) + [1.0] * len(outstanding)
         at = hand.index(winner)
         return all(
-            self._sure(names, said + [other] * len(outstanding), stretch)[at] >= threshold
-            for other in (said[at], self._rival(said, hand, said[at]), None)
+            self._sure([*hand, *(self._expected(name, said) for name in outstanding)])[at]
+            >= threshold
+            for said in (winner.said, self._rival(hand, winner.said), None)
         )
 
-    def _rival(
-        self, said: Sequence[Hashable | None], hand: Sequence[Given], winning: Hashable | None
-    ) -> Hashable:
+    def _expected(self, expert_id: str, said: Hashable | None) -> Given:
+        """An answer that is still out, as if it said this."""
+        return Given(expert_id, "", self.alone[expert_id].output_tokens, said)
+
+    def _rival(self, hand: Sequence[Given], winning: Hashable | None) -> Hashable:
         """What has most weight against what is winning; something new if nothing has."""
-        others = [None if one == winning else one for one in said]
+        others = [None if answer.said == winning else answer.said for answer in hand]
         second = others[vote(others, self._weights(hand)).winner]
         return object() if second is None else second
 
@@ -131,12 +143,17 @@ class Ballot:
         spoken = [answer for answer in hand if answer.text.strip()] or list(hand)
         return sorted(spoken, key=lambda a: (-self.alone[a.expert_id].quality, a.expert_id))
 
-    def _stretch(self, hand: Sequence[Given]) -> list[float]:
-        """Length of each answer over the length expected."""
-        return [
-            max(1, answer.output_tokens) / max(1.0, self.alone[answer.expert_id].output_tokens)
-            for answer in hand
-        ]
+    def _stretch(self, answer: Given) -> float:
+        """Its length over the length expected."""
+        expected = self.alone[answer.expert_id].output_tokens
+        return max(1.0, answer.output_tokens) / max(1.0, expected)
+
+    def _sureness(self, answer: Given) -> float:
+        """The expert's own, in its words; 0 where that is not known."""
+        habit = self.habits.get(answer.expert_id)
+        if habit is None or answer.logprob is None:
+            return 0.0
+        return float(habit.sureness(np.array(answer.logprob)))
 
     def _weights(self, hand: Sequence[Given]) -> tuple[float, ...]:
         return self._log_odds([answer.expert_id for answer in hand])
@@ -148,20 +165,19 @@ class Ballot:
         # a table plus a regression may expect a little more than everything
         return min(max(self.alone[expert_id].quality, 0.0), 1.0)
 
-    def _sure(
-        self, names: Sequence[str], said: Sequence[Hashable | None], stretch: Sequence[float]
-    ) -> list[float]:
+    def _sure(self, hand: Sequence[Given]) -> list[float]:
         """How likely each answer is right."""
+        said = [answer.said for answer in hand]
         if self.confidence is None:
-            return list(posterior(said, self._log_odds(names), self.n_options))
+            return list(posterior(said, self._weights(hand), self.n_options))
         numbers = {one: n for n, one in enumerate(dict.fromkeys(said))}
         answers = Answers.of(
-            quality=np.array([[self._quality(name) for name in names]]),
+            quality=np.array([[self._quality(answer.expert_id) for answer in hand]]),
             said=np.array([[SILENT if one is None else numbers[one] for one in said]]),
-            stretch=np.array([stretch]),
+            stretch=np.array([[self._stretch(answer) for answer in hand]]),
             n_options=self.n_options,
+            sureness=np.array([[self._sureness(answer) for answer in hand]]),
         )
-        found: list[float] = self.confidence.of(answers, np.ones(len(names), dtype=bool))[
-            0
-        ].tolist()
+        asked = np.ones(len(hand), dtype=bool)
+        found: list[float] = self.confidence.of(answers, asked)[0].tolist()
         return found

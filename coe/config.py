@@ -248,6 +248,7 @@ class Config(Section):
             usd_per_mtok_out=expert.usd_per_mtok_out,
             local=self.is_local(expert),
             shared=expert.shared,
+            logprobs=not isinstance(expert, ReplaySection) and expert.logprobs,
             vocabulary=expert.vocabulary if isinstance(expert, EmbeddedSection) else None,
         )
 

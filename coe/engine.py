@@ -23,6 +23,7 @@ from coe.errors import (
 from coe.escalation import Escalations
 from coe.experts.protocol import Expert
 from coe.load import Load, Presence
+from coe.logprobs import with_logprobs
 from coe.mixing import Mixing
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import declined, observe, running_prices, steered
@@ -30,10 +31,13 @@ from coe.panel import Panel
 from coe.reply import Reply
 from coe.router import Router
 from coe.routers.confidence import Confidence
+from coe.routers.habit import Habit
 from coe.switches import Switches
 
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
+# what they do depends on how sure answers are
+_GO_BY_SURENESS = frozenset({"cascade", "rank"})
 
 AnyReply = Reply | Ensemble | Mixing
 """The answer of one expert or of several, on its way."""
@@ -56,7 +60,7 @@ class Engine:
     accounts : of the machines whose joules are measured, by the experts that run there. The
         receipts of other experts go by their device profiles.
     copy_accounts : the same of an expert's copies, by their ids.
-    confidence, n_options : what several answers to one request are weighed by, as in
+    confidence, n_options, habits : what several answers to one request are weighed by, as in
         `coe.ballot.Ballot`.
     escalations : how often cascades may go on; ``None``: always.
     waiting_every_s : of a stream that waits for several experts, seconds between comment lines.
@@ -74,6 +78,7 @@ class Engine:
     copy_accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
     confidence: Confidence | None = None
     n_options: float = 2.0
+    habits: Mapping[str, Habit] = field(default_factory=dict)
     escalations: Escalations | None = None
     waiting_every_s: float = 2.0
     switches: Switches = field(default_factory=Switches)
@@ -224,15 +229,20 @@ class Engine:
         if chosen.mode.kind == "mixture":
             return Mixing(self, self.experts, specs, request, decision, started, failed)
 
+        telling = self.habits.keys() if chosen.mode.kind in _GO_BY_SURENESS else ()
+
         def open_member(expert_id: str, asked: Request) -> Reply:
+            if expert_id in telling and specs[expert_id].logprobs:
+                asked = with_logprobs(asked)
             longest = cap(specs[expert_id], asked, None)
             return self._open(expert_id, asked, longest, decision, started)
 
         alone = dict(zip(chosen.expert_ids, chosen.alone, strict=True))
         form = request.payload.get("response_format")
         form = form if isinstance(form, Mapping) else {}
+        ballot = Ballot(alone, self.confidence, self.n_options, form, self.habits)
         return Ensemble(
-            panel=Panel(open_member, Ballot(alone, self.confidence, self.n_options, form)),
+            panel=Panel(open_member, ballot),
             now=self.now,
             specs=specs,
             request=request,

@@ -41,6 +41,7 @@ class EmbeddedSection(_ExpertSection):
     threads: Annotated[int, Field(gt=0)] | None = None
     repeat_penalty: Positive = 1.0
     vocabulary: Name | None = None
+    logprobs: bool = True
 
 
 class VllmSection(_ExpertSection):
@@ -54,6 +55,7 @@ class VllmSection(_ExpertSection):
     python: Path | None = None
     arguments: list[str] = Field(default=[])
     environment: dict[str, str] = Field(default={})
+    logprobs: bool = False
     start_timeout_s: Positive = 600.0
     answer_timeout_s: Positive = 600.0
 
@@ -64,6 +66,7 @@ class HttpSection(_ExpertSection):
     kind: Literal["http"]
     base_url: Url
     upstream_model: str | None = None
+    logprobs: bool = False
     api_key_env: str | None = None
     connect_timeout_s: Positive = 3.0
     answer_timeout_s: Positive = 600.0

@@ -13,6 +13,7 @@ from coe.ballot import Ballot, Given
 from coe.core import Request
 from coe.decision import Receipt
 from coe.errors import ExpertError
+from coe.logprobs import WithoutLogprobs
 from coe.reply import Reply
 
 
@@ -38,19 +39,27 @@ class Member:
         return self.reply.spec.id
 
     async def listen(self, ballot: Ballot) -> None:
-        """Take the whole answer down, or why there is none."""
+        """Take the whole answer down, or why there is none.
+
+        What it says of its tokens is for the ballot, and left out.
+        """
+        told = WithoutLogprobs()
         try:
             await self.reply.begin()
             async with aclosing(self.reply.pieces()) as pieces:
                 async for piece in pieces:
-                    self.recorded.append(piece)
-                    self.assembly.feed(piece)
+                    self._take(told.feed(piece))
+            self._take(told.end())
         except ExpertError as error:
             self.error = error
             return
         assert self.reply.receipt is not None
         n_tokens = self.reply.receipt.output_tokens
-        self.given = ballot.read(self.expert_id, self.assembly.text, n_tokens)
+        self.given = ballot.read(self.expert_id, self.assembly.text, n_tokens, told.mean)
+
+    def _take(self, piece: bytes) -> None:
+        self.recorded.append(piece)
+        self.assembly.feed(piece)
 
 
 @dataclass(slots=True)

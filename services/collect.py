@@ -16,6 +16,7 @@ from coe.core import ExpertSpec, Message, Request
 from coe.errors import ExpertError, ExpertRejectedError, OutcomesError
 from coe.experts.protocol import Expert
 from coe.experts.replay import prompt_key
+from coe.logprobs import mean_logprob, with_logprobs
 from coe.retrieval import Retriever
 from coe.routers.checks import Check, parse_check
 from coe.routers.outcomes import write_outcomes
@@ -38,6 +39,7 @@ class Asked:
     prompt_tokens: int
     latency_ms: float
     retrieved: bool = False
+    logprob: float | None = None
 
 
 _Answers = dict[tuple[str, str, bool], Asked]
@@ -72,7 +74,8 @@ async def collect(
     """Ask every expert every prompt, score the answers, write the outcome table to ``out``.
 
     Answers are journalled beside ``out`` as they come: a second call after an interruption asks
-    only what is missing. Joules are modelled from the device profile.
+    only what is missing. Joules are modelled from the device profile. Experts that can are asked
+    for the log-probabilities of their tokens, for the columns ``logprob__<expert>``.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ async def collect(
             name: [asked for asked in questions if asked.named(name) not in answers]
             for name in fleet.experts
         }
-        asking = (_ask_all(fleet.experts[n], n, todo[n], concurrency, note) for n in todo)
+        asking = (_ask_all(fleet, n, todo[n], concurrency, note) for n in todo)
         failures = await asyncio.gather(*asking)
     rows = await asyncio.to_thread(_score, prompts, checks, answers, fleet.specs, run_code)
     write_outcomes(out, rows)
@@ -124,7 +127,7 @@ async def collect(
 
 
 async def _ask_all(
-    expert: Expert,
+    fleet: Fleet,
     expert_id: str,
     questions: Sequence[_Question],
     concurrency: int,
@@ -132,11 +135,12 @@ async def _ask_all(
 ) -> list[str]:
     """Ask one expert these questions, so many at once; returns which failed and why."""
     todo, failures = iter(questions), []
+    expert, telling = fleet.experts[expert_id], fleet.specs[expert_id].logprobs
 
     async def worker() -> None:
         for question in todo:
             try:
-                note(await _ask(expert, expert_id, question))
+                note(await _ask(expert, expert_id, question, telling))
             except ExpertError as error:
                 aided = " with passages" if question.retrieved else ""
                 failures.append(f"{question.row['prompt_id']}{aided}: {error}")
@@ -145,7 +149,7 @@ async def _ask_all(
     return failures
 
 
-async def _ask(expert: Expert, expert_id: str, question: _Question) -> Asked:
+async def _ask(expert: Expert, expert_id: str, question: _Question, telling: bool) -> Asked:
     row = question.row
     max_tokens = int(row.get("max_tokens") or _DEFAULT_MAX_TOKENS)
     message = {"role": "user", "content": row["prompt"]}
@@ -155,6 +159,8 @@ async def _ask(expert: Expert, expert_id: str, question: _Question) -> Asked:
     )
     if question.quoted is not None:
         request = with_passages(request, question.quoted)
+    if telling:
+        request = with_logprobs(request)
     meter, pieces = AnswerMeter(stream=False), []
     started = time.monotonic()
     async for piece in expert.stream(request, max_tokens):
@@ -162,7 +168,8 @@ async def _ask(expert: Expert, expert_id: str, question: _Question) -> Asked:
         pieces.append(piece)
     latency_ms = (time.monotonic() - started) * 1000.0
     try:
-        text = json.loads(b"".join(pieces))["choices"][0]["message"]["content"] or ""
+        choice = json.loads(b"".join(pieces))["choices"][0]
+        text = choice["message"]["content"] or ""
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ExpertRejectedError(expert_id, "answered something else than JSON", 502) from error
     reading = meter.reading()
@@ -178,6 +185,7 @@ async def _ask(expert: Expert, expert_id: str, question: _Question) -> Asked:
         prompt_tokens,
         latency_ms,
         question.retrieved,
+        mean_logprob(choice.get("logprobs")),
     )
 
 
@@ -227,6 +235,8 @@ def _outcome(asked: Asked | None, expert_id: str, spec: ExpertSpec) -> dict[str,
             "cost_usd": spec.cost_usd(*sizes),
             "answer": asked.answer,
         }
+    if spec.logprobs:
+        figures["logprob"] = None if asked is None else asked.logprob
     return {f"{name}__{expert_id}": value for name, value in figures.items()}
 
 

@@ -111,6 +111,7 @@ async def serving(
                 machines = {"gateway": account}
         if (modes := router.artefact.modes) is not None:
             engine.confidence, engine.n_options = modes.confidence, modes.n_options
+            engine.habits = modes.habits
         if (bounds := config.routing.escalations) is not None:
             engine.escalations = Escalations(bounds.per_minute, bounds.burst, engine.now)
         if allowances := budgets.as_allowances():

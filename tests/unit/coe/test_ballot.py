@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from coe.ballot import Ballot
 from coe.core import Estimate
 from coe.routers.confidence import TRAITS, Confidence
+from coe.routers.habit import Habit
 
 NAMES = ("a", "b", "c", "d")
 
@@ -168,3 +170,17 @@ def test_every_order_of_ties_ends_alike():
     found = {counting.elect(order).answer for order in itertools.permutations(hand)}
     assert len(found) == 1
     assert counting.elect(hand).tie
+
+
+def test_who_is_surer_than_usual_is_believed_more():
+    habits = {"a": Habit(-0.5, 0.25), "b": Habit(-2.0, 1.0)}
+    counting = ballot(0.8, 0.8, 0.8, confidence=learned(sureness=1.0), habits=habits)
+    logprobs = {"a": -0.75, "b": -1.0, "c": -0.1}
+    hand = [counting.read(name, "4 or so", 10, logprob) for name, logprob in logprobs.items()]
+    # a is below its habit, b above it, and of c's nothing is known
+    assert [counting.elect([one]).confidence for one in hand] == pytest.approx(
+        [1 / (1 + math.exp(1.0)), 1 / (1 + math.exp(-1.0)), 0.5]
+    )
+    assert counting.elect(hand, surest=True).answer.expert_id == "b"
+    untold = [counting.read(name, "4 or so", 10) for name in "abc"]
+    assert [counting.elect([one]).confidence for one in untold] == [0.5] * 3

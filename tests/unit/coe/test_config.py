@@ -85,6 +85,17 @@ def test_only_an_expert_that_says_what_it_expects_next_states_a_vocabulary(tmp_p
     assert "vocabulary" in said
 
 
+def test_embedded_experts_tell_of_their_tokens_and_others_where_it_is_said(tmp_path, complaint):
+    embedded = "  - {id: here, kind: embedded, weights: w, device: board}\n"
+    mute = embedded.replace("here", "mute").replace("board}", "board, logprobs: false}")
+    path = tmp_path / "coe.yaml"
+    path.write_text(GOOD.replace("slots: 3", "logprobs: true") + embedded + mute)
+    telling = {name: spec.logprobs for name, spec in load_config(path).specs.items()}
+    assert telling == {"near": False, "far": True, "here": True, "mute": False}
+    recorded = "  - {id: old, kind: replay, recording: r, device: board, logprobs: true}\n"
+    assert "logprobs" in complaint(GOOD + recorded)
+
+
 def test_a_policy_becomes_a_noun(tmp_path):
     path = tmp_path / "budgets.yaml"
     path.write_text(

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from coe.experts.stub import StubExpert
 from coe.load import Presence
 from coe.mode import Mode
 from coe.optimizer.pacing import Allowance, Pacer
+from coe.routers.confidence import Confidence
+from coe.routers.habit import Habit
 
 NAMES = ("a", "b", "c", "d")
 QUALITY = (0.9, 0.8, 0.7, 0.6)
@@ -566,3 +569,85 @@ async def test_every_part_is_booked_once(rig, clock):
     _, receipt = await r.deliver()
     assert pacer.left(clock()) == (pytest.approx(3000.0 - receipt.energy_j),)
     assert len(pacer.state()["sample"]) == 1
+
+
+# ---- how sure experts are of their own words
+
+
+@dataclass
+class Telling:
+    """An expert that says how likely its tokens were, whoever asks for it."""
+
+    expert_id: str
+    text: str
+    logprob: float
+    asked: list = field(default_factory=list)
+
+    async def stream(self, request, max_tokens) -> AsyncIterator[bytes]:
+        self.asked.append(request.payload.get("logprobs", False))
+        for piece in pieces_of("x", self.expert_id, [self.text], "stop", (3, 2)):
+            if self.asked[-1] and self.text.encode() in piece:
+                event = json.loads(piece[6:])
+                told = {"content": [{"token": self.text, "logprob": self.logprob}]}
+                event["choices"][0]["logprobs"] = told
+                piece = b"data: " + json.dumps(event).encode() + b"\n\n"
+            yield piece
+
+
+UNSURE = Confidence(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]), 0.0)
+
+
+@pytest.fixture
+def telling(rig):
+    """Two experts in a mode, of whom ``a`` is as sure as is said, and usually at -0.5."""
+
+    def build(mode, logprob, tells=True, habits=("a",)):
+        experts = Telling("a", "4", logprob), Telling("b", "5", -0.5)
+        known = {name: Habit(-0.5, 0.25) for name in habits}
+        made = rig(mode, *experts, confidence=UNSURE, habits=known)
+        specs = {n: replace(s, logprobs=tells) for n, s in made.engine.router.specs.items()}
+        made.engine.router = replace(made.engine.router, specs=specs)
+        return made
+
+    return build
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("logprob", "n_stages"), [(-0.25, 1), (-0.75, 2)])
+async def test_a_cascade_goes_on_where_the_first_expert_is_less_sure_than_usual(
+    telling, logprob, n_stages, stream
+):
+    made = telling(Mode("cascade", (("a",), ("b",)), 0.5), logprob)
+    said, receipt = await made.deliver(stream=stream)
+    assert receipt.agreement.n_stages == n_stages
+    assert made.experts["a"].asked == [True]
+    assert "logprob" not in (said.decode() if stream else said)
+    if stream:
+        assert b'"content": "4"' in said
+
+
+async def test_they_are_kept_from_whole_answers_too(telling):
+    reply = await telling(Mode("cascade", (("a",), ("b",)), 0.5), -0.25).answer()
+    body = b"".join([piece async for piece in reply.pieces()])
+    assert b"logprob" not in body
+
+
+@pytest.mark.parametrize(
+    ("mode", "more"),
+    [
+        (Mode("vote", (("a", "b"),)), {}),
+        (Mode("rank", (("a", "b"),)), {"tells": False}),
+        (Mode("rank", (("a", "b"),)), {"habits": ()}),
+    ],
+)
+async def test_nobody_is_asked_who_cannot_tell_or_where_it_is_of_no_use(telling, mode, more):
+    made = telling(mode, -0.25, **more)
+    await made.deliver()
+    assert [expert.asked for expert in made.experts.values()] == [[False], [False]]
+
+
+async def test_of_a_rank_all_with_a_habit_are_asked(telling):
+    made = telling(Mode("rank", (("a", "b"),)), -1.0, habits=("a", "b"))
+    said, receipt = await made.deliver()
+    assert (said, receipt.expert_id) == ("5", "b")
+    assert [expert.asked for expert in made.experts.values()] == [[True], [True]]

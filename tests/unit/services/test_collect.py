@@ -103,3 +103,24 @@ async def test_a_second_call_asks_again_only_where_other_passages_are_found(tmp_
     other = Retriever(Index.build([Passage("q", "Of 1 another speaks.", "b.md")]))
     await collect(fleet(a=steady, b=shaky), PROMPTS, out, retriever=other)
     assert len(steady.requests) == 5
+
+
+class Telling(StubExpert):
+    """Says that each of its tokens was half as likely as could be, where it is asked."""
+
+    async def stream(self, request, max_tokens):
+        async for piece in super().stream(request, max_tokens):
+            document = json.loads(piece)
+            if request.payload.get("logprobs"):
+                content = [{"token": token, "logprob": -0.5} for token in self.tokens]
+                document["choices"][0]["logprobs"] = {"content": content}
+            yield json.dumps(document).encode()
+
+
+async def test_experts_that_can_say_how_likely_their_tokens_were(tmp_path):
+    experts = {"can": Telling("can"), "cannot": Telling("cannot"), "mute": StubExpert("mute")}
+    specs = {n: ExpertSpec(n, PROFILE, logprobs=n != "cannot") for n in experts}
+    out = tmp_path / "outcomes.parquet"
+    await collect(Fleet(specs, experts, {}), PROMPTS, out)
+    table = Outcomes.read(out)
+    np.testing.assert_array_equal(table.logprobs, [[-0.5, np.nan, np.nan]] * 3)

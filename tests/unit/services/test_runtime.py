@@ -12,6 +12,7 @@ from coe.mode import Mode
 from coe.optimizer.pacing import Allowance
 from coe.routers.artefact import Artefact
 from coe.routers.confidence import Confidence
+from coe.routers.habit import Habit
 from coe.routers.modes import LearnedModes, ModeTable
 from coe.routers.retrieve import Index, Passage
 from coe.services.embedding import HttpEmbedder
@@ -107,14 +108,17 @@ async def test_answers_are_weighed_as_the_artefact_has_learned(tmp_path):
         usage=np.tile(np.eye(len(names)), (shape[0], 1, 1)),
         reach=np.ones((*shape, 1)),
     )
-    learned = LearnedModes(table, Confidence(np.arange(6.0), 0.5), 3.5)
+    learned = LearnedModes(
+        table, Confidence(np.arange(7.0), 0.5), 3.5, {names[0]: Habit(-0.5, 0.25)}
+    )
     replace(shipped, modes=learned).save(tmp_path / "artefact")
     own = CONFIGURED.replace(f"{DATA / 'artefact'}", "artefact")
     (tmp_path / "coe.yaml").write_text(own)
     async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
         assert runtime.engine.n_options == 3.5
-        np.testing.assert_array_equal(runtime.engine.confidence.coef, np.arange(6.0))
+        np.testing.assert_array_equal(runtime.engine.confidence.coef, np.arange(7.0))
         assert runtime.engine.confidence.intercept == 0.5
+        assert runtime.engine.habits == {names[0]: Habit(-0.5, 0.25)}
 
 
 def test_dense_needs_vectors(section, word_embedder):
