@@ -48,7 +48,8 @@ def ways(
     Raises
     ------
     RequestError
-        The kind needs a confidence in answers, and none was learned; or as `mode_of` and `mixers`.
+        Nothing was learned of how sure answers are, and the kind is a ``rank``, or a ``cascade`` of
+        fewer than three; or as `mode_of` and `mixers`.
     """
     computing = [k for k, name in enumerate(circle.names) if name not in request.standing]
     if len(computing) < len(alone):
@@ -71,14 +72,8 @@ def ways(
         kind = "vote"
         circle = replace(circle, most=min(circle.most, int(circle.must.sum())))
     if repertoire is None:
-        if kind in ("cascade", "rank"):
-            raise RequestError(
-                f"a {kind} needs to know how sure an answer is, which the artefact has not "
-                "learned: train it on a table with answers, or ask for another mode",
-                "coe.mode",
-                "mode_unavailable",
-            )
-        return unlearned(mode_of(kind, circle, alone), alone, specs, request, loads)
+        mode = _unlearned_mode(kind, circle, alone)
+        return unlearned(mode, alone, specs, request, loads)
     mode = mode_of(kind, circle, alone)
     found = repertoire.ways(category, alone, circle, like=mode)
     return found if found.modes else unlearned(mode, alone, specs, request, loads)
@@ -118,6 +113,30 @@ def mixers(
 
 def _no_mixture(reason: str) -> RequestError:
     return RequestError(f"{reason}: ask for another mode", "coe.mode", "mode_unavailable")
+
+
+def _unlearned_mode(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:
+    """As `mode_of`, where no confidence was learned: a cascade's first stage is of two.
+
+    A single answer tells no more than was expected of its expert before it was asked; two that
+    agree do (`coe.combine.posterior`).
+    """
+    mode = mode_of(kind, circle, alone)
+    if mode.kind == "cascade" and len(mode.members) > 2:
+        energy_j = {one.expert_id: one.predicted.energy_j for one in alone}
+        first, *others = mode.members
+        second = min(others, key=lambda name: (energy_j[name], name))
+        rest = tuple(name for name in others if name != second)
+        return Mode("cascade", ((first, second), rest), mode.threshold)
+    if mode.kind in ("cascade", "rank"):
+        raise RequestError(
+            f"a {kind} needs to know how sure an answer is, which the artefact has not learned: "
+            "train it on a table with answers, ask for another mode, or for a cascade of at least "
+            "three experts, two of whom may agree",
+            "coe.mode",
+            "mode_unavailable",
+        )
+    return mode
 
 
 def mode_of(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:

@@ -303,11 +303,18 @@ def test_a_cascade_that_was_not_learned_asks_the_cheapest_first_and_may_ask_all(
     assert decision.predicted.latency_ms == each[0].latency_ms + each[2].latency_ms
 
 
-@pytest.mark.parametrize("kind", ["cascade", "rank"])
-def test_what_needs_confidence_needs_to_have_learned_it(specs, make_router, kind):
+@pytest.mark.parametrize("request_", [ask(mode="rank"), ask(mode="cascade", most_experts=2)])
+def test_what_needs_confidence_needs_to_have_learned_it(specs, make_router, request_):
     with pytest.raises(RequestError, match="how sure") as refused:
-        make_router(specs, QUALITY).decide(ask(mode=kind))
+        make_router(specs, QUALITY).decide(request_)
     assert (refused.value.param, refused.value.code) == ("coe.mode", "mode_unavailable")
+
+
+def test_where_no_confidence_was_learned_a_cascade_begins_with_two_who_may_agree(
+    specs, make_router
+):
+    decision = make_router(specs, QUALITY).decide(ask(mode="cascade"))
+    assert decision.selection.mode == Mode("cascade", (("a", "b"), ("c",)), THRESHOLD)
 
 
 def test_who_fuses_reads_the_other_answers(make_spec, make_router):
