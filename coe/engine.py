@@ -198,7 +198,8 @@ class Engine:
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
         """The request under the switches and prices of now, and what budgets add to the prices."""
-        request = self.switches.applied(request)
+        seen = self.router.of_tenant(request.tenant).specs
+        request = self.switches.among(seen).applied(request)
         if self.pacer is None:
             return request, Prices()
         running = running_prices(self.pacer, self.now())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,6 +33,11 @@ class Switches:
             self.banned | one if switch == "ban" else self.banned - one,
             self.forced | one if switch == "force" else self.forced - one,
         )
+
+    def among(self, expert_ids: Iterable[str]) -> Switches:
+        """These for whoever knows of no other experts."""
+        known = frozenset(expert_ids)
+        return Switches(self.banned & known, self.forced & known)
 
     def applied(self, request: Request) -> Request:
         """The request as these leave it: banned experts denied, forced ones forced by its policy.

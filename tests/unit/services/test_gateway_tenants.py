@@ -99,6 +99,21 @@ async def test_that_it_is_not_running_is_no_one_elses_business(client, gateway):
     assert f"{OWN}: not running" in theirs["why"]
 
 
+@pytest.mark.parametrize("switch", ["ban", "force"])
+@pytest.mark.parametrize("coe", [{}, {"tenant": "stranger"}])
+async def test_how_it_is_switched_is_no_one_elses_business(client, gateway, switch, coe):
+    engine = gateway.runtime.engine
+    before = await ask(client, **coe)
+    engine.switches = engine.switches.turned(OWN, switch)
+    after = await ask(client, **coe)
+    assert (after.status_code, after.json()["model"]) == (200, before.json()["model"])
+    unknown = await ask(client, model=OWN, **coe)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+    theirs = await ask(client, model=OWN, **TENANT)
+    assert theirs.status_code == (400 if switch == "ban" else 200)
+    assert (await ask(client, **TENANT)).json()["model"] == (LARGE if switch == "ban" else OWN)
+
+
 async def test_a_tenants_requests_stay_local_where_it_wants_that(client, gateway):
     tenants = gateway.runtime.tenants
     wishes = {"acme": replace(tenants["acme"], local_only=True)}
