@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from coe.core import Request
+from coe.offers import Offers
 from coe.router import Router
 from coe.routers.personal import PersonalExpectation, PersonalGate
 from coe.tenants import visible
@@ -66,8 +67,8 @@ def _gated(router: Router, gate: PersonalGate) -> Router:
     No plan has that expert on its menus: a tenant chooses among it and all residents of the plan.
     """
     expectation = PersonalExpectation.of_tenant(router.artefact.expectation, gate)
-    mine = replace(router, artefact=replace(router.artefact, expectation=expectation), offers=None)
+    artefact = replace(router.artefact, expectation=expectation)
     if router.offers is None:
-        return mine
-    kept = {*router.offers.experts, gate.premise.expert_id}
-    return _seeing(mine, tuple(name for name in mine.specs if name in kept))
+        return replace(router, artefact=artefact)
+    offers = Offers((*router.offers.experts, gate.premise.expert_id), menus={})
+    return replace(router, artefact=artefact, offers=offers)

@@ -7,9 +7,11 @@ import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
 from coe.errors import ArtefactError, InfeasibleError, UnknownExpertError
+from coe.free import NullSection, free_spec
 from coe.offers import Menu, Offers
 from coe.personal import Personal, as_wished, personal
 from coe.routers.personal import PersonalGate, Premise
+from coe.stock import Declination
 
 PREMISE = Premise("acme", "own", ("a", "b"), None, "words", "0" * 64)
 SURE_OF_CODE = np.array([0.9, -0.9, 0.0, 0.0, 0.0], dtype=np.float32)
@@ -92,6 +94,23 @@ def test_under_a_plan_a_tenant_has_its_residents_and_its_own(router):
     decision = found.decide(asked("some code", "acme"))
     assert decision.expert_id == "own"
     assert [other.expert_id for other in decision.alternatives] == ["b"]
+
+
+def test_under_a_plan_a_tenant_still_has_whoever_is_not_of_the_plan(router):
+    only_b = Offers(("b",), {"code": Menu.of(np.ones((1, 1), dtype=bool), np.ones(1))})
+    none = free_spec(NullSection(id="none", kind="null"))
+    stocked = replace(
+        router,
+        offers=only_b,
+        specs={**router.specs, "none": none},
+        stocks={"none": Declination("Nobody answers.")},
+    )
+    found = personal(stocked, {"acme": Personal("own", gate())})
+    for tenant in ("", "acme"):
+        assert found.decide(asked("some code", tenant, pinned="a")).expert_id == "a"
+        beyond = asked("some code", tenant, budget=Budget(energy_j=1e-6))
+        assert found.decide(beyond).declined
+        assert found.decide(asked("some code", tenant, deny=frozenset({"a"}))).expert_id != "a"
 
 
 def test_the_gates_rivals_must_be_known(router):
