@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from coe.config import EmbedderSection, EndpointSection, api_key
 from coe.core import Policy
 from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import REMOTE, Embedder, load_named, stacked
+from coe.tenants import TenantSection
 
 Vectors = NDArray[np.float32]
 
@@ -88,23 +90,27 @@ def configured(section: EmbedderSection | None) -> Embedder | None:
     return load_named(section.kind)
 
 
-def check_local(section: EmbedderSection | None, policies: Mapping[str, Policy]) -> None:
+def check_local(
+    section: EmbedderSection | None,
+    policies: Mapping[str, Policy],
+    tenants: Mapping[str, TenantSection] = MappingProxyType({}),
+) -> None:
     """Nothing, where the embedder of a configuration may see the prompts of all policies.
 
-    A local one sees every prompt anyway; an endpoint those of policies with ``local_only`` only if
-    it is said to be local.
+    A local one sees every prompt anyway; an endpoint those of policies and tenants with
+    ``local_only`` only if it is said to be local.
 
     Raises
     ------
     ConfigError
-        It may not; the message names the policy.
+        It may not; the message names the policy or the tenant.
     """
     if not isinstance(section, EndpointSection) or section.local:
         return
-    for name, policy in policies.items():
-        if policy.local_only:
+    for kind, wishes in (("policy", policies), ("tenant", tenants)):
+        for name in (name for name, one in wishes.items() if one.local_only):
             raise ConfigError(
-                f"embedder.local: policy {name!r} has local_only, but its prompts would be sent to "
+                f"embedder.local: {kind} {name!r} has local_only, but its prompts would be sent to "
                 "the embeddings endpoint: set it to true if that is on a machine of yours, or "
                 "train with a local embedder, or remove local_only"
             )

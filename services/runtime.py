@@ -77,7 +77,7 @@ async def serving(
     """
     budgets = load_budgets(config.budgets, config.specs)
     policies = budgets.as_policies()
-    check_local(config.embedder, policies)
+    check_local(config.embedder, policies, config.tenants)
     async with running(config, say, now=now) as fleet, AsyncExitStack() as stack:
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)

@@ -200,7 +200,7 @@ def _memory() -> Finding:
 def _embedder(config: Config) -> str:
     embedder = configured(config.embedder)
     assert embedder is not None
-    check_local(config.embedder, load_policies(config.budgets))
+    check_local(config.embedder, load_policies(config.budgets), config.tenants)
     embedder.embed(["One prompt."])
     return embedder.name
 

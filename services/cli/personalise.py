@@ -17,7 +17,7 @@ from coe.routers.outcomes import Outcomes
 from coe.routers.personal import FORM, PersonalGate, Premise
 from coe.routers.personal_training import personalise, rivals_in
 from coe.services.cli.console import configuration, notes, print_json, say, tell
-from coe.services.embedding import configured
+from coe.services.embedding import check_local, configured
 from coe.services.personal import ensure_kept_together
 from coe.tenants import TENANT
 
@@ -44,8 +44,8 @@ def run(
     Raises
     ------
     ConfigError, OutcomesError, ArtefactError
-        A file or a name is wrong, the expert is not where the gate is to be kept, or ``out`` holds
-        something that is not a personal gate.
+        A file or a name is wrong, the expert is not where the gate is to be kept, the embedder may
+        not see a tenant's prompts, or ``out`` holds something that is not a personal gate.
     EmbeddingError
         The configured endpoint gives no vectors.
     """
@@ -53,6 +53,7 @@ def run(
     if not re.fullmatch(TENANT, wish.tenant):
         raise ConfigError(f"--tenant {wish.tenant!r}: at most 64 letters, digits, '.', '_' and '-'")
     ensure_kept_together(config, wish.expert_id, wish.node)
+    check_local(config.embedder, {}, config.tenants)
     target = _target(out, config, wish.tenant)
     ensure_replaceable(target, FORM)
     outcomes = Outcomes.read(outcomes_path)

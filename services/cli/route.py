@@ -55,7 +55,7 @@ def run(
     policies = load_policies(config.budgets, config.specs)
     if policy not in policies:
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
-    check_local(config.embedder, policies)
+    check_local(config.embedder, policies, config.tenants)
     stocks = {e.id: stock_of(e) for e in config.experts if isinstance(e, FreeSection)}
     specs = [served(section, config) for section in runnable(config, say)]
     specs += [config.specs[name] for name in stocks]

@@ -13,6 +13,7 @@ from coe.core import Policy
 from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import load_named
 from coe.services.embedding import BATCH, TRAINING, HttpEmbedder, check_local, configured
+from coe.tenants import TenantSection
 
 TEXTS = ["write code", "solve maths", "a poem about the sea"]
 KEY = "sk-very-secret"
@@ -328,3 +329,15 @@ def test_prompts_of_a_local_policy_go_to_no_endpoint_unless_it_is_local():
     check_local(section("http://h/v1"), {"default": Policy("default")})
     check_local(LocalEmbedderSection(kind="default"), PRIVATE)
     check_local(None, PRIVATE)
+
+
+def test_nor_do_those_of_a_tenant_that_keeps_its_requests_local():
+    tenants = {
+        "free": TenantSection(expert="a"),
+        "acme": TenantSection(expert="b", local_only=True),
+    }
+    anybody = {"default": Policy("default")}
+    with pytest.raises(ConfigError, match=r"^embedder\.local: tenant 'acme' has local_only"):
+        check_local(section("http://h/v1"), anybody, tenants)
+    check_local(section("http://h/v1", local=True), anybody, tenants)
+    check_local(section("http://h/v1"), anybody, {"free": tenants["free"]})
