@@ -72,7 +72,7 @@ class Ensemble:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """Who has failed where `begin` has: everyone who was asked."""
+        """Who has failed where `begin` has: everyone who was asked, or the writer of a fusion."""
         return self.panel.failed
 
     async def begin(self) -> None:
@@ -219,10 +219,16 @@ class Ensemble:
             recorded = b"".join(winner.recorded)
             yield recorded if passing is None else passing.feed(recorded) + passing.end()
             return
-        async with aclosing(winner.reply.pieces()) as pieces:
-            async for piece in pieces:
-                if passed := piece if passing is None else passing.feed(piece):
-                    yield passed
+        try:
+            async with aclosing(winner.reply.pieces()) as pieces:
+                async for piece in pieces:
+                    if passed := piece if passing is None else passing.feed(piece):
+                        yield passed
+        except ExpertError as error:
+            winner.error = error
+            raise
+        if passing is not None and (rest := passing.end()):
+            yield rest
 
     def _settle(self, outcome: Outcome) -> None:
         """Sum up what everyone took."""

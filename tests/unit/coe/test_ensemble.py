@@ -533,6 +533,40 @@ async def test_a_writer_that_breaks_off_in_a_stream_is_not_replaced(rig):
     assert reply.receipt.outcome == "failed"
 
 
+@dataclass
+class Tearing:
+    """A writer whose server cuts the stream where it likes, here within a line."""
+
+    expert_id: str
+    pieces: tuple[bytes, ...]
+    error: Exception | None = None
+    n_asked: int = 0
+
+    async def stream(self, request, max_tokens):
+        self.n_asked += 1
+        for piece in self.pieces:
+            yield piece
+        if self.error is not None:
+            raise self.error
+
+
+async def test_a_writer_that_breaks_off_within_its_first_line_is_asked_once(rig):
+    torn = Tearing("c", (b'data: {"choi',), ExpertUnavailableError("c", "gone"))
+    r = rig(FUSE, says("a", "4"), says("b", "5"), torn)
+    body, receipt = await r.deliver(stream=True)
+    assert torn.n_asked == 1
+    assert b'"4"' in body
+    assert receipt.failed_over == ("c",)
+    assert r.idle()
+
+
+async def test_what_is_written_is_passed_on_to_the_last_byte(rig):
+    whole = b"".join(pieces_of("x", "c", ["4"])).rstrip()
+    r = rig(FUSE, says("a", "4"), says("b", "5"), Tearing("c", (whole[:9], whole[9:])))
+    body, receipt = await r.deliver(stream=True)
+    assert (body, receipt.outcome) == (whole, "complete")
+
+
 async def test_where_no_answer_came_the_writer_answers_by_itself(rig):
     r = rig(FUSE, fails("a"), fails("b"), says("c", "4"))
     text, receipt = await r.deliver()
