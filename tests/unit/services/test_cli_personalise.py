@@ -83,7 +83,8 @@ def test_it_writes_a_gate_that_route_and_doctor_use(folder):
     contract = f"Read {SECRET} contract 99"
     assert chosen(contract, "--tenant", "acme")[0] == "own"
     assert chosen(CODE, "--tenant", "acme")[0] != "own"
-    assert chosen(contract)[1] == {SMALL, LARGE}
+    assert chosen(contract, "--mode", "single")[1] == {SMALL, LARGE}
+    assert not any("own" in name for name in chosen(contract)[1])
     findings = json.loads(run("doctor", "--json").stdout)["findings"]
     assert {
         "subject": "tenants",
@@ -131,7 +132,7 @@ def test_one_that_declined_says_so(folder):
     ("arguments", "message"),
     [
         ({"tenant": "a b"}, "--tenant 'a b'"),
-        ({"expert": "nobody"}, "no expert is called 'nobody'; there are"),
+        ({"expert": "nobody"}, "no expert is called 'nobody' that computes; there are"),
         (
             {"node": "moon"},
             "no node is called 'moon'; under nodes of coe.yaml there are: desk, shed",
