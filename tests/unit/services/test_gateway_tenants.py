@@ -60,7 +60,7 @@ async def test_the_tenants_expert_answers_the_tenant(client):
     answer = await ask(client, explain=True, **TENANT)
     assert answer.headers["x-coe-experts"] == OWN
     assert answer.json()["choices"][0]["message"]["content"] == f"I am {OWN}"
-    assert {other["id"] for other in answer.json()["coe"]["alternatives"]} == {SMALL, LARGE}
+    assert {other["id"] for other in answer.json()["coe"]["alternatives"]} >= {SMALL, LARGE}
 
 
 @pytest.mark.parametrize("coe", [{}, {"tenant": "stranger"}])
