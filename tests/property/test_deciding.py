@@ -231,7 +231,7 @@ def test_a_slate_is_of_its_ways_and_then_of_its_sets(make_spec, make_router):
     router = replace(router, repertoire=Repertoire.of(table))
     request = Request((Message("user", "some code"),))
     reading = router._read(request)
-    slate = router._slate(list(IDS), request, reading, Budget(), {})
+    slate = router._slate(list(IDS), request, reading, Budget(), {}, [])
     assert isinstance(slate, Slate)
     kinds = [slate.candidate(k).mode.kind for k in range(slate.options.quality.size)]
     assert kinds == ["vote", *["single"] * len(IDS)]
