@@ -106,6 +106,7 @@ class Repertoire:
     expert_ids : (n_experts,) the columns.
     modes : (n_modes,).
     members : (n_modes, n_experts).
+    sure : (n_modes, n_experts) who is asked whatever others say: of a cascade, its first stage.
     mixtures : (n_modes,) which are one.
     worth : by category; `GENERAL` is one of them.
     planned : by category, (n_modes,) which of them a plan leaves; of one that is absent, all.
@@ -115,6 +116,7 @@ class Repertoire:
     modes: tuple[Mode, ...]
     stages: Stages
     members: Bools
+    sure: Bools
     mixtures: Bools
     worth: Mapping[str, Worth]
     planned: Mapping[str, Bools] = field(default_factory=dict)
@@ -142,8 +144,12 @@ class Repertoire:
             )
             for c, name in enumerate(table.categories)
         }
-        mixtures = np.array([mode.kind == "mixture" for mode in modes], dtype=bool)
-        return cls(table.expert_ids, modes, stages, members, mixtures, worth)
+        cascades, mixtures = (
+            np.array([mode.kind == kind for mode in modes], dtype=bool)
+            for kind in ("cascade", "mixture")
+        )
+        sure = np.where(cascades[:, None], stages.asked[:, 0].T > 0, members)
+        return cls(table.expert_ids, modes, stages, members, sure, mixtures, worth)
 
     def left_by(self, planned: Mapping[str, frozenset[Mode]] | None) -> Repertoire:
         """The repertoire with those modes only that a plan leaves in each category.
@@ -215,9 +221,12 @@ class Repertoire:
         at : column of each expert of the circle; -1 of who is in no mode.
         """
         there = at >= 0
-        members = np.zeros((len(self.modes), at.size), dtype=bool)
+        members, sure = np.zeros((2, len(self.modes), at.size), dtype=bool)
         members[:, there] = self.members[:, at[there]]
         admitted = circle.admits(members)
+        if circle.forced.any():
+            sure[:, there] = self.sure[:, at[there]]
+            admitted &= np.all(sure >= circle.forced, axis=1)
         if self.mixtures.any():
             admitted &= ~self.mixtures | circle.mixes(members)
         if there.sum() < len(self.expert_ids):

@@ -142,9 +142,9 @@ def _unlearned_mode(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> M
 def mode_of(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:
     """The mode of this kind that asks as many experts as may be asked; of one it is a single.
 
-    Who must take part does, and then who is expected to answer best. A cascade asks who takes the
-    fewest joules, and then all others; of a fusion the best writes. Ties go to fewer joules, then
-    to the id that sorts first.
+    Who must take part does, and then who is expected to answer best. A cascade asks the forced,
+    else who takes the fewest joules, and then all others; where all are forced it is their vote.
+    Of a fusion the best writes. Ties go to fewer joules, then to the id that sorts first.
 
     Parameters
     ----------
@@ -169,9 +169,12 @@ def mode_of(kind: Kind, circle: Circle, alone: Sequence[Candidate]) -> Mode:
     if len(names) == 1:
         return Mode.single(names[0])
     if kind == "cascade":
-        first = circle.names[min(best, key=lambda k: (alone[k].predicted.energy_j, not must[k]))]
-        others = tuple(name for name in names if name != first)
-        return Mode(kind, ((first,), others), THRESHOLD)
+        frugal = min(best, key=lambda k: (alone[k].predicted.energy_j, not must[k]))
+        first = [circle.names[k] for k in best if circle.forced[k]] or [circle.names[frugal]]
+        others = tuple(name for name in names if name not in first)
+        if not others:
+            return Mode("vote", (tuple(names),))
+        return Mode(kind, (tuple(first), others), THRESHOLD)
     if kind == "fuse":
         return Mode(kind, (tuple(names[1:]), (names[0],)))
     return Mode(kind, (tuple(names),))

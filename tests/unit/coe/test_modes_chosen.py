@@ -218,11 +218,23 @@ def test_a_forced_expert_takes_part(learned):
 def test_forced_experts_vote_where_no_mode_has_them_all(learned, specs, make_router):
     forced = Policy("p", force=frozenset("ab"))
     for router in (learned({CASCADE: 0.05}), make_router(specs, QUALITY)):
-        # the cascade asks both, so it may do
+        # the cascade may stop before it asks both
         mode = router.decide(ask(policy=forced)).selection.mode
-        assert mode == (CASCADE if router.repertoire else Mode("vote", (("b", "a"),)))
+        assert mode == Mode("vote", (("b", "a"),))
         alone = router.decide(ask(policy=forced, stream=True))
         assert considered(alone) == {"a", "b"}
+
+
+def test_a_cascade_asks_the_forced_first(learned):
+    router = learned({CASCADE: 0.05})
+    late, early = (Policy("p", force=frozenset(stage)) for stage in CASCADE.stages[::-1])
+    assert CASCADE.name not in considered(router.decide(ask(policy=late)))
+    assert CASCADE.name in considered(router.decide(ask(policy=early)))
+    wanted = ask(mode="cascade", policy=Policy("p", force=frozenset("bc")))
+    mode = router.decide(wanted).selection.mode
+    assert (mode.kind, set(mode.stages[0]), set(mode.stages[1])) == ("cascade", {*"bc"}, {"a"})
+    everyone = ask(mode="cascade", policy=Policy("p", force=frozenset("abc")))
+    assert router.decide(everyone).selection.mode.kind == "vote"
 
 
 def test_a_generalist_takes_part_whenever_several_do(learned, specs):
