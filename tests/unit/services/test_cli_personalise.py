@@ -132,7 +132,7 @@ def test_one_that_declined_says_so(folder):
     ("arguments", "message"),
     [
         ({"tenant": "a b"}, "--tenant 'a b'"),
-        ({"expert": "nobody"}, "no expert is called 'nobody' that computes; there are"),
+        ({"expert": "nobody"}, "no expert is called 'nobody'; there are"),
         (
             {"node": "moon"},
             "no node is called 'moon'; under nodes of coe.yaml there are: desk, shed",
