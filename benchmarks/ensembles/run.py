@@ -83,6 +83,14 @@ def measured(
     return found
 
 
+def replaced(old: dict[str, Any], new: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The old document with the new figures of these arms, which says so."""
+    rows = {row["name"]: row for row in new["arms"] if row["name"] in names}
+    arms = [rows.get(row["name"], row) for row in old["arms"]]
+    again = {"arms": list(names), "speed": new["speed"], "gap_s": new["gap_s"]}
+    return old | {"arms": arms, "asked_again": again}
+
+
 def main() -> None:
     """Learn, calibrate, ask, report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -92,6 +100,9 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=2.0, help="device seconds in a second")
     parser.add_argument("--gap-s", type=float, default=0.3, help="seconds from prompt to prompt")
     parser.add_argument("--at-once", type=int, default=4, help="arms that are asked at once")
+    parser.add_argument(
+        "--again", nargs="+", help="ask these arms again, and keep the others as they are in --out"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     given = parser.parse_args()
     if not given.responses.exists():
@@ -112,8 +123,12 @@ def main() -> None:
         for family in FAMILIES:
             arms += staircase(family, seen, seen[single])
         rows = asked(outcomes, "test", given.prompts)
+        if given.again:
+            arms = [arm for arm in arms if arm.name in {*given.again, *outcomes.expert_ids}]
         found = measured(config, rows, arms, given)
     document = document_of(arms, found, single, rows, seen, given)
+    if given.again:
+        document = replaced(json.loads(given.out.read_text()), document, given.again)
     given.out.write_text(json.dumps(document, indent=1) + "\n")
     paths = plot.write(document, given.out.with_name("ensembles"))
     print(printed(document))
