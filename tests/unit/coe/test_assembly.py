@@ -124,6 +124,11 @@ def test_the_text_of_a_stream_is_what_its_first_answer_says_so_far():
         event(choices=[{"index": None, "delta": None}]),
         event(choices=[{"index": 0, "delta": "four"}]),
         event(choices=[{"index": 0, "delta": {"content": ["four"], "refusal": 4}}]),
+        event(choices=[{"index": [], "logprobs": "x", "delta": {"tool_calls": "x"}}]),
+        event(choices=[{"index": 0, "logprobs": {"content": 1}, "delta": {"tool_calls": [1]}}]),
+        delta(tool_calls=[{"index": 10**12, "function": {"name": 1, "arguments": []}}]),
+        delta(tool_calls=[{"index": -7, "function": "x"}]),
+        b"data: " + b"[" * 100_000 + b"\n\n",
     ],
 )
 def test_what_is_no_text_of_a_choice_is_passed_over(odd):
