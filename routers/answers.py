@@ -75,7 +75,7 @@ _NUMBER_REWRITES = (
     (re.compile(r"\\[dt]?frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*([\d.,]+)\s*\}"), r" \1/\2 "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[,;:! ]"), ""),
-    (re.compile(r"\^\s*\{?\s*\(?[-+]?\d+\)?\}?"), ""),
+    (re.compile(r"\^\s*(?:\{\s*)?\(?[-+]?\d+\)?\}?"), ""),
     (re.compile(r"-\s?\\?[$€£]\s?"), " -"),
     (re.compile(r"\\[a-zA-Z]+|[\\$€£*`]"), " "),
 )
@@ -111,7 +111,8 @@ def last_number(text: str) -> tuple[float, ...]:
 
 
 _SAID_LETTER = re.compile(
-    r"(?i:answer|option|choice)\b[^A-Za-z\n]*(?:is|would be)?[^A-Za-z\n]*([B-H]\b|A\b(?! [a-z]))"
+    r"(?i:answer|option|choice)\b[^A-Za-z\n]*(?:(?:is|would be)[^A-Za-z\n]*)?"
+    r"([B-H]\b|A\b(?! [a-z]))"
 )
 _OPENING_LETTER = re.compile(r"^\W*([A-Ha-h])(?:[).:,\]*]|\s*$|\s*\n)")
 _MARKED_LETTER = re.compile(r"(?:^|[\s(*])([A-H])[).:*]")

@@ -92,7 +92,7 @@ def _parses(text: str) -> bool:
     return True
 
 
-_FENCE = re.compile(r"^\s*```\w*\s*$", re.M)
+_FENCE = re.compile(r"^[^\S\n]*```\w*[^\S\n]*$", re.M)
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*)\}")
 _SAID = re.compile(r"(?i)\banswer\b[*_]*\s*(?:is\b|:)\s*[*_]*\s*:?([^\n]+)")
 _CLAUSE_END = re.compile(r"[.;,](?:\s|$)|\s(?:because|since|as|so)\b")
@@ -176,11 +176,11 @@ def _literal(text: str) -> object:
 
 _UNIT = r"(?!(?:pi|sqrt|hundred|thousand|million|billion|dozen)\b)[A-Za-z]{2,}(?:\^\{?\d\}?)?"
 _AMOUNT = re.compile(
-    r"\s*(?:\\?\$|[€£])?\s*-?\s*(?:\\?\$|[€£])?\s*"
+    r"\s*(?:(?:\\?\$|[€£])\s*)?(?:-\s*)?(?:(?:\\?\$|[€£])\s*)?"
     r"(?:(?:\d{1,3}(?:(?:,|\{,\}|,?\\!)\d{3})+|\d+)(?:\.\d*)?(?:\s*/\s*\d+(?:\.\d+)?)?|\.\d+"
     r"|\\[dt]?frac\s*\{\s*-?[\d.,]+\s*\}\s*\{\s*[\d.,]+\s*\})"
-    r"\s*(?:\\?%|\^?\s*\{?\\circ\}?|°)?"
-    rf"(?:\s+{_UNIT}){{0,4}}\s*\$?\s*"
+    r"(?:\s*(?:\\?%|(?:\^\s*)?\{?\\circ\}?|°))?"
+    rf"(?:\s+{_UNIT}){{0,4}}(?:\s*\$)?\s*"
 )
 
 

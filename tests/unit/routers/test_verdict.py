@@ -137,3 +137,20 @@ def test_a_hostile_answer_takes_no_time(part: str) -> None:
     started = time.perf_counter()
     verdict(part * (MAX_ANSWER_CHARS // len(part)))
     assert time.perf_counter() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "x" + "\n" * 19_000 + "y",
+        f"a b c d e f g h i ^{' ' * 19_000}x",
+        f"answer{'-' * 19_000}x y z a b c d e f",
+        "\N{EURO SIGN}" + " " * 1_900 + "x",
+        f"1{' ' * 1_900}!",
+    ],
+    ids=["lines", "exponent", "letter", "currency", "unit"],
+)
+def test_nor_does_one_with_a_long_gap(answer: str) -> None:
+    started = time.perf_counter()
+    verdict(answer)
+    assert time.perf_counter() - started < 0.5
