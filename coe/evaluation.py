@@ -155,8 +155,7 @@ def evaluate(
     reckoned = Usage.expected(rows.prompts, specs, expected.mean_tokens)
     usage = Usage.of(rows, specs, expected.mean_tokens)
     overall = np.nanmean(train.scores, axis=0)
-    single = int(overall.argmax())
-    params = np.array([spec.params_b for spec in specs])
+    single, params = int(overall.argmax()), np.array([spec.params_b for spec in specs])
     budget_b = float(np.median(params)) if stored_params_b is None else stored_params_b
     progress("routing")
     names = artefact.category.named(found)

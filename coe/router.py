@@ -103,8 +103,7 @@ class Router:
         if embedder is None:
             embedder = load_for(artefact.embedder)
         artefact.check_canaries(embedder)
-        chosen = artefact.experts if specs is None else specs
-        modes = artefact.modes
+        chosen, modes = artefact.experts if specs is None else specs, artefact.modes
         return cls(
             embedder,
             artefact,
