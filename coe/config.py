@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import coe
+from coe.capability import OF_KIND
 from coe.core import MOST_EXPERTS, ExpertSpec, TurnRule
 from coe.device import DeviceProfile
+from coe.embedders import EmbedderSection, EndpointSection
 from coe.errors import ConfigError
 from coe.fleet import FleetSection
 from coe.free import FreeSection, free_spec
@@ -30,35 +32,10 @@ from coe.kinds import (
 )
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
 from coe.tenants import TenantName, TenantSection, check_experts
-from coe.yamlfile import Name, NonNegative, Positive, Section, Url, read_yaml, wrong_field
+from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml, wrong_field
 
 DATA = Path(coe.__file__).parent / "data"
 """What ships: default configuration, artefact, embedder, weights manifest, device profiles."""
-
-
-class LocalEmbedderSection(Section):
-    """An embedder that needs nothing but this package; see `coe.routers.embed`."""
-
-    kind: Literal["default", "static", "lexical"]
-
-
-class EndpointSection(Section):
-    """An embedder behind any OpenAI-compatible ``/embeddings``.
-
-    ``local``: what is sent there stays on machines that policies with ``local_only`` trust.
-    """
-
-    kind: Literal["endpoint"]
-    base_url: Url
-    model: Annotated[str, Field(pattern=r"^\S{1,200}$")]
-    api_key_env: str | None = None
-    dim: Annotated[int, Field(gt=0)] | None = None
-    timeout_s: Positive = 5.0
-    max_chars: Annotated[int, Field(gt=0)] = 2000
-    local: bool = False
-
-
-EmbedderSection = Annotated[LocalEmbedderSection | EndpointSection, Field(discriminator="kind")]
 
 
 class GatewaySection(Section):
@@ -250,6 +227,10 @@ class Config(Section):
             shared=expert.shared,
             logprobs=not isinstance(expert, ReplaySection) and expert.logprobs,
             vocabulary=expert.vocabulary if isinstance(expert, EmbeddedSection) else None,
+            capabilities=frozenset(expert.capabilities)
+            if expert.capabilities is not None
+            else OF_KIND[expert.kind],
+            extras=frozenset(expert.extras),
         )
 
     @property

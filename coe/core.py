@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from coe.capability import EVERYTHING, Capability
 from coe.device import Amount, DeviceProfile
 from coe.errors import RequestError
 from coe.load import Load
@@ -145,6 +146,8 @@ class ExpertSpec:
     logprobs : it can say how likely each token that it writes was to it.
     vocabulary : experts of the same one can write an answer together, token by token; ``None``: it
         does not say what it expects next.
+    capabilities : what it can do beyond text; by default everything.
+    extras : fields of a request that it takes beyond those that OpenAI's interface has.
     """
 
     id: str
@@ -159,6 +162,8 @@ class ExpertSpec:
     shared: bool = False
     logprobs: bool = False
     vocabulary: str | None = None
+    capabilities: frozenset[Capability] = EVERYTHING
+    extras: frozenset[str] = frozenset()
 
     def estimate(
         self,
@@ -201,8 +206,9 @@ class Request:
     ``payload``, and never in ``messages``, which are the caller's own. ``mode`` asks for a way to
     combine answers (``None``: the best there is), of at most ``most_experts``. ``tenant`` is whose
     request it is, "" where nobody said. ``cache``: it may be answered by a copy of an earlier
-    answer, and its own copied. ``standing`` holds, by expert, the answers that stand ready for it;
-    a router fills it in.
+    answer, and its own copied. ``needs`` holds, by what an expert must be capable of to answer it,
+    the field that asks for that; ``extras`` the fields that only some experts take. ``standing``
+    holds, by expert, the answers that stand ready for it; a router fills it in.
     """
 
     messages: tuple[Message, ...]
@@ -220,6 +226,8 @@ class Request:
     most_experts: int | None = None
     tenant: str = ""
     cache: bool = True
+    needs: Mapping[Capability, str] = field(default_factory=dict)
+    extras: frozenset[str] = frozenset()
     standing: Mapping[str, Standing] = field(default_factory=dict)
     payload: Mapping[str, Any] = field(default_factory=dict)
 

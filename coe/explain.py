@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coe.core import Estimate, Request
+from coe.core import Budget, Estimate, Request
 from coe.decision import Alternative, Candidate, CategoryGuess
 from coe.errors import InfeasibleError
 from coe.optimizer.choice import Choice
@@ -210,6 +210,38 @@ def _why_not(
     if lost_by <= 0:
         return "as good, and takes more"
     return f"utility is lower by {lost_by:.2g}"
+
+
+def unable(
+    candidates: Sequence[Candidate], lacks: Mapping[str, str], request: Request
+) -> tuple[Alternative, ...]:
+    """Candidates that cannot do what the request asks for, best utility first.
+
+    Parameters
+    ----------
+    lacks : by expert, what it would need.
+    """
+    if not candidates:
+        return ()
+    predicted = [candidate.predicted for candidate in candidates]
+    utility = Options.of(predicted, predicted, Budget(), request.policy.prices).utility.tolist()
+    found = [
+        Alternative(
+            expert_id=candidate.expert_id,
+            estimate=candidate.predicted,
+            cautious=candidate.cautious,
+            utility=worth,
+            violated=(),
+            why_not=f"lacks {lacks[candidate.expert_id]}",
+        )
+        for candidate, worth in zip(candidates, utility, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda other: -other.utility))
+
+
+def left_out(lacks: Mapping[str, str]) -> str:
+    """Who was left out because it cannot, as the end of a sentence; empty where nobody was."""
+    return "".join(f"; {name} lacks {what}" for name, what in lacks.items())
 
 
 def refusal(choice: Choice, ceilings: Mapping[str, float]) -> InfeasibleError:

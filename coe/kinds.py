@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from coe.capability import Capability
 from coe.fleet import ReplicasSection
 from coe.free import FreeSection, null_is_a_word
 from coe.yamlfile import Name, NonNegative, Positive, Section, Url
@@ -28,6 +29,8 @@ class _ExpertSection(Section):
     first_token_timeout_s: Positive = 60.0
     idle_timeout_s: Positive = 30.0
     shared: bool = False
+    capabilities: list[Capability] | None = None
+    extras: list[Annotated[str, Field(pattern=r"^\w{1,64}$")]] = Field(default=[])
 
 
 class EmbeddedSection(_ExpertSection):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,78 @@ def permitted(ids: Sequence[str], specs: Mapping[str, ExpertSpec], policy: Polic
             "no_expert",
         )
     return near
+
+
+def incapable(
+    ids: Collection[str], specs: Mapping[str, ExpertSpec], request: Request
+) -> dict[str, str]:
+    """What those of ``ids`` lack that lack something and have no answer ready, by expert."""
+    if not (request.needs or request.extras):
+        return {}
+    lacks = {n: _lacking(specs[n], request) for n in sorted(ids) if n not in request.standing}
+    return {name: what for name, what in lacks.items() if what}
+
+
+def capable(ids: Sequence[str], specs: Mapping[str, ExpertSpec], request: Request) -> list[str]:
+    """The experts of ``ids`` that lack nothing, or have an answer ready.
+
+    Raises
+    ------
+    RequestError
+        There are none: ``capability_missing``, or ``unknown_parameter`` for a field that OpenAI's
+        interface does not have; ``param`` names the first that asks for what the most capable
+        lack.
+    """
+    lacks = incapable(ids, specs, request)
+    able = [name for name in ids if name not in lacks]
+    if able:
+        return able
+    for need, param in request.needs.items():
+        if all(need not in specs[name].capabilities for name in ids):
+            raise RequestError(
+                f"{param} needs an expert with {need!r} among its capabilities, "
+                "and none that may answer has it",
+                param,
+                "capability_missing",
+            )
+    for name in sorted(request.extras):
+        if all(name not in specs[expert_id].extras for expert_id in ids):
+            raise RequestError(f"no expert that may answer takes {name}", name, "unknown_parameter")
+    asked = [*request.needs, *sorted(request.extras)]
+    raise RequestError(
+        f"no expert that may answer has all of {', '.join(asked)}",
+        next(iter([*request.needs.values(), *sorted(request.extras)])),
+        "capability_missing",
+    )
+
+
+def roomy(ids: Sequence[str], specs: Mapping[str, ExpertSpec], request: Request) -> list[str]:
+    """The experts of ``ids`` (not empty) whose context holds the prompt and the longest answer.
+
+    The prompt's length is an estimate; the answer's is what the caller asks for.
+
+    Raises
+    ------
+    RequestError
+        No context would hold such an answer to an empty prompt.
+    InfeasibleError
+        None holds both.
+    """
+    longest = max(specs[name].context_tokens for name in ids)
+    prompt, answer = request.prompt_tokens, request.max_tokens or 1
+    if answer > longest:
+        raise RequestError(
+            f"max_tokens {answer} is more than any candidate's context of {longest}", "max_tokens"
+        )
+    found = [name for name in ids if prompt + answer <= specs[name].context_tokens]
+    if not found:
+        raise InfeasibleError(
+            f"the prompt has about {prompt} tokens, with {answer} for the answer more than any "
+            f"candidate's context of {longest}",
+            "messages",
+            "context_length_exceeded",
+        )
+    return found
 
 
 def why_one(request: Request) -> str:
@@ -186,3 +258,9 @@ class Circle:
             own = np.isin(np.arange(len(self.names)), group)
             shares |= ~np.any(members & ~own, axis=1)
         return shares
+
+
+def _lacking(spec: ExpertSpec, request: Request) -> str:
+    """What the request needs and the expert lacks, in words; "": nothing."""
+    lacks: list[str] = [need for need in request.needs if need not in spec.capabilities]
+    return ", ".join([*lacks, *sorted(request.extras - spec.extras)])

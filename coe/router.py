@@ -18,13 +18,13 @@ from coe.conversation import held, utility_of
 from coe.core import Budget, ExpertSpec, Request, TurnRule
 from coe.decision import Candidate, Decision, Selection
 from coe.errors import InfeasibleError, UnknownExpertError
-from coe.explain import alternatives, needed, refusal, why
+from coe.explain import alternatives, left_out, needed, refusal, unable, why
 from coe.load import Load
 from coe.offers import Offers, selection
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
 from coe.optimizer.select import select_or_decline, slack
-from coe.permitted import Circle, permitted
+from coe.permitted import Circle, capable, incapable, permitted, roomy
 from coe.repertoire import Repertoire
 from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
@@ -161,6 +161,7 @@ class Router:
             return mine.dispatch(request, budget, loads, excluded)
         started = self.now()
         self._check_names(request)
+        self._check_room(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
         reading = self._read(request)
         request = stocked(request, reading.guess, self.stocks)
@@ -183,6 +184,7 @@ class Router:
     ) -> Decision:
         """The decision on a prompt of this length, retrieval aside."""
         ids = self._eligible(request, excluded)
+        lacks = incapable(set(self._named(request)) - excluded, self.specs, request)
         missing = [name for name in self._named(request) if name in excluded]
         slate = self._slate(ids, request, reading, ceilings, loads, missing)
         nearest = request.policy.on_infeasible == "nearest"
@@ -203,12 +205,14 @@ class Router:
             selection=picked,
             predicted=chosen.predicted,
             cautious=chosen.cautious,
-            alternatives=alternatives(offered, options, index),
+            alternatives=alternatives(offered, options, index)
+            + unable(self._candidates([*lacks], reading.expected, request, loads), lacks, request),
             budget=ceilings,
             binding=choice.binding,
             slack=slack(options, index),
             max_tokens=self._cap(picked, request, ceilings, choice),
-            why=why(offered, options, choice, index, reading.guess, request, instead),
+            why=why(offered, options, choice, index, reading.guess, request, instead)
+            + left_out(lacks),
             decide_ms=0.0,
             declined=instead is not None,
             needed={} if instead is None else needed(instead),
@@ -303,6 +307,11 @@ class Router:
                     param,
                 )
 
+    def _check_room(self, request: Request) -> None:
+        """Refuse what no expert has room for before it is read: that takes time."""
+        if not self.stocks:
+            roomy([request.pinned] if request.pinned else [*self.specs], self.specs, request)
+
     def _named(self, request: Request) -> list[str]:
         """Experts that the request leaves to choose from."""
         if request.pinned:
@@ -322,7 +331,7 @@ class Router:
         return [name for name in named if name in allowed and name not in request.deny]
 
     def _eligible(self, request: Request, excluded: frozenset[str]) -> list[str]:
-        """Experts that may answer and have room for the prompt.
+        """Experts that may answer, can, and have room for the prompt.
 
         Those that decline stand in for nobody who failed, or cannot read so much: that is an error.
 
@@ -330,6 +339,8 @@ class Router:
         ------
         InfeasibleError
             There are none.
+        RequestError
+            As `coe.permitted.capable` and `coe.permitted.roomy`.
         """
         named = self._named(request)
         declines = declining(request, named)
@@ -337,17 +348,8 @@ class Router:
         if last and set(named) == set(declines):
             return last
         others = [name for name in named if name not in excluded and name not in declines]
-        able = permitted(others, self.specs, request.policy)
-        roomy = [n for n in able if request.prompt_tokens < self.specs[n].context_tokens]
-        if not roomy:
-            longest = max(self.specs[name].context_tokens for name in able)
-            raise InfeasibleError(
-                f"the prompt has about {request.prompt_tokens} tokens, "
-                f"more than any candidate's context of {longest}",
-                "messages",
-                "context_length_exceeded",
-            )
-        return [*roomy, *last]
+        able = capable(permitted(others, self.specs, request.policy), self.specs, request)
+        return [*roomy(able, self.specs, request), *last]
 
     def _candidates(
         self, ids: Sequence[str], expected: Expected, request: Request, loads: Mapping[str, Load]

@@ -168,7 +168,7 @@ class Artefact:
                 "entropy_threshold": _or_null(self.category.entropy_threshold),
                 "distance_threshold": _or_null(self.category.distance_threshold),
             },
-            "experts": [asdict(spec) for spec in self.experts],
+            "experts": [_spec_row(spec) for spec in self.experts],
             "canaries": [list(pair) for pair in self.canaries],
             "training": dict(self.training),
             "metrics": dict(self.metrics),
@@ -268,6 +268,12 @@ def _head(
         distance_threshold=_or_infinity(thresholds["distance_threshold"]),
         codes_=tensors.get("category.codes"),
     )
+
+
+def _spec_row(spec: ExpertSpec) -> dict[str, Any]:
+    """A spec as JSON, but for what a request may ask of the expert: that is not learned."""
+    row = asdict(spec)
+    return {name: value for name, value in row.items() if name not in ("capabilities", "extras")}
 
 
 def _spec(row: Mapping[str, Any]) -> ExpertSpec:

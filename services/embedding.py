@@ -17,8 +17,9 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.config import EmbedderSection, EndpointSection, api_key
+from coe.config import api_key
 from coe.core import Policy
+from coe.embedders import EmbedderSection, EndpointSection
 from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import REMOTE, Embedder, load_named, stacked
 from coe.tenants import TenantSection

@@ -38,7 +38,7 @@ from sklearn.preprocessing import FunctionTransformer
 from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
-from coe.config import EndpointSection
+from coe.embedders import EndpointSection
 from coe.routers.embed import (
     CachedEmbedder,
     Embedder,

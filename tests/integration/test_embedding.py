@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coe.config import DATA, EndpointSection, load_config
+from coe.config import DATA, load_config
+from coe.embedders import EndpointSection
 from coe.environment import weights_home
 from coe.errors import EmbeddingError
 from coe.services.embedding import HttpEmbedder

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from coe.budgets import load_budgets, load_policies
+from coe.capability import OF_KIND
 from coe.config import (
     DATA,
-    EndpointSection,
-    LocalEmbedderSection,
     RetrievalSection,
     api_key,
     find_config,
@@ -16,6 +15,7 @@ from coe.config import (
 )
 from coe.core import Budget, ExpertSpec, Policy, Prices
 from coe.device import DeviceProfile
+from coe.embedders import EndpointSection, LocalEmbedderSection
 from coe.errors import ConfigError
 from coe.kinds import EmbeddedSection, HttpSection, ReplaySection
 from coe.optimizer.pacing import Allowance
@@ -70,9 +70,18 @@ def test_an_expert_becomes_the_noun_that_the_deciding_layers_see(tmp_path):
     (tmp_path / "coe.yaml").write_text(GOOD)
     profile = DeviceProfile("board", 0.0, 2.0, 0.0, 20.0, 8.0, 4.0)
     assert load_config(tmp_path / "coe.yaml").specs == {
-        "near": ExpertSpec("near", profile, local=True),
-        "far": ExpertSpec("far", profile, slots=3, usd_per_mtok_in=0.5),
+        "near": ExpertSpec("near", profile, local=True, capabilities=OF_KIND["replay"]),
+        "far": ExpertSpec(
+            "far", profile, slots=3, usd_per_mtok_in=0.5, capabilities=OF_KIND["http"]
+        ),
     }
+
+
+def test_an_experts_section_says_what_it_can_do_and_takes(tmp_path):
+    more = "    capabilities: [images, stop]\n    extras: [top_k]\n"
+    (tmp_path / "coe.yaml").write_text(GOOD + more)
+    far = load_config(tmp_path / "coe.yaml").specs["far"]
+    assert (far.capabilities, far.extras) == ({"images", "stop"}, {"top_k"})
 
 
 def test_only_an_expert_that_says_what_it_expects_next_states_a_vocabulary(tmp_path, complaint):

@@ -357,7 +357,7 @@ def test_several_answers_share_what_is_afforded(router):
 def test_a_budget_that_affords_more_than_the_context_holds_is_no_cap(router):
     request = ask("some maths", budget=Budget(energy_j=1e6, cost_usd=1e300))
     assert router.decide(request).max_tokens is None
-    assert router.decide(replace(request, max_tokens=10**6)).max_tokens == 10**6
+    assert router.decide(replace(request, max_tokens=4000)).max_tokens == 4000
 
 
 def test_a_caller_who_gets_the_nearest_is_not_cut_short(router):

@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from coe.config import EndpointSection, LocalEmbedderSection
 from coe.core import Policy
+from coe.embedders import EndpointSection, LocalEmbedderSection
 from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import load_named
 from coe.services.embedding import BATCH, TRAINING, HttpEmbedder, check_local, configured
