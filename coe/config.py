@@ -44,6 +44,9 @@ class GatewaySection(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     max_body_bytes: Annotated[int, Field(gt=0)] = 4 * 1024 * 1024
+    head_timeout_s: Positive = 10.0
+    body_timeout_s: Positive = 30.0
+    hosts: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     kept_decisions: Annotated[int, Field(gt=0)] = 10_000
     admin_token_env: str = "COE_ADMIN_TOKEN"
 

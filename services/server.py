@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+
+from coe.services.protocol import BoundedHttp
 
 
 class Server(uvicorn.Server):
@@ -24,17 +27,28 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(app: Starlette, **options: Any) -> Server:
-    """A quiet server of ``app``, with uvicorn's options."""
+def server(app: Starlette, head_timeout_s: float = 10.0, **options: Any) -> Server:
+    """A quiet server of ``app``, with uvicorn's options.
+
+    Parameters
+    ----------
+    head_timeout_s : as in `BoundedHttp`.
+    """
+    # uvicorn calls what it is given as a class, and types it as one
+    protocol: Any = partial(BoundedHttp, head_timeout_s=head_timeout_s)
     return Server(
         uvicorn.Config(
             app,
+            http=protocol,
+            ws="none",
             log_level="warning",
             access_log=False,
             # longer than clients keep an idle connection (httpx: 5 s): one that is closed here just
             # as it is used again costs the caller an error
             timeout_keep_alive=75,
             server_header=False,
+            # who asks is said by the connection, not by what anybody may write into a header
+            proxy_headers=False,
             lifespan="off",
             **options,
         )

@@ -2,91 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
-from coe.core import MOST_EXPERTS, Budget, Message, Policy, Prices, Request
+from coe.core import Budget, Policy, Prices, Request
 from coe.decision import Decision, Receipt, Retrieval
-from coe.errors import RequestError, UnknownExpertError
-from coe.mode import Kind, Mode
-from coe.tenants import TENANT, visible
+from coe.errors import UnknownExpertError
+from coe.mode import Mode
+from coe.services.bodies import ChatBody
+from coe.services.fields import complaint, unknown
+from coe.services.needs import needs_of
+from coe.services.strict_json import document_of
+from coe.tenants import visible
 
 AUTO: Final = "auto"
-
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=1, le=10_000_000)]
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-    type: str
-    text: str | None = None
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
-
-    def as_message(self) -> Message:
-        if isinstance(self.content, list):
-            text = "\n".join(part.text for part in self.content if part.text)
-            return Message(self.role, text)
-        return Message(self.role, self.content or "")
-
-
-class _Budget(_Wire):
-    latency_ms: _Positive | None = None
-    ttft_ms: _Positive | None = None
-    energy_j: _Positive | None = None
-    cost_usd: _Positive | None = None
-
-
-class _Experts(_Wire):
-    allow: Annotated[list[str], Field(min_length=1)] | None = None
-    deny: list[str] = []
-
-
-class _Extras(_Wire):
-    """The ``coe`` object of a request."""
-
-    budget: _Budget = _Budget()
-    experts: _Experts = _Experts()
-    k: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] | None = None
-    mode: Literal["auto", Kind] = "auto"
-    tenant: Annotated[str, Field(pattern=TENANT)] = ""
-    retrieve: Literal["auto", "always", "never"] = "auto"
-    explain: bool = False
-    cache: bool = True
-
-
-class ChatBody(BaseModel):
-    """Body of ``POST /v1/chat/completions``; what is not named here goes to the expert as it is."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=1024)]
-    stream: bool | None = False
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
-    n: Annotated[int, Field(ge=1, le=16)] | None = None
-    coe: _Extras = _Extras()
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> ChatBody:
-        if not any(m.role == "user" for m in self.messages):
-            raise ValueError("there is no message of role 'user'")
-        return self
+UNSUPPORTED: Final = frozenset({"best_of", "echo", "suffix", "prompt_logprobs"})
+"""Fields of other interfaces whose cost is more than it looks, or that no chat has."""
 
 
 def parse_chat(
@@ -94,48 +29,59 @@ def parse_chat(
     policies: Mapping[str, Policy],
     expert_ids: frozenset[str],
     own: Mapping[str, str] = MappingProxyType({}),
+    extras: frozenset[str] = frozenset(),
 ) -> tuple[Request, bool]:
     """The request in a body, and whether it asks for an explanation.
 
     Parameters
     ----------
     own : by tenant, the expert that it keeps to itself: to others there is none of that name.
+    extras : fields beyond those of OpenAI's interface that some expert takes.
 
     Raises
     ------
     RequestError
-        Not JSON, not an object, or a field is wrong; ``param`` names it.
+        As `coe.services.strict_json.document_of`, or a field is wrong; ``param`` names it.
     UnknownExpertError
         ``model`` is neither ``auto``, a policy, nor an expert.
     """
-    document = _document(body)
-    try:
-        chat = ChatBody.model_validate(document)
-    except ValidationError as error:
-        raise _complaint(error) from error
+    return chat_request(document_of(body), policies, expert_ids, own, extras)
+
+
+def chat_request(
+    document: Mapping[str, Any],
+    policies: Mapping[str, Policy],
+    expert_ids: frozenset[str],
+    own: Mapping[str, str] = MappingProxyType({}),
+    extras: frozenset[str] = frozenset(),
+) -> tuple[Request, bool]:
+    """As `parse_chat`, of a body that has been read."""
+    chat, more = _checked(document, extras)
     known = frozenset(visible(expert_ids, own, chat.coe.tenant))
     policy, pinned = _addressee(chat.model, policies, known)
     caps = [c for c in (chat.max_tokens, chat.max_completion_tokens) if c is not None]
-    extras = chat.coe
-    allow = extras.experts.allow
+    asked = chat.coe
+    allow = asked.experts.allow
     request = Request(
         messages=tuple(message.as_message() for message in chat.messages),
         policy=policy,
-        budget=Budget(**extras.budget.model_dump()),
+        budget=Budget(**asked.budget.model_dump()),
         pinned=pinned,
         allow=None if allow is None else frozenset(allow),
-        deny=frozenset(extras.experts.deny),
+        deny=frozenset(asked.experts.deny),
         max_tokens=min(caps) if caps else None,
         n_answers=chat.n or 1,
         stream=bool(chat.stream),
-        retrieve=extras.retrieve,
-        mode=None if extras.mode == AUTO else extras.mode,
-        most_experts=extras.k,
-        tenant=extras.tenant,
-        cache=extras.cache,
+        retrieve=asked.retrieve,
+        mode=None if asked.mode == AUTO else asked.mode,
+        most_experts=asked.k,
+        tenant=asked.tenant,
+        cache=asked.cache,
+        needs=needs_of(chat),
+        extras=more,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
     )
-    return request, extras.explain
+    return request, asked.explain
 
 
 def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any]:
@@ -203,26 +149,18 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
     return document
 
 
-def error_document(
-    message: str, kind: str, code: str | None = None, param: str | None = None, **more: Any
-) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
-
-
-def _document(body: bytes) -> dict[str, Any]:
+def _checked(
+    document: Mapping[str, Any], extras: frozenset[str]
+) -> tuple[ChatBody, frozenset[str]]:
+    """The body as a model, and the fields beyond it that some expert takes."""
+    more = document.keys() - ChatBody.model_fields.keys()
+    if strange := [name for name in document if name in more - extras]:
+        raise unknown(strange, UNSUPPORTED)
     try:
-        document = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise RequestError(f"the body is not JSON: {reason}", None, "invalid_json") from error
-    if not isinstance(document, dict):
-        raise RequestError("the body must be a JSON object", None, "invalid_json")
-    return document
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+        named = {name: value for name, value in document.items() if name not in more}
+        return ChatBody.model_validate(named), frozenset(more)
+    except ValidationError as error:
+        raise complaint(error) from error
 
 
 def _addressee(
@@ -236,17 +174,6 @@ def _addressee(
         return policies[name or "default"], None
     known = [AUTO, *(f"{AUTO}:{p}" for p in policies if p != "default"), *sorted(expert_ids)]
     raise UnknownExpertError(f"there is no model {model!r}; there are {', '.join(known)}")
-
-
-def _complaint(error: ValidationError) -> RequestError:
-    """The first wrong field."""
-    row = error.errors(include_url=False, include_input=False)[0]
-    # the branches of a union are pydantic's, not the caller's
-    loc = [str(p) for p in row["loc"] if p not in ("str", "list[_Part]")]
-    message = row["msg"].removeprefix("Value error, ")
-    param = ".".join(loc) or "messages"
-    code = "missing_required_parameter" if row["type"] == "missing" else "invalid_value"
-    return RequestError(f"{param}: {message}", param, code)
 
 
 def _mode(mode: Mode) -> dict[str, Any]:

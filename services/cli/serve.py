@@ -103,7 +103,8 @@ async def gateway_on(
 
 
 def _server(runtime: Runtime) -> Server:
-    return server(Gateway(runtime).app(), timeout_graceful_shutdown=20)
+    head_timeout_s = runtime.config.gateway.head_timeout_s
+    return server(Gateway(runtime).app(), head_timeout_s, timeout_graceful_shutdown=20)
 
 
 def listen(host: str, port: int) -> socket.socket:

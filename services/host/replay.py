@@ -33,7 +33,8 @@ from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.routers.passages import is_quoted
 from coe.services.recording import read_recording
-from coe.services.wire import error_document, parse_chat
+from coe.services.refusals import error_document
+from coe.services.wire import parse_chat
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     spec = TypeAdapter(ExpertSpec).validate_json(options.spec)
     answers = read_recording(options.recording, options.recorded_as)
     expert = ReplayExpert(spec=spec, answers=answers, time_scale=options.time_scale)
-    served = Served(expert, spec.id, os.environ.get("COE_ENGINE_KEY") or None)
+    served = Served(expert, spec.id, os.environ.get("COE_ENGINE_KEY") or None, spec.extras)
     config = uvicorn.Config(served.app(), log_level="warning", lifespan="off", ws="none")
     with _listen(options.bind) as listener:
         host = f"[{options.bind}]" if ":" in options.bind else options.bind
@@ -67,11 +68,13 @@ class Served:
     ----------
     expert_id : the ``model`` that requests name.
     key : bearer token to ask for; ``None``: none.
+    extras : fields beyond OpenAI's interface that it takes.
     """
 
     expert: Expert
     expert_id: str
     key: str | None = None
+    extras: frozenset[str] = frozenset()
     _n_running: int = 0
     _output_tokens: int = 0
     _decode_s: float = 0.0
@@ -111,7 +114,8 @@ class Served:
         if refusal := self._refusal(http):
             return refusal
         try:
-            request, _ = parse_chat(await http.body(), {}, frozenset({self.expert_id}))
+            known = frozenset({self.expert_id})
+            request, _ = parse_chat(await http.body(), {}, known, extras=self.extras)
         except RequestError as error:
             return _error(400, error.message, error.code)
         pieces = self._counted(as_asked(request))

@@ -10,6 +10,7 @@ import pytest
 
 from coe.answer import DONE, pieces_of
 from coe.budgets import load_policies
+from coe.capability import EVERYTHING
 from coe.config import DATA, load_config
 from coe.energy import EnergyAccount
 from coe.engine import Engine
@@ -117,12 +118,18 @@ async def test_measured_joules_are_said_to_be_and_the_meter_is_on_the_metrics(cl
     assert f'coe_energy_joules_total{{expert="{LARGE}",source="measured"}}' in page
 
 
-async def test_text_parts_are_read_and_other_parts_passed_on(client, stubs):
+async def test_text_parts_are_read_and_other_parts_go_to_who_sees(client, gateway, stubs):
     parts = [{"type": "text", "text": CODE}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     document = {"model": "auto", "messages": [{"role": "user", "content": parts}]}
+    refused = (await post(client, document)).json()["error"]
+    assert (refused["code"], refused["param"]) == ("capability_missing", "messages[0].content")
+    engine = gateway.runtime.engine
+    seeing = replace(engine.router.specs[SMALL], capabilities=EVERYTHING)
+    engine.router = replace(engine.router, specs={**engine.router.specs, SMALL: seeing})
     answer = await post(client, document)
     assert answer.json()["coe"]["category"] == "code"
-    assert stubs[LARGE].requests[0].payload["messages"] == document["messages"]
+    assert answer.json()["coe"]["why"].endswith(f"{LARGE} lacks images")
+    assert stubs[SMALL].requests[0].payload["messages"] == document["messages"]
 
 
 async def test_only_user_turns_are_routed_on(client):

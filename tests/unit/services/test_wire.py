@@ -77,3 +77,60 @@ def test_only_a_cascade_has_a_threshold(decision):
     assert document["mode"] == "single"
     assert (document["mode_name"], document["stages"]) == ("a", [["a"]])
     assert "threshold" not in document
+
+
+def needs(**body):
+    document = {"model": "auto", "messages": [{"role": "user", "content": "hm"}], **body}
+    return parse_chat(json.dumps(document).encode(), POLICIES, frozenset({"small"}))[0].needs
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, {}),
+        ({"n": 1, "stop": None, "logprobs": False, "tools": []}, {}),
+        ({"response_format": {"type": "text"}}, {}),
+        ({"n": 2, "seed": 0, "stop": "x"}, {"n": "n", "seed": "seed", "stop": "stop"}),
+        ({"logprobs": True, "top_logprobs": 2}, {"logprobs": "logprobs"}),
+        ({"response_format": {"type": "json_object"}}, {"json_object": "response_format"}),
+        ({"response_format": SCHEMA}, {"json_schema": "response_format"}),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, {"tools": "tools"}),
+        ({"functions": [{"name": "f"}]}, {"tools": "functions"}),
+        ({"modalities": ["text", "audio"]}, {"audio": "modalities"}),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "hm"},
+                    {"role": "assistant", "tool_calls": [CALL]},
+                    {"role": "tool", "tool_call_id": "c1", "content": "a"},
+                ]
+            },
+            {"tools": "messages[1].tool_calls"},
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "system", "content": "hm"},
+                    {"role": "user", "content": [{"type": "file", "file": {"file_id": "a"}}]},
+                ]
+            },
+            {"files": "messages[1].content"},
+        ),
+    ],
+)
+def test_what_a_body_needs_is_read_from_it(body, expected):
+    assert needs(**body) == expected
+
+
+def test_a_field_that_an_expert_takes_goes_along_and_no_other():
+    document = {"model": "auto", "messages": [{"role": "user", "content": "hm"}], "top_k": 40}
+    body = json.dumps(document).encode()
+    request, _ = parse_chat(body, POLICIES, frozenset({"small"}), extras=frozenset({"top_k"}))
+    assert (request.extras, request.payload["top_k"]) == ({"top_k"}, 40)
+    with pytest.raises(RequestError) as refused:
+        parse_chat(body, POLICIES, frozenset({"small"}))
+    assert (refused.value.param, refused.value.code) == ("top_k", "unknown_parameter")

@@ -1,0 +1,138 @@
+"""HTTP/1.1 as uvicorn reads it, with bounds on the head of a request and on the wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from http import HTTPStatus
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from coe.services.refusals import error_document
+
+MOST_HEAD_BYTES: Final = 16 * 1024
+MOST_URL_BYTES: Final = 8 * 1024
+MOST_FIELDS: Final = 100
+
+_METHOD = re.compile(rb"[A-Z]+ /")
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """A connection whose requests have small heads that come soon; others are refused in JSON.
+
+    Parameters
+    ----------
+    head_timeout_s : how long the head of a request may take to come, from the connection or from
+        its first byte on.
+    """
+
+    def __init__(self, *given: Any, head_timeout_s: float, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._head_timeout_s = head_timeout_s
+        self._head_bytes = 0
+        self._n_fields = 0
+        self._waiting: asyncio.TimerHandle | None = None
+        self._refusal: tuple[int, str, str] | None = None
+        self._line = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As asyncio says; the head of a request is due from now on."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio says."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio says."""
+        self._line = data[:32]
+        super().data_received(data)
+        if self._waiting is None or self.transport.is_closing():
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._refusal = (431, "head_too_large", f"the head has over {MOST_HEAD_BYTES} bytes")
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_bytes = self._n_fields = 0
+        if self._waiting is None:
+            self._wait()
+
+    def on_url(self, url: bytes) -> None:
+        """More of its target has come."""
+        super().on_url(url)
+        if len(self.url) > MOST_URL_BYTES:
+            self._refuse(414, "url_too_long", f"the target has over {MOST_URL_BYTES} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of its head has come."""
+        super().on_header(name, value)
+        self._n_fields += 1
+        self._head_bytes += len(name) + len(value) + 4
+        if self._n_fields > MOST_FIELDS or self._head_bytes > MOST_HEAD_BYTES:
+            limits = f"{MOST_FIELDS} fields and {MOST_HEAD_BYTES} bytes"
+            self._refuse(431, "head_too_large", f"the head must have at most {limits}")
+
+    def on_headers_complete(self) -> None:
+        """Its head has come: a path on this machine, and not an address elsewhere."""
+        self._wait_no_more()
+        self._head_bytes = 0
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(405, "method_not_allowed", "there is no way through here")
+        if not self.url.startswith(b"/"):
+            self._refuse(400, "invalid_request_target", "the target must be a path")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, or none that is served, and close."""
+        unknown = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
+        unknown = unknown and _METHOD.match(self._line) is not None
+        other = (501, "method_not_allowed", "there is no such method")
+        broken = (400, "invalid_http", "this is not HTTP/1.1")
+        status, code, reason = self._refusal or (other if unknown else broken)
+        kind = "timeout_error" if status == HTTPStatus.REQUEST_TIMEOUT else "invalid_request_error"
+        body = json.dumps(error_document(reason, kind, code)).encode()
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _refuse(self, status: int, code: str, reason: str) -> None:
+        """Have the parser give up, and the caller of it refuse."""
+        self._refusal = (status, code, reason)
+        raise httptools.HttpParserError(reason)
+
+    def _wait(self) -> None:
+        self._waiting = self.loop.call_later(self._head_timeout_s, self._late)
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _late(self) -> None:
+        """The head did not come in time."""
+        self._waiting = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # the answer before it is still under way
+            self._wait()
+        elif self.scope is None:
+            self.transport.close()
+        else:
+            reason = f"the head did not come within {self._head_timeout_s:g} s"
+            self._refusal = (408, "request_timeout", reason)
+            self.send_400_response("")

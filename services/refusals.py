@@ -1,0 +1,90 @@
+"""Errors as HTTP answers, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from coe.errors import (
+    CoeError,
+    EmbeddingError,
+    ExpertRejectedError,
+    ExpertTimeoutError,
+    InfeasibleError,
+    RequestError,
+)
+
+_STATUS: Final = {
+    "admin_disabled": 403,
+    "ambiguous_credentials": 400,
+    "decision_not_found": 404,
+    "idempotency_conflict": 409,
+    "invalid_token": 401,
+    "model_not_found": 404,
+    "request_timeout": 408,
+    "request_too_large": 413,
+    "unknown_url": 404,
+    "unsupported_content_encoding": 415,
+    "unsupported_media_type": 415,
+}
+# after these the rest of a body may still come, and nobody reads it
+_LAST_OF_A_CONNECTION: Final = frozenset({408, 413, 415})
+# what an expert says of the request; anything else it says is the operator's business
+_PASSED_ON: Final = frozenset({400, 404, 413, 422, 429})
+_PASSED_ON_CHARS: Final = 200
+
+
+def error_document(
+    message: str, kind: str, code: str | None = None, param: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code, **more}}
+
+
+def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of an error."""
+    if isinstance(error, RequestError):
+        status = _STATUS.get(error.code, 400)
+        needed = error.needed if isinstance(error, InfeasibleError) else {}
+        more = {"needed": needed} if needed else {}
+        kind = "timeout_error" if status == 408 else "invalid_request_error"
+        return status, error_document(str(error), kind, error.code, error.param, **more)
+    if isinstance(error, ExpertRejectedError) and error.status in _PASSED_ON:
+        detail = _said(error.body)
+        message = f"{error}: {detail}" if detail else str(error)
+        return error.status, error_document(message, "invalid_request_error", "expert_rejected")
+    if isinstance(error, ExpertTimeoutError):
+        return 504, error_document(str(error), "timeout_error", "expert_timeout")
+    if isinstance(error, ExpertRejectedError):
+        return 502, error_document(str(error), "server_error", "expert_failed")
+    if isinstance(error, EmbeddingError):
+        message = "the embedder gives no vectors now"
+        return 503, error_document(message, "server_error", "embedder_unavailable")
+    return 503, error_document(str(error), "server_error", "expert_unavailable")
+
+
+def refused(error: CoeError) -> Response:
+    """The answer that an error is."""
+    status, document = rendered(error)
+    headers = {"retry-after": "1"} if status == 503 else {}
+    if status in _LAST_OF_A_CONNECTION:
+        headers["connection"] = "close"
+    return as_json(document, status, headers)
+
+
+def as_json(
+    document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A document as an answer."""
+    # ASCII, because an expert may cut an emoji in two and half of one has no UTF-8 form
+    content = json.dumps(document, allow_nan=False).encode()
+    return Response(content, status, dict(headers or {}), media_type="application/json")
+
+
+def _said(body: bytes) -> str:
+    """What an expert says is wrong, on one line and not much of it: it may repeat the prompt."""
+    text = " ".join(body.decode(errors="replace").split())
+    return "".join(c if c.isprintable() else "?" for c in text[:_PASSED_ON_CHARS])
