@@ -26,6 +26,8 @@ from coe.errors import CoeError, ExpertError, RequestError, UnknownExpertError
 from coe.personal import NOBODY, as_wished
 from coe.services.admin import Admin
 from coe.services.body import json_of
+from coe.services.completions import chat_of, completion_of, retold
+from coe.services.embeddings import embedding_model, embeddings
 from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
@@ -64,6 +66,8 @@ class Gateway:
         app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/completions", self.completion, methods=["POST"]),
+                Route("/v1/embeddings", self.embeddings, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
                 Route("/v1/route", self.route, methods=["POST"]),
@@ -87,28 +91,46 @@ class Gateway:
 
     async def chat(self, http: HttpRequest) -> Response:
         """Answer, streamed or whole."""
-        request, explain = await self._parse(http)
+        return await self._answer(http, await self._document(http))
+
+    async def completion(self, http: HttpRequest) -> Response:
+        """Answer a prompt as one answered prompts before there were chats."""
+        document = chat_of(await self._document(http), self._extras)
+        return await self._answer(http, document, older=True)
+
+    async def embeddings(self, http: HttpRequest) -> Response:
+        """Vectors of texts."""
+        return as_json(await embeddings(self.runtime, await self._document(http)))
+
+    async def _answer(
+        self, http: HttpRequest, document: dict[str, Any], older: bool = False
+    ) -> Response:
+        request, explain = self._parsed(http, document)
         with self.metrics.in_flight.track_inprogress():
             reply = await unless_gone(http.receive, self.runtime.engine.answer(request))
         self.journal.note(reply.decision)
         try:
-            return await self._respond(http, request, reply, explain)
+            return await self._respond(http, request, reply, explain, older)
         except BaseException:
             await reply.close()
             raise
 
     async def _respond(
-        self, http: HttpRequest, request: Request, reply: AnyReply, explain: bool
+        self, http: HttpRequest, request: Request, reply: AnyReply, explain: bool, older: bool
     ) -> Response:
         if request.stream:
-            return EventStream(self._events(reply), reply.close, _headers(reply, None))
+            events = self._events(reply)
+            told = retold(events) if older else events
+            return EventStream(told, reply.close, _headers(reply, None))
         body = await unless_gone(http.receive, self._whole(reply))
         assert reply.receipt is not None
-        return as_json(_with_extras(body, reply, explain), headers=_headers(reply, reply.receipt))
+        document = _with_extras(body, reply, explain)
+        told_whole = completion_of(document) if older else document
+        return as_json(told_whole, headers=_headers(reply, reply.receipt))
 
     async def route(self, http: HttpRequest) -> Response:
         """Decide without answering."""
-        request, _ = await self._parse(http)
+        request, _ = self._parsed(http, await self._document(http))
         engine = self.runtime.engine
         decision = engine.decide(request, await engine.prepare(request))
         self.journal.note(decision)
@@ -156,9 +178,8 @@ class Gateway:
             self.metrics.page(self.runtime.machines), media_type="text/plain; version=0.0.4"
         )
 
-    async def _parse(self, http: HttpRequest) -> tuple[Request, bool]:
+    def _parsed(self, http: HttpRequest, document: dict[str, Any]) -> tuple[Request, bool]:
         runtime = self.runtime
-        document = await self._document(http)
         experts = frozenset(runtime.fleet.experts)
         request, explain = chat_request(
             document, runtime.policies, experts, self._own, self._extras
@@ -213,7 +234,8 @@ class Gateway:
             computes = spec.id not in runtime.fleet.stocks
             about_it = f"{spec.params_b:g} B parameters" if computes else "computes nothing"
             rows.append(_model_row(spec.id, spec.profile.name, about_it))
-        return rows
+        embedder = _model_row(embedding_model(runtime), "coe", "gives vectors, and no answers")
+        return [*rows, embedder]
 
     @property
     def _own(self) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Runtime:
     """A configuration brought to life.
 
     ``machines`` are those whose joules are measured, ``tenants`` those with an expert of their own.
+    ``embedder`` gives vectors to whoever asks; ``None``: the router's does.
     """
 
     config: Config
@@ -46,6 +47,7 @@ class Runtime:
     fleet: Fleet
     machines: Mapping[str, EnergyAccount] = field(default_factory=dict)
     tenants: Mapping[str, Personal] = field(default_factory=dict)
+    embedder: Embedder | None = None
 
 
 @asynccontextmanager
@@ -117,7 +119,7 @@ async def serving(
         if allowances := budgets.as_allowances():
             engine.pacer = Pacer(allowances, engine.now())
         engine.presence = fleet.presence
-        yield Runtime(config, policies, engine, fleet, machines, tenants)
+        yield Runtime(config, policies, engine, fleet, machines, tenants, router.embedder)
 
 
 def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator[str]:
