@@ -31,6 +31,7 @@ from coe.services.embeddings import embedding_model, embeddings
 from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
+from coe.services.openapi import openapi_document
 from coe.services.refusals import as_json, error_document, refused, rendered
 from coe.services.runtime import Runtime
 from coe.services.streaming import EventStream, unless_gone
@@ -72,6 +73,7 @@ class Gateway:
                 Route("/v1/models/{name:path}", self.model),
                 Route("/v1/route", self.route, methods=["POST"]),
                 Route("/v1/decisions/{decision_id}", self.decision),
+                Route("/openapi.json", self.openapi),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.scrape),
@@ -159,6 +161,10 @@ class Gateway:
             if row["id"] == name:
                 return as_json(row)
         raise UnknownExpertError(f"there is no model {name!r}")
+
+    async def openapi(self, http: HttpRequest) -> Response:
+        """The interface, for programs."""
+        return as_json(openapi_document(self._extras))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """The process is up."""
