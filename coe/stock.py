@@ -17,6 +17,9 @@ from coe.errors import RequestError
 from coe.pattern import Pattern
 from coe.standing import Standing, text_tokens
 
+# parts of a message that patterns do not read
+_SEEN = frozenset({"images", "audio", "files"})
+
 MATCHED_CHARS = 2000
 """So many characters of a user turn are looked at by patterns."""
 
@@ -56,7 +59,8 @@ class Constants:
         """The answer to the last user turn, which nothing has followed.
 
         ``None`` too where a text is not what was asked for: several answers, calls of tools, a
-        format, passages, several experts, or fewer tokens than it has.
+        format, passages, several experts, or fewer tokens than it has; or where more than texts is
+        to be looked at.
         """
         last = request.messages[-1]
         if last.role != "user" or not _wants_text(request):
@@ -119,4 +123,5 @@ def single_text(request: Request) -> bool:
 def _wants_text(request: Request) -> bool:
     form = request.payload.get("response_format")
     plain = form is None or (isinstance(form, dict) and form.get("type") == "text")
-    return plain and single_text(request) and request.retrieve != "always"
+    looks = bool(request.needs.keys() & _SEEN)
+    return plain and not looks and single_text(request) and request.retrieve != "always"

@@ -23,14 +23,15 @@ class Server:
     """Answers as its ``mode`` says, and remembers what it was asked."""
 
     def __init__(self):
-        self.mode = "well"
+        self.mode, self.location = "well", ""
         self.bodies, self.headers = [], []
 
     async def answer(self, http):
         self.bodies.append(await http.json())
         self.headers.append(http.headers)
         if self.mode.isdecimal():
-            return web.json_response({"error": "no"}, status=int(self.mode))
+            away = {"location": self.location}
+            return web.json_response({"error": "no"}, status=int(self.mode), headers=away)
         if self.mode in ("hang", "slow"):
             await asyncio.sleep({"hang": 60, "slow": 0.6}[self.mode])
         if not self.bodies[-1].get("stream"):
@@ -55,7 +56,7 @@ def server():
 @pytest.fixture
 async def url(server):
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", server.answer)
+    app.router.add_post("/v1/{path:.*}", server.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -110,6 +111,13 @@ async def test_an_http_error_is_a_rejection_with_status_and_body(client, server,
         await read(quick(client, url), request())
     assert raised.value.status == status
     assert json.loads(raised.value.body) == {"error": "no"}
+
+
+async def test_nobody_is_followed_elsewhere(client, server, url):
+    server.mode, server.location = "307", f"{url}/v1/elsewhere"
+    with pytest.raises(ExpertRejectedError) as raised:
+        await read(quick(client, url), request())
+    assert (raised.value.status, len(server.bodies)) == (307, 1)
 
 
 @pytest.mark.parametrize("mode", ["hang", "stall"])

@@ -69,6 +69,7 @@ def test_a_canned_answer_is_to_the_last_user_turn(texts, guess, answer):
         {"retrieve": "always"},
         {"mode": "vote"},
         {"payload": {"tools": [{"type": "function"}]}},
+        {"needs": {"images": "messages[0].content"}},
         {"payload": {"logprobs": True}},
         {"payload": {"response_format": {"type": "json_object"}}},
     ],

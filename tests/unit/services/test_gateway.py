@@ -173,6 +173,7 @@ async def test_a_remote_embedder_fetches_before_every_decision(client, gateway):
         (ExpertUnavailableError(LARGE, "down"), 503, "expert_unavailable"),
         (ExpertTimeoutError(LARGE, "silent"), 504, "expert_timeout"),
         (ExpertRejectedError(LARGE, "answered HTTP 500", 500), 502, "expert_failed"),
+        (ExpertRejectedError(LARGE, "answered HTTP 302", 302), 502, "expert_failed"),
         (ExpertRejectedError(LARGE, "no", 400, b"context too long"), 400, "expert_rejected"),
         (ExpertRejectedError(LARGE, "no", 401, b"bad key sk-1"), 502, "expert_failed"),
     ],
@@ -242,6 +243,15 @@ async def test_readiness_and_decisions(client):
 async def test_what_an_expert_says_to_the_operator_is_not_passed_on(client, stubs):
     stubs[LARGE].error = ExpertRejectedError(LARGE, "answered HTTP 401", 401, b"bad key sk-12")
     assert "sk-12" not in (await post(client, body(model=LARGE))).text
+
+
+async def test_of_what_an_expert_says_is_wrong_the_beginning_is_passed_on(client, stubs):
+    said = b"no\r\n\x1b[2J " + b"x" * 10_000
+    stubs[LARGE].error = ExpertRejectedError(LARGE, "answered HTTP 400", 400, said)
+    message = (await post(client, body(model=LARGE))).json()["error"]["message"]
+    assert ": no ?[2J xxx" in message
+    assert len(message) < 300
+    assert message.isprintable()
 
 
 async def test_half_an_emoji_does_not_cost_the_answer(client, stubs):
