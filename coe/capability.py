@@ -21,11 +21,13 @@ Capability = Literal[
 EVERYTHING: Final[frozenset[Capability]] = frozenset(get_args(Capability))
 
 _WRITING: Final = EVERYTHING - {"images", "audio", "files"}
+_ENGINE: Final = _WRITING - {"tools"}
 
 OF_KIND: Final[Mapping[str, frozenset[Capability]]] = {
-    "embedded": _WRITING,
-    # vLLM refuses tools until its arguments name a parser for them
-    "vllm": _WRITING - {"tools"},
+    # small weights write a call as text, whatever is asked; vLLM refuses tools until its arguments
+    # name a parser for them
+    "embedded": _ENGINE,
+    "vllm": _ENGINE,
     "http": _WRITING,
     # the same answer whatever the seed
     "replay": frozenset({"seed"}),

@@ -12,12 +12,14 @@ expert's stream is passed on byte for byte, whatever its texts hold.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from coe.budgets import load_policies
+from coe.capability import EVERYTHING
 from coe.config import DATA, load_config
 from coe.engine import Engine
 from coe.experts.stub import StubExpert
@@ -34,9 +36,10 @@ MOST_ECHOED = 200
 
 @pytest.fixture(scope="module")
 def gateway():
-    """Over two stubs with the context, and what else they can, of the embedded default."""
+    """Over two stubs with the context of the embedded default, which can do everything."""
     config = load_config(DATA / "coe.yaml")
-    router = Router.load(config.artefact, list(config.specs.values()))
+    specs = [replace(spec, capabilities=EVERYTHING) for spec in config.specs.values()]
+    router = Router.load(config.artefact, specs)
     stubs = {name: StubExpert(name, tokens=["I", " am ", name]) for name in config.specs}
     fleet = Fleet(specs=config.specs, experts=stubs, hosts={})
     policies = load_policies(config.budgets)
