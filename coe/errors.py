@@ -11,11 +11,15 @@
     ├── OutcomesError          an outcome or prompt table has the wrong columns or values
     ├── MeasurementsError      a table of measured requests has the wrong columns or values
     ├── FleetError             a cluster, its supervisor or a node of it is not there
+    ├── LedgerError            the ledger cannot be opened, read or written, or does not add up
+    │   ├── LedgerConflictError    what is said of a request contradicts what was said before
+    │   └── LedgerUnavailableError nothing can be reserved now: may pass by itself
     ├── MeterError             a meter of power or energy cannot be read
     ├── EmbeddingError         an embeddings endpoint gave no vectors
     │   └── EmbeddingUnavailableError  not there, overloaded, or too slow: may pass by itself
     ├── RequestError           the caller asked for something impossible
     │   ├── UnknownExpertError     no such expert or budget policy
+    │   ├── BudgetExhaustedError   a hard budget over time does not leave what it may take
     │   └── InfeasibleError        no expert fits the budget; carries the smallest that would do
     └── ExpertError            an expert did not answer
         ├── ExpertUnavailableError     not there: not started, crashed, refused the connection
@@ -63,6 +67,34 @@ class MeasurementsError(CoeError):
 
 class FleetError(CoeError):
     """A cluster, its supervisor, or a node of it is not there, or does not accept us."""
+
+
+class LedgerError(CoeError):
+    """The ledger cannot be opened, read or written, or does not add up."""
+
+
+class LedgerConflictError(LedgerError):
+    """What is said of a request contradicts what was said of it before. Nothing was changed.
+
+    Parameters
+    ----------
+    request_id : which one.
+    reason : the contradiction, in a few words.
+    """
+
+    def __init__(self, request_id: str, reason: str) -> None:
+        super().__init__(request_id, reason)
+        self.request_id = request_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"request {self.request_id!r} {self.reason}"
+
+
+class LedgerUnavailableError(LedgerError):
+    """Nothing can be reserved now, so nothing metered is answered: that may pass by itself."""
+
+    code = "budget_store_unavailable"
 
 
 class MeterError(CoeError):
@@ -142,6 +174,28 @@ class InfeasibleError(RequestError):
         super().__init__(message, param, code)
         self.args = (message, param, code, needed)
         self.needed = needed or {}
+
+
+class BudgetExhaustedError(RequestError):
+    """A hard budget over time does not leave what the request may take.
+
+    Parameters
+    ----------
+    message, param, code : as in `RequestError`; ``param`` names limit and resource.
+    retry_after_s : until the window ends, whole seconds rounded up; ``None``: even an untouched
+        window would not do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str = "budget_exhausted",
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message, param, code)
+        self.args = (message, param, code, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class ExpertError(CoeError):

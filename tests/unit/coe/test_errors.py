@@ -8,6 +8,7 @@ import pytest
 from coe import errors
 from coe.errors import (
     ArtefactError,
+    BudgetExhaustedError,
     CoeError,
     ConfigError,
     EmbeddingError,
@@ -18,6 +19,9 @@ from coe.errors import (
     ExpertUnavailableError,
     FleetError,
     InfeasibleError,
+    LedgerConflictError,
+    LedgerError,
+    LedgerUnavailableError,
     MeasurementsError,
     MeterError,
     OutcomesError,
@@ -37,6 +41,9 @@ ERRORS = [
     OutcomesError("no score"),
     PlanError("plan.json: not a readable plan"),
     FleetError("no Ray cluster at 'auto'"),
+    LedgerError("ledger.sqlite: in use"),
+    LedgerConflictError("a", "was settled before, with other figures"),
+    LedgerUnavailableError("the disk is full"),
     MeterError("rapl", "may not be read", "sudo chmod a+r energy_uj"),
     SimulationError("trace.csv: no rows"),
     EmbeddingError("embedder.dim: the vectors have 3 numbers"),
@@ -44,6 +51,7 @@ ERRORS = [
     RequestError("too small", "coe.budget.energy_j", "too_small"),
     UnknownExpertError("no expert is called 'x'", "coe.experts.deny", "gone"),
     InfeasibleError("no", "coe.budget.ttft_ms", "none", {"ttft_ms": 3.0, "energy_j": None}),
+    BudgetExhaustedError("day is spent", "limits.day.tokens", "spent", 7),
     ExpertError("a", "hiccup"),
     ExpertUnavailableError("a", "not started"),
     ExpertTimeoutError("a", "silent for 3 s"),
@@ -111,10 +119,14 @@ def test_errors_form_one_tree():
             "CoeError",
         ),
         **dict.fromkeys(
-            ["MeterError", "EmbeddingError", "RequestError", "ExpertError"], "CoeError"
+            ["LedgerError", "MeterError", "EmbeddingError", "RequestError", "ExpertError"],
+            "CoeError",
         ),
         "EmbeddingUnavailableError": "EmbeddingError",
-        **dict.fromkeys(["UnknownExpertError", "InfeasibleError"], "RequestError"),
+        **dict.fromkeys(["LedgerConflictError", "LedgerUnavailableError"], "LedgerError"),
+        **dict.fromkeys(
+            ["UnknownExpertError", "InfeasibleError", "BudgetExhaustedError"], "RequestError"
+        ),
         **dict.fromkeys(
             ["ExpertUnavailableError", "ExpertTimeoutError", "ExpertRejectedError"], "ExpertError"
         ),

@@ -1,0 +1,272 @@
+"""A state machine on events: what requests may take, hold, and have taken.
+
+A request reserves before it is dispatched and settles with what it really took, once. Commands
+look at the state and say what happens as an `Event`; `Ledger.apply` is the one place where the
+state changes, so that the events in their order, replayed, give the same state. It has no clock,
+does no I/O, and is not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from coe.errors import LedgerConflictError, LedgerError
+from coe.ledger.amounts import NOTHING, Amounts
+from coe.ledger.events import Balance, Entry, Event, Kind, Status
+from coe.ledger.limits import Account, Limit, Payer
+
+REMEMBERED_MS = 600_000
+"""How long a finished request is remembered, so that what is said of it again changes nothing."""
+
+_FINAL: dict[Kind, Status] = {
+    "settled": "settled",
+    "estimated": "estimated",
+    "released": "released",
+    "expired": "expired",
+}
+
+
+class Ledger:
+    """Accounts of some limits, and how every request of late stands.
+
+    Attributes
+    ----------
+    limits : in force.
+    accounts : balances of the windows that somebody reserved in.
+    entries : requests that hold something, or finished within `REMEMBERED_MS`.
+    clock_ms : the latest time seen. A clock that steps back stands still instead, so that no
+        window begins twice.
+    seq : number of the last event.
+    """
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        self.limits = tuple(limits)
+        self.accounts: dict[Account, Balance] = {}
+        self.entries: dict[str, Entry] = {}
+        self.clock_ms = 0
+        self.seq = 0
+        self._held: dict[str, None] = {}
+        self._finished: deque[tuple[int, str]] = deque()
+
+    def reserve(
+        self, request_id: str, payer: Payer, hold: Amounts, now_ms: int, lease_ms: int
+    ) -> Event | None:
+        """``reserved``, or ``refused`` where a limit does not leave ``hold``; see `entries`.
+
+        All accounts of the payer or none. Of several limits that refuse, the one whose window
+        ends last is named. ``None``: the request was heard of before, and stands as it did.
+        O(limits).
+
+        Parameters
+        ----------
+        hold : a strict upper bound of what the request can take.
+        lease_ms : after this time the request counts as given up, unless it is renewed.
+
+        Raises
+        ------
+        LedgerConflictError
+            The id was used for another payer or another hold.
+        ValueError
+            As `Amounts.checked`.
+        """
+        known = self.entries.get(request_id)
+        if known is not None:
+            if (known.payer, known.hold) != (payer, hold):
+                raise LedgerConflictError(request_id, "was reserved before, with other figures")
+            return None
+        now_ms = max(now_ms, self.clock_ms)
+        event = Event("reserved", request_id, now_ms, payer, hold.checked(), now_ms + lease_ms)
+        refused = self.refused_by(payer, hold, now_ms)
+        if refused is not None:
+            account, resource = refused
+            until_ms, limit = account.ends_ms, account.limit
+            event = replace(
+                event, kind="refused", until_ms=until_ms, limit=limit, resource=resource
+            )
+        return self.apply(event)
+
+    def refused_by(self, payer: Payer, hold: Amounts, at_ms: int) -> tuple[Account, str] | None:
+        """Account and resource that do not leave ``hold``, of the window that ends last."""
+        found: tuple[Account, str] | None = None
+        for limit in self.limits:
+            account = limit.account(payer, at_ms)
+            if account is None:
+                continue
+            resource = limit.exceeded_by(self.accounts.get(account, Balance()).taken + hold)
+            if resource is not None and (found is None or account.ends_ms > found[0].ends_ms):
+                found = account, resource
+        return found
+
+    def settle(
+        self, request_id: str, actual: Amounts, now_ms: int, estimated: bool = False
+    ) -> Event | None:
+        """The request took ``actual``; ``None``: that was said before.
+
+        More than its hold is booked all the same, and shows as overrun. A request whose lease ran
+        out is corrected.
+
+        Raises
+        ------
+        LedgerConflictError
+            It is not known, was refused, or ended in another way.
+        ValueError
+            As `Amounts.checked`.
+        """
+        kind: Kind = "estimated" if estimated else "settled"
+        return self._finish(kind, request_id, actual.checked(), now_ms)
+
+    def release(self, request_id: str, now_ms: int) -> Event | None:
+        """The request took nothing: no expert was asked. ``None``: that was said before.
+
+        Raises
+        ------
+        LedgerConflictError
+            As `settle`.
+        """
+        return self._finish("released", request_id, NOTHING, now_ms)
+
+    def renew(self, request_id: str, now_ms: int, lease_ms: int) -> Event | None:
+        """The request is still being answered; ``None``: it holds nothing, or for longer anyway."""
+        known = self.entries.get(request_id)
+        until_ms = max(now_ms, self.clock_ms) + lease_ms
+        if known is None or known.status != "held" or known.until_ms >= until_ms:
+            return None
+        return self.apply(Event("renewed", request_id, until_ms - lease_ms, until_ms=until_ms))
+
+    def expire(self, now_ms: int) -> list[Event]:
+        """Requests whose lease ended by ``now_ms``: given up, booked at their whole hold.
+
+        Whether an expert was asked nobody knows, and what is not known is not given back. O(held).
+        """
+        self.clock_ms = now_ms = max(now_ms, self.clock_ms)
+        over = [name for name in self._held if self.entries[name].until_ms <= now_ms]
+        return [
+            self.apply(Event("expired", name, now_ms, amounts=self.entries[name].hold))
+            for name in over
+        ]
+
+    def retire(self, now_ms: int) -> dict[Account, Balance]:
+        """Accounts whose window is over and of which nothing is held; they are forgotten here.
+
+        A window is kept for `REMEMBERED_MS` after its end, for what may still be corrected.
+        """
+        gone = {
+            account: balance
+            for account, balance in self.accounts.items()
+            if account.ends_ms + REMEMBERED_MS <= now_ms and balance.held == NOTHING
+        }
+        for account in gone:
+            del self.accounts[account]
+        return gone
+
+    def void(self, request_id: str) -> None:
+        """Forget a request that holds something: its event could not be kept."""
+        entry = self.entries.pop(request_id)
+        del self._held[request_id]
+        self._book(entry.accounts, held=NOTHING - entry.hold)
+
+    @property
+    def held(self) -> Sequence[str]:
+        """Requests that hold something, oldest first."""
+        return tuple(self._held)
+
+    def apply(self, event: Event) -> Event:
+        """``event``, which has happened. No limit is looked at: whoever made it has done that.
+
+        Raises
+        ------
+        LedgerError
+            It cannot follow on what happened to the request before.
+        """
+        known = self.entries.get(event.request_id)
+        self.clock_ms = max(self.clock_ms, event.at_ms)
+        self.seq += 1
+        if event.kind == "reserved" or event.kind == "refused":
+            self._begin(event, known)
+        elif known is None:
+            raise LedgerError(f"request {event.request_id!r}: {event.kind}, but never reserved")
+        elif event.kind == "renewed":
+            if known.status != "held":
+                raise LedgerError(f"request {event.request_id!r}: renewed while {known.status}")
+            until_ms = max(known.until_ms, event.until_ms)
+            self.entries[event.request_id] = replace(known, until_ms=until_ms, seq=self.seq)
+        else:
+            self._end(event, known)
+        self._forget()
+        return event
+
+    def _finish(self, kind: Kind, request_id: str, amounts: Amounts, now_ms: int) -> Event | None:
+        known = self.entries.get(request_id)
+        if known is None:
+            raise LedgerConflictError(request_id, "is not known, or no longer")
+        if known.status == kind and known.booked == amounts:
+            return None
+        if known.status not in ("held", "expired"):
+            raise LedgerConflictError(request_id, f"was {known.status} before, with other figures")
+        return self.apply(Event(kind, request_id, max(now_ms, self.clock_ms), amounts=amounts))
+
+    def _begin(self, event: Event, known: Entry | None) -> None:
+        if known is not None:
+            raise LedgerError(f"request {event.request_id!r}: {event.kind} twice")
+        held = event.kind == "reserved"
+        found = (limit.account(event.payer, event.at_ms) for limit in self.limits if held)
+        accounts = tuple(account for account in found if account is not None)
+        self.entries[event.request_id] = Entry(
+            "held" if held else "refused",
+            event.payer,
+            event.amounts,
+            event.at_ms,
+            event.until_ms,
+            accounts,
+            limit=event.limit,
+            resource=event.resource,
+            changed_ms=event.at_ms,
+            seq=self.seq,
+        )
+        if held:
+            self._held[event.request_id] = None
+            self._book(accounts, held=event.amounts)
+        else:
+            self._finished.append((event.at_ms, event.request_id))
+
+    def _end(self, event: Event, known: Entry) -> None:
+        status = _FINAL[event.kind]
+        if known.status != "held" and (known.status != "expired" or status == "expired"):
+            raise LedgerError(f"request {event.request_id!r}: {status} after {known.status}")
+        if known.status == "held":
+            del self._held[event.request_id]
+            self._book(known.accounts, NOTHING - known.hold, event.amounts)
+        else:
+            self._book(known.accounts, NOTHING, event.amounts - known.booked)
+        self._book(known.accounts, overrun=event.amounts.beyond(known.hold))
+        self.entries[event.request_id] = replace(
+            known, status=status, booked=event.amounts, changed_ms=event.at_ms, seq=self.seq
+        )
+        self._finished.append((event.at_ms, event.request_id))
+
+    def _book(
+        self,
+        accounts: tuple[Account, ...],
+        held: Amounts = NOTHING,
+        spent: Amounts = NOTHING,
+        overrun: Amounts = NOTHING,
+    ) -> None:
+        if held == spent == overrun == NOTHING:
+            return
+        for account in accounts:
+            known = self.accounts.get(account, Balance())
+            self.accounts[account] = Balance(
+                known.held + held, known.spent + spent, known.overrun + overrun
+            )
+
+    def _forget(self) -> None:
+        """Drop what finished long ago; at most two at a time, which is more than are added."""
+        for _ in range(2):
+            if not self._finished or self._finished[0][0] + REMEMBERED_MS > self.clock_ms:
+                return
+            changed_ms, request_id = self._finished.popleft()
+            entry = self.entries.get(request_id)
+            if entry and entry.status != "held" and entry.changed_ms == changed_ms:
+                del self.entries[request_id]
