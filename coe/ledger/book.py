@@ -9,7 +9,7 @@ does no I/O, and is not thread-safe.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from coe.errors import LedgerConflictError, LedgerError
@@ -135,13 +135,17 @@ class Ledger:
             return None
         return self.apply(Event("renewed", request_id, until_ms - lease_ms, until_ms=until_ms))
 
-    def expire(self, now_ms: int) -> list[Event]:
+    def expire(self, now_ms: int, but: Collection[str] = ()) -> list[Event]:
         """Requests whose lease ended by ``now_ms``: given up, booked at their whole hold.
 
         Whether an expert was asked nobody knows, and what is not known is not given back. O(held).
+
+        Parameters
+        ----------
+        but : requests to leave alone.
         """
         self.clock_ms = now_ms = max(now_ms, self.clock_ms)
-        over = [name for name in self._held if self.entries[name].until_ms <= now_ms]
+        over = [n for n in self._held if self.entries[n].until_ms <= now_ms and n not in but]
         return [
             self.apply(Event("expired", name, now_ms, amounts=self.entries[name].hold))
             for name in over
@@ -166,6 +170,14 @@ class Ledger:
         entry = self.entries.pop(request_id)
         del self._held[request_id]
         self._book(entry.accounts, held=NOTHING - entry.hold)
+
+    def copied(self) -> Ledger:
+        """A ledger of the same limits, balances and holds that goes its own way."""
+        copy = Ledger(self.limits)
+        copy.clock_ms, copy.seq = self.clock_ms, self.seq
+        copy.accounts, copy._held = dict(self.accounts), dict(self._held)
+        copy.entries = {name: self.entries[name] for name in self._held}
+        return copy
 
     @property
     def held(self) -> Sequence[str]:

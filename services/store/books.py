@@ -1,0 +1,218 @@
+"""A ledger and its journal, for one gateway: what happens here is kept there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coe.errors import LedgerError, LedgerUnavailableError
+from coe.ledger.amounts import Amounts
+from coe.ledger.book import REMEMBERED_MS, Ledger
+from coe.ledger.events import Entry, Event
+from coe.ledger.limits import Limit
+from coe.ledger.replay import state
+from coe.services.store.journal import Journal, Row
+from coe.services.store.writer import Writer
+
+KEEP_EVERY_ROWS = 20_000
+"""After so many rows the state is kept, and what lies before the state before is dropped."""
+
+TICK_S = 1.0
+"""How often `Books.tick` is to be called."""
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Books:
+    """The ledger of one gateway on its event loop, journalled by a thread.
+
+    Parameters
+    ----------
+    ledger : as the journal left it.
+    journal : open; closed with these books.
+    lease_ms : how long a hold outlives the last sign of life of the gateway that made it.
+    now_ms : wall clock.
+    """
+
+    def __init__(
+        self, ledger: Ledger, journal: Journal, lease_ms: int, now_ms: Callable[[], int] = wall_ms
+    ) -> None:
+        self.ledger = ledger
+        self.lease_ms = lease_ms
+        self.now_ms = now_ms
+        self.trouble: LedgerError | None = None
+        self._journal = journal
+        self._loop = asyncio.get_running_loop()
+        self._writer = Writer(journal, self._written)
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._flushing: dict[int, asyncio.Future[None]] = {}
+        self._own: set[str] = set()
+        self._n_failures = 0
+        self._seq = self._durable = ledger.seq
+        self._kept_seq, self._kept_ms = ledger.seq, now_ms()
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        limits: Sequence[Limit],
+        lease_ms: int,
+        fsync: bool = False,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> Books:
+        """The books at ``path``, under ``limits`` from now on; to be called on the event loop.
+
+        Requests of an earlier life still hold what they held, until their leases end. A limit
+        that is new, or has another window or scope than before, starts at zero.
+
+        Raises
+        ------
+        LedgerError
+            As `Journal.open`, or what is there does not add up.
+        """
+        journal = Journal.open(path, fsync)
+        try:
+            contents = journal.contents()
+            if contents.faults:
+                raise LedgerError(
+                    f"{path}: the ledger does not add up ({contents.faults[0]}): "
+                    "`coe ledger check` says more; move the file away to begin anew"
+                )
+            ledger = contents.ledger
+            if ledger.limits != tuple(limits):
+                ledger.limits = tuple(limits)
+                journal.keep(state(ledger), {})
+        except BaseException:
+            journal.close()
+            raise
+        books = cls(ledger, journal, lease_ms, now_ms)
+        books._writer.start()
+        return books
+
+    async def close(self) -> None:
+        """Keep everything, and let go of the file."""
+        self.keep()
+        await asyncio.to_thread(self._writer.close)
+        self._journal.close()
+
+    async def admit(self, event: Event) -> None:
+        """Wait until a hold that the ledger has is in the journal. Cancelled, it is released.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            It cannot be written; the ledger has forgotten it.
+        """
+        name = event.request_id
+        kept = self._waiting[name] = self._loop.create_future()
+        self.note(event)
+        try:
+            await asyncio.shield(kept)
+        except asyncio.CancelledError:
+            kept.add_done_callback(lambda done: self._give_up(name, done))
+            raise
+        self._own.add(name)
+
+    def note(self, event: Event | None) -> None:
+        """Have the ledger's last event written soon; ``None``: nothing happened."""
+        if event is None:
+            return
+        if event.kind not in ("reserved", "renewed"):
+            self._own.discard(event.request_id)
+        self._seq = self.ledger.entries[event.request_id].seq
+        self._writer.write((self._seq, event))
+
+    def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> Entry:
+        """The request as it stands after it took ``actual``.
+
+        Raises
+        ------
+        LedgerConflictError
+            As `Ledger.settle`.
+        """
+        self.note(self.ledger.settle(request_id, actual, self.now_ms(), estimated))
+        return self.ledger.entries[request_id]
+
+    def release(self, request_id: str) -> Entry:
+        """The request as it stands after it took nothing.
+
+        Raises
+        ------
+        LedgerConflictError
+            As `Ledger.release`.
+        """
+        self.note(self.ledger.release(request_id, self.now_ms()))
+        return self.ledger.entries[request_id]
+
+    def tick(self) -> Sequence[str]:
+        """Renew this gateway's leases, end those of nobody, keep the state when it is time.
+
+        Returns the requests whose leases were renewed or ended.
+        """
+        now_ms = self.now_ms()
+        changed = []
+        for name in tuple(self._own):
+            if self.ledger.entries[name].until_ms - now_ms < self.lease_ms // 2:
+                self.note(self.ledger.renew(name, now_ms, self.lease_ms))
+                changed.append(name)
+        for event in self.ledger.expire(now_ms, but=self._waiting):
+            self.note(event)
+            changed.append(event.request_id)
+        due = self._seq - self._kept_seq >= KEEP_EVERY_ROWS
+        if due or (self._seq > self._kept_seq and now_ms - self._kept_ms >= REMEMBERED_MS):
+            self.keep()
+        return changed
+
+    def keep(self) -> None:
+        """Keep the state as it is now, and move closed windows to the totals."""
+        now_ms = max(self.now_ms(), self.ledger.clock_ms)
+        self.ledger.clock_ms = now_ms
+        closed = self.ledger.retire(now_ms)
+        self._writer.keep(self.ledger.copied(), closed, self._n_failures)
+        self._kept_seq, self._kept_ms = self._seq, now_ms
+
+    async def flush(self) -> None:
+        """Wait until all that happened so far is in the journal.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            It cannot be written now; what must not be lost is tried again.
+        """
+        if self._durable < self._seq:
+            flushed = self._flushing.setdefault(self._seq, self._loop.create_future())
+            await asyncio.shield(flushed)
+
+    def _written(self, rows: Sequence[Row], error: LedgerError | None) -> None:
+        self._loop.call_soon_threadsafe(self._heard, rows, error)
+
+    def _heard(self, rows: Sequence[Row], error: LedgerError | None) -> None:
+        self.trouble = error
+        for seq, event in rows:
+            waiting = self._waiting.pop(event.request_id, None)
+            if error is not None:
+                self.ledger.void(event.request_id)
+            else:
+                self._durable = max(self._durable, seq)
+            if waiting is not None:
+                _answer(waiting, error)
+        if error is not None:
+            self._n_failures += 1
+        for seq in [seq for seq in self._flushing if error or seq <= self._durable]:
+            _answer(self._flushing.pop(seq), error)
+
+    def _give_up(self, request_id: str, kept: asyncio.Future[None]) -> None:
+        if kept.exception() is None and request_id in self.ledger.held:
+            self.release(request_id)
+
+
+def _answer(waiting: asyncio.Future[None], error: LedgerError | None) -> None:
+    if error is None:
+        waiting.set_result(None)
+    else:
+        waiting.set_exception(LedgerUnavailableError(str(error)))

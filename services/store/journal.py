@@ -1,0 +1,279 @@
+"""The journal of a ledger, in one SQLite file: the truth of a gateway.
+
+Rows are only ever added. Now and then the state of the ledger is kept beside them, and what lies
+before the state kept last but one is dropped: so much is left that the younger state can be
+checked against the older one and the rows between. Balances of windows that are over are kept as
+totals. A killed process loses nothing that was committed; whether a power cut does is up to
+``fsync``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coe.errors import LedgerError
+from coe.ledger.amounts import RESOURCES, Amounts
+from coe.ledger.book import Ledger
+from coe.ledger.events import Balance, Event
+from coe.ledger.limits import Account, Limit, Payer
+from coe.ledger.replay import faults, replay, restored, state
+
+SCHEMA = 1
+KEPT_WINDOWS = 100
+"""How many closed windows of every limit keep their totals."""
+
+_SUMS = [f"{part}_{name}" for part in ("spent", "overrun") for name in RESOURCES]
+_TABLES = f"""
+CREATE TABLE journal(
+  seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, request_id TEXT NOT NULL, at_ms INTEGER NOT NULL,
+  tenant TEXT NOT NULL, key TEXT NOT NULL,
+  {", ".join(f"{name} INTEGER NOT NULL" for name in RESOURCES)},
+  until_ms INTEGER NOT NULL, "limit" TEXT NOT NULL, resource TEXT NOT NULL) STRICT;
+CREATE TABLE states(seq INTEGER PRIMARY KEY, state TEXT NOT NULL) STRICT;
+CREATE TABLE totals(
+  "limit" TEXT NOT NULL, holder TEXT NOT NULL,
+  started_ms INTEGER NOT NULL, window_ms INTEGER NOT NULL,
+  {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)},
+  PRIMARY KEY("limit", holder, started_ms, window_ms)) STRICT;
+PRAGMA user_version = {SCHEMA};
+"""
+_INSERT = f"INSERT INTO journal VALUES ({', '.join('?' * (9 + len(RESOURCES)))})"
+_ADD_TOTALS = (
+    f"INSERT INTO totals VALUES ({', '.join('?' * (4 + len(_SUMS)))}) "
+    "ON CONFLICT DO UPDATE SET " + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+)
+# the 100 youngest windows of a limit, whoever held an account in them
+_TRIM_TOTALS = """
+DELETE FROM totals WHERE "limit" = ?1 AND started_ms NOT IN (
+  SELECT DISTINCT started_ms FROM totals WHERE "limit" = ?1 ORDER BY started_ms DESC LIMIT ?2)"""
+
+Row = tuple[int, Event]
+"""An event and its number in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a journal says: the ledger as it stands, totals of closed windows, what is wrong."""
+
+    ledger: Ledger
+    totals: Mapping[Account, Balance]
+    faults: Sequence[str]
+    n_rows: int
+
+
+class Journal:
+    """One open file. Used by one thread at a time."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, lock: int | None) -> None:
+        self.path = path
+        self._db = db
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path, fsync: bool = False) -> Journal:
+        """The journal at ``path``, made if it is not there; this process alone may write to it.
+
+        Parameters
+        ----------
+        fsync : every commit is on the disk when it returns, and survives a power cut.
+
+        Raises
+        ------
+        LedgerError
+            Another process has it, it cannot be made, or is no journal of this version.
+        """
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                db = _connect(path)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+                if db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+                    db.executescript(f"BEGIN; {_TABLES} COMMIT;")
+                _check_schema(path, db)
+            except BlockingIOError:
+                os.close(lock)
+                raise LedgerError(f"{path}: another gateway keeps its ledger there") from None
+            except BaseException:
+                os.close(lock)
+                raise
+        return cls(path, db, lock)
+
+    @classmethod
+    def read(cls, path: Path) -> Journal:
+        """The journal at ``path``, to be read, also while a gateway writes to it.
+
+        Raises
+        ------
+        LedgerError
+            It is not there, or is no journal of this version.
+        """
+        if not path.exists():
+            raise LedgerError(f"{path}: no ledger is there")
+        with _explained(path):
+            db = _connect(path)
+            db.execute("PRAGMA query_only = ON")
+            _check_schema(path, db)
+        return cls(path, db, None)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Commit rows, all or none.
+
+        Raises
+        ------
+        LedgerError
+            The disk is full, or the file cannot be written.
+        """
+        with _explained(self.path), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(_INSERT, map(_cells, rows))
+
+    def keep(self, kept: Mapping[str, Any], closed: Mapping[Account, Balance]) -> None:
+        """Keep a `state` that all rows so far have led to; drop what the older ones make needless.
+
+        ``closed`` are accounts that are no longer in it: their sums join the totals.
+
+        Raises
+        ------
+        LedgerError
+            As `append`.
+        """
+        db = self._db
+        with _explained(self.path), db:
+            db.execute("BEGIN IMMEDIATE")
+            (older,) = db.execute(
+                "SELECT max(seq) FROM states WHERE seq < ?", (kept["seq"],)
+            ).fetchone()
+            if older is not None:
+                db.execute("DELETE FROM journal WHERE seq <= ?", (older,))
+                db.execute("DELETE FROM states WHERE seq < ?", (older,))
+            db.execute(
+                "INSERT OR REPLACE INTO states VALUES (?, ?)", (kept["seq"], json.dumps(kept))
+            )
+            db.executemany(
+                _ADD_TOTALS,
+                [
+                    (*account, *balance.spent.figures(), *balance.overrun.figures())
+                    for account, balance in closed.items()
+                ],
+            )
+            db.executemany(_TRIM_TOTALS, [(a.limit, KEPT_WINDOWS) for a in closed])
+
+    def contents(self) -> Contents:
+        """The ledger that the rows lead to, and whether all adds up.
+
+        A younger state that was kept must be what the older one and the rows between lead to.
+        O(rows). Without any state, a ledger without limits.
+
+        Raises
+        ------
+        LedgerError
+            The file cannot be read.
+        """
+        with _explained(self.path), self._db:
+            self._db.execute("BEGIN")
+            kept = [
+                json.loads(text)
+                for (text,) in self._db.execute("SELECT state FROM states ORDER BY seq")
+            ]
+            rows = [_row(cells) for cells in self._db.execute("SELECT * FROM journal ORDER BY seq")]
+            totals = {
+                Account(*cells[:4]): Balance(
+                    spent=Amounts(*cells[4 : 4 + len(RESOURCES)]),
+                    overrun=Amounts(*cells[4 + len(RESOURCES) :]),
+                )
+                for cells in self._db.execute("SELECT * FROM totals ORDER BY started_ms")
+            }
+        return _replayed(kept, rows, totals)
+
+
+def _replayed(kept: list[Any], rows: list[Row], totals: Mapping[Account, Balance]) -> Contents:
+    if not kept:
+        found = [f"row {seq}: before any state" for seq, _ in rows[:1]]
+        return Contents(Ledger(()), totals, found, len(rows))
+    ledger = restored(kept[0])
+    found = []
+    for after, until in zip(kept, [*kept[1:], None], strict=True):
+        if after is not kept[0]:
+            found += _differences(ledger, after)
+            ledger.limits = tuple(Limit(**limit) for limit in after["limits"])
+        part = [
+            row
+            for row in rows
+            if row[0] > after["seq"] and (until is None or row[0] <= until["seq"])
+        ]
+        found += replay(ledger, part)
+    return Contents(ledger, totals, [*found, *faults(ledger)], len(rows))
+
+
+def _differences(ledger: Ledger, kept: dict[str, Any]) -> list[str]:
+    """How the ledger differs from a state that was kept at this row."""
+    ledger.clock_ms, ledger.seq = kept["clock_ms"], kept["seq"]
+    ledger.retire(kept["clock_ms"])
+    mine, theirs = state(ledger), state(restored(kept))
+    return [
+        f"{part} kept at row {kept['seq']} are not what the rows before it lead to"
+        for part in ("accounts", "held")
+        if mine[part] != theirs[part]
+    ]
+
+
+def _cells(row: Row) -> tuple[Any, ...]:
+    seq, event = row
+    return (
+        seq,
+        event.kind,
+        event.request_id,
+        event.at_ms,
+        *event.payer,
+        *event.amounts.figures(),
+        event.until_ms,
+        event.limit,
+        event.resource,
+    )
+
+
+def _row(cells: tuple[Any, ...]) -> Row:
+    seq, kind, request_id, at_ms, tenant, key, *rest = cells
+    amounts = Amounts(*rest[: len(RESOURCES)])
+    return seq, Event(kind, request_id, at_ms, Payer(tenant, key), amounts, *rest[len(RESOURCES) :])
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA busy_timeout = 5000")
+    return db
+
+
+def _check_schema(path: Path, db: sqlite3.Connection) -> None:
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found != SCHEMA:
+        raise LedgerError(f"{path}: schema {found} is not the ledger's, which is {SCHEMA}")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, BlockingIOError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LedgerError(f"{path}: {reason}") from error

@@ -1,0 +1,68 @@
+"""What a gateway asks of a ledger, wherever it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from coe.errors import BudgetExhaustedError
+from coe.ledger.amounts import RESOURCES, Amounts
+from coe.ledger.events import Entry
+from coe.ledger.limits import Limit, Payer
+
+
+class Store(Protocol):
+    """Reserve before an expert is asked, then settle or release: once, and never neither."""
+
+    async def reserve(self, request_id: str, payer: Payer, hold: Amounts) -> None:
+        """Hold so much for a request; when this returns, the hold outlives this process.
+
+        Raises
+        ------
+        BudgetExhaustedError
+            A limit does not leave so much.
+        LedgerUnavailableError
+            Nobody can say now.
+        LedgerConflictError
+            The id was used for something else, or the request has ended.
+        """
+
+    def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> None:
+        """The request took so much; ``estimated`` where nobody stated it.
+
+        Raises
+        ------
+        LedgerConflictError
+            It holds nothing, and ended otherwise.
+        """
+
+    def release(self, request_id: str) -> None:
+        """The request took nothing, because no expert was asked.
+
+        Raises
+        ------
+        LedgerConflictError
+            As `settle`.
+        """
+
+
+def exhausted(entry: Entry, limits: Mapping[str, Limit], now_ms: int) -> BudgetExhaustedError:
+    """The refusal of an entry, in words, with the seconds until it is worth asking again."""
+    limit = limits[entry.limit]
+    param = f"limits.{limit.name}.{entry.resource}"
+    unit = entry.resource.replace("energy_uj", "joules").replace("cost_uusd", "dollars")
+    place = RESOURCES.index(entry.resource)
+    ceiling = limit.ceilings()[place]
+    if ceiling is not None and entry.hold.figures()[place] > ceiling:
+        return BudgetExhaustedError(
+            f"the request may take more {unit} than limit {limit.name!r} allows in a window of "
+            f"{limit.window_s} s: ask for a shorter answer",
+            param,
+        )
+    left_s = max(1, -(-(entry.until_ms - now_ms) // 1000))
+    return BudgetExhaustedError(
+        f"limit {limit.name!r} leaves fewer {unit} than the request may take: "
+        f"its next window begins in {left_s} s",
+        param,
+        retry_after_s=left_s,
+    )
