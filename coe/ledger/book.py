@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 
 from coe.errors import LedgerConflictError, LedgerError
 from coe.ledger.amounts import NOTHING, Amounts
@@ -26,6 +25,7 @@ _FINAL: dict[Kind, Status] = {
     "released": "released",
     "expired": "expired",
 }
+_UNTOUCHED = Balance()
 
 
 class Ledger:
@@ -82,8 +82,8 @@ class Ledger:
         if refused is not None:
             account, resource = refused
             until_ms, limit = account.ends_ms, account.limit
-            event = replace(
-                event, kind="refused", until_ms=until_ms, limit=limit, resource=resource
+            event = event._replace(
+                kind="refused", until_ms=until_ms, limit=limit, resource=resource
             )
         return self.apply(event)
 
@@ -94,7 +94,7 @@ class Ledger:
             account = limit.account(payer, at_ms)
             if account is None:
                 continue
-            resource = limit.exceeded_by(self.accounts.get(account, Balance()).taken + hold)
+            resource = limit.exceeded_by(self.accounts.get(account, _UNTOUCHED).taken.plus(hold))
             if resource is not None and (found is None or account.ends_ms > found[0].ends_ms):
                 found = account, resource
         return found
@@ -169,7 +169,7 @@ class Ledger:
         """Forget a request that holds something: its event could not be kept."""
         entry = self.entries.pop(request_id)
         del self._held[request_id]
-        self._book(entry.accounts, held=NOTHING - entry.hold)
+        self._book(entry.accounts, held=NOTHING.minus(entry.hold))
 
     def copied(self) -> Ledger:
         """A ledger of the same limits, balances and holds that goes its own way."""
@@ -203,7 +203,7 @@ class Ledger:
             if known.status != "held":
                 raise LedgerError(f"request {event.request_id!r}: renewed while {known.status}")
             until_ms = max(known.until_ms, event.until_ms)
-            self.entries[event.request_id] = replace(known, until_ms=until_ms, seq=self.seq)
+            self.entries[event.request_id] = known._replace(until_ms=until_ms, seq=self.seq)
         else:
             self._end(event, known)
         self._forget()
@@ -249,12 +249,12 @@ class Ledger:
             raise LedgerError(f"request {event.request_id!r}: {status} after {known.status}")
         if known.status == "held":
             del self._held[event.request_id]
-            self._book(known.accounts, NOTHING - known.hold, event.amounts)
+            self._book(known.accounts, NOTHING.minus(known.hold), event.amounts)
         else:
-            self._book(known.accounts, NOTHING, event.amounts - known.booked)
+            self._book(known.accounts, NOTHING, event.amounts.minus(known.booked))
         self._book(known.accounts, overrun=event.amounts.beyond(known.hold))
-        self.entries[event.request_id] = replace(
-            known, status=status, booked=event.amounts, changed_ms=event.at_ms, seq=self.seq
+        self.entries[event.request_id] = known._replace(
+            status=status, booked=event.amounts, changed_ms=event.at_ms, seq=self.seq
         )
         self._finished.append((event.at_ms, event.request_id))
 
@@ -268,9 +268,9 @@ class Ledger:
         if held == spent == overrun == NOTHING:
             return
         for account in accounts:
-            known = self.accounts.get(account, Balance())
+            known = self.accounts.get(account, _UNTOUCHED)
             self.accounts[account] = Balance(
-                known.held + held, known.spent + spent, known.overrun + overrun
+                known.held.plus(held), known.spent.plus(spent), known.overrun.plus(overrun)
             )
 
     def _forget(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.limits import NOBODY, Account, Payer
@@ -15,8 +14,7 @@ Status = Literal["held", "refused", "settled", "estimated", "released", "expired
 """How a request stands. One whose lease ran out is booked at its hold until the truth is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """What happened to a request: a row of the journal.
 
     Parameters
@@ -36,8 +34,7 @@ class Event:
     resource: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """How a request stands, and the accounts that it is charged to: those of its reservation.
 
     ``booked`` is what it counts as spent; ``changed_ms`` and ``seq`` are those of its last event.
@@ -56,8 +53,7 @@ class Entry:
     seq: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """What is held and spent of an account; ``overrun`` is the part spent beyond holds."""
 
     held: Amounts = NOTHING
@@ -67,4 +63,4 @@ class Balance:
     @property
     def taken(self) -> Amounts:
         """Held and spent together."""
-        return self.held + self.spent
+        return self.held.plus(self.spent)

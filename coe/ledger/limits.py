@@ -88,9 +88,7 @@ class Limit:
 
     def exceeded_by(self, taken: Amounts) -> str | None:
         """The first resource of which ``taken`` is more than the ceiling; ``None``: none is."""
-        for resource, amount, ceiling in zip(
-            RESOURCES, taken.figures(), self.ceilings(), strict=True
-        ):
+        for resource, amount, ceiling in zip(RESOURCES, taken, self.ceilings(), strict=True):
             if ceiling is not None and amount > ceiling:
                 return resource
         return None

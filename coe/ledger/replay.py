@@ -29,13 +29,13 @@ def state(ledger: Ledger) -> dict[str, Any]:
 
 def _account_row(account: Account, balance: Balance) -> list[Any]:
     sums = (balance.held, balance.spent, balance.overrun)
-    return [*account, *(list(amounts.figures()) for amounts in sums)]
+    return [*account, *(list(amounts) for amounts in sums)]
 
 
 def _entry_row(name: str, entry: Entry) -> list[Any]:
     accounts = [list(account) for account in entry.accounts]
     times = [entry.at_ms, entry.until_ms]
-    return [name, list(entry.payer), list(entry.hold.figures()), *times, accounts, entry.seq]
+    return [name, list(entry.payer), list(entry.hold), *times, accounts, entry.seq]
 
 
 def restored(kept: dict[str, Any]) -> Ledger:
@@ -70,7 +70,7 @@ def faults(ledger: Ledger) -> list[str]:
     for name in ledger.held:
         entry = ledger.entries[name]
         for account in entry.accounts:
-            holding[account] = holding.get(account, NOTHING) + entry.hold
+            holding[account] = holding.get(account, NOTHING).plus(entry.hold)
     found = []
     for account in sorted(ledger.accounts.keys() | holding.keys()):
         balance = ledger.accounts.get(account, Balance())
@@ -78,7 +78,7 @@ def faults(ledger: Ledger) -> list[str]:
         if balance.held != held:
             found.append(f"{named(account)}: holds {balance.held}, its requests {held}")
         for part in (balance.held, balance.spent, balance.overrun):
-            if min(part.figures()) < 0:
+            if min(part) < 0:
                 found.append(f"{named(account)}: negative: {part}")
     return found
 

@@ -170,7 +170,7 @@ class Journal:
             db.executemany(
                 _ADD_TOTALS,
                 [
-                    (*account, *balance.spent.figures(), *balance.overrun.figures())
+                    (*account, *balance.spent, *balance.overrun)
                     for account, balance in closed.items()
                 ],
             )
@@ -243,7 +243,7 @@ def _cells(row: Row) -> tuple[Any, ...]:
         event.request_id,
         event.at_ms,
         *event.payer,
-        *event.amounts.figures(),
+        *event.amounts,
         event.until_ms,
         event.limit,
         event.resource,

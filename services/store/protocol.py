@@ -53,7 +53,7 @@ def exhausted(entry: Entry, limits: Mapping[str, Limit], now_ms: int) -> BudgetE
     unit = entry.resource.replace("energy_uj", "joules").replace("cost_uusd", "dollars")
     place = RESOURCES.index(entry.resource)
     ceiling = limit.ceilings()[place]
-    if ceiling is not None and entry.hold.figures()[place] > ceiling:
+    if ceiling is not None and entry.hold[place] > ceiling:
         return BudgetExhaustedError(
             f"the request may take more {unit} than limit {limit.name!r} allows in a window of "
             f"{limit.window_s} s: ask for a shorter answer",

@@ -75,8 +75,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 if account is None or told.status == "refused":
                     continue
                 held, spent = found.get(account, (NOTHING, NOTHING))
-                held += told.hold if told.status == "held" else NOTHING
-                found[account] = held, spent + told.booked
+                held = held.plus(told.hold if told.status == "held" else NOTHING)
+                found[account] = held, spent.plus(told.booked)
         return found
 
     def fits(self, payer: Payer, hold: Amounts) -> bool:
@@ -85,7 +85,7 @@ class LedgerMachine(RuleBasedStateMachine):
             account = limit.account(payer, self.clock_ms)
             if account is not None:
                 held, spent = sums.get(account, (NOTHING, NOTHING))
-                taken = (held + spent + hold).figures()
+                taken = held.plus(spent).plus(hold)
                 ceilings = limit.ceilings()
                 if any(c is not None and n > c for n, c in zip(taken, ceilings, strict=True)):
                     return False
@@ -214,7 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def nothing_is_above_its_limit_but_by_overruns(self) -> None:
         limits = {limit.name: limit for limit in LIMITS}
         for account, balance in self.ledger.accounts.items():
-            assert limits[account.limit].exceeded_by(balance.taken - balance.overrun) is None
+            assert limits[account.limit].exceeded_by(balance.taken.minus(balance.overrun)) is None
 
 
 TestLedger = LedgerMachine.TestCase

