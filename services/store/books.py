@@ -45,6 +45,7 @@ class Books:
         self.ledger = ledger
         self.lease_ms = lease_ms
         self.now_ms = now_ms
+        self.gateway = journal.gateway
         self.trouble: LedgerError | None = None
         self._journal = journal
         self._loop = asyncio.get_running_loop()
@@ -52,6 +53,7 @@ class Books:
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._flushing: dict[int, asyncio.Future[None]] = {}
         self._own: set[str] = set()
+        self._given_up: list[str] = []
         self._n_failures = 0
         self._seq = self._durable = ledger.seq
         self._kept_seq, self._kept_ms = ledger.seq, now_ms()
@@ -150,12 +152,13 @@ class Books:
         return self.ledger.entries[request_id]
 
     def tick(self) -> Sequence[str]:
-        """Renew this gateway's leases, end those of nobody, keep the state when it is time.
+        """Requests that changed by themselves: their leases were renewed here, or have ended.
 
-        Returns the requests whose leases were renewed or ended.
+        Leases of this gateway are renewed, those of nobody end, and the state is kept when it is
+        time. Requests that were cancelled while they reserved are named, too.
         """
         now_ms = self.now_ms()
-        changed = []
+        changed, self._given_up = self._given_up, []
         for name in tuple(self._own):
             if self.ledger.entries[name].until_ms - now_ms < self.lease_ms // 2:
                 self.note(self.ledger.renew(name, now_ms, self.lease_ms))
@@ -209,6 +212,7 @@ class Books:
     def _give_up(self, request_id: str, kept: asyncio.Future[None]) -> None:
         if kept.exception() is None and request_id in self.ledger.held:
             self.release(request_id)
+            self._given_up.append(request_id)
 
 
 def _answer(waiting: asyncio.Future[None], error: LedgerError | None) -> None:

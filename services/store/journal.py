@@ -43,6 +43,8 @@ CREATE TABLE totals(
   started_ms INTEGER NOT NULL, window_ms INTEGER NOT NULL,
   {", ".join(f"{name} INTEGER NOT NULL" for name in _SUMS)},
   PRIMARY KEY("limit", holder, started_ms, window_ms)) STRICT;
+CREATE TABLE identity(gateway TEXT NOT NULL) STRICT;
+INSERT INTO identity VALUES (lower(hex(randomblob(8))));
 PRAGMA user_version = {SCHEMA};
 """
 _INSERT = f"INSERT INTO journal VALUES ({', '.join('?' * (9 + len(RESOURCES)))})"
@@ -132,6 +134,13 @@ class Journal:
         self._db.close()
         if self._lock is not None:
             os.close(self._lock)
+
+    @property
+    def gateway(self) -> str:
+        """A name that no other journal has, made with it."""
+        with _explained(self.path):
+            (name,) = self._db.execute("SELECT gateway FROM identity").fetchone()
+        return str(name)
 
     def append(self, rows: Iterable[Row]) -> None:
         """Commit rows, all or none.

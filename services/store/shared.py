@@ -1,0 +1,307 @@
+"""The ledger of several gateways: Redis decides, the journal of each remembers what it did.
+
+Whatever is lost in Redis is said again from the journals. While Redis cannot be asked, a gateway
+grants a small share of every limit on its own, and then nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from coe.errors import LedgerConflictError, LedgerError, LedgerUnavailableError
+from coe.ledger.amounts import NOTHING, Amounts
+from coe.ledger.book import Ledger
+from coe.ledger.events import Entry, Event
+from coe.ledger.limits import Account, Limit, Payer
+from coe.services.store.books import TICK_S, Books
+from coe.services.store.enforcer import Enforcer, Verdict
+from coe.services.store.protocol import exhausted
+
+RETRY_S = 0.2
+"""How often a Redis that cannot be asked is looked for."""
+
+
+class SharedStore:
+    """A `Store` whose limits hold for all gateways of one Redis.
+
+    Parameters
+    ----------
+    share : of every ceiling that this gateway may grant, per window, while Redis cannot be asked.
+    """
+
+    def __init__(self, books: Books, enforcer: Enforcer, share: float) -> None:
+        self.books = books
+        self.reachable = False
+        self._enforcer = enforcer
+        self._ration = Ledger(
+            filter(None, (_scaled(limit, share) for limit in books.ledger.limits))
+        )
+        self._seen: dict[Account, Amounts] = {}
+        self._epoch = self._run_id = ""
+        self._unsaid: dict[str, None] = {}
+        self._withdrawn: dict[str, Entry] = {}
+        self._wake = asyncio.Event()
+        self._due_s = 0.0
+        self._running: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def reserve(self, request_id: str, payer: Payer, hold: Amounts) -> None:
+        """As `Store.reserve`; costs one round trip and one commit."""
+        known = self.books.ledger.entries.get(request_id)
+        if known is not None:
+            await self._again(request_id, known, payer, hold)
+            return
+        verdict = await self._asked(request_id, payer, hold.checked())
+        event = self._decided(request_id, payer, hold, verdict)
+        try:
+            await self.books.admit(self.books.ledger.apply(event))
+        except LedgerUnavailableError:
+            self._unsaid.pop(request_id, None)
+            if request_id in self._ration.held:
+                self._ration.void(request_id)
+            if verdict is not None:
+                self._withdraw(request_id, payer, hold)
+            raise
+
+    def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> None:
+        """As `Store.settle`; Redis hears of it soon, and later if it cannot be asked."""
+        self.books.settle(request_id, actual, estimated)
+        if request_id in self._ration.held:
+            self._ration.settle(request_id, actual, self.books.now_ms())
+        self._say(request_id)
+
+    def release(self, request_id: str) -> None:
+        """As `Store.release`, and as soon as `settle`."""
+        self.books.release(request_id)
+        if request_id in self._ration.held:
+            self._ration.release(request_id, self.books.now_ms())
+        self._say(request_id)
+
+    async def start(self) -> None:
+        """Meet Redis, and from now on keep it and the journal at one.
+
+        Raises
+        ------
+        LedgerError
+            As `beat`.
+        """
+        await self.beat()
+        self._running = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Say what is left to be said, and let go of journal and connections."""
+        self._closing = True
+        self._wake.set()
+        if self._running is not None:
+            await self._running
+        await self.deliver()
+        await self._enforcer.close()
+        await self.books.close()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._closing:
+            if loop.time() >= self._due_s:
+                self.tick()
+                with suppress(LedgerError):
+                    await self.beat()
+                self._due_s = loop.time() + (TICK_S if self.reachable else RETRY_S)
+            await self.deliver()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._due_s):
+                    await self._wake.wait()
+
+    def tick(self) -> None:
+        """As `Books.tick`; Redis hears of what changed."""
+        self._ration.retire(self.books.now_ms())
+        for name in self.books.tick():
+            self._say(name)
+
+    async def beat(self) -> None:
+        """Look after Redis: whether it is there, and knows what this gateway did.
+
+        Raises
+        ------
+        LedgerError
+            As `Enforcer.beat`, but not where Redis is merely out of reach.
+        """
+        try:
+            pulse = await self._enforcer.beat()
+            if (pulse.epoch, pulse.run_id) != (self._epoch, self._run_id):
+                await self._catch_up(pulse.epoch, pulse.contributed)
+                self._epoch, self._run_id = pulse.epoch, pulse.run_id
+            self.reachable = True
+        except LedgerError as error:
+            self.reachable = False
+            if not isinstance(error, LedgerUnavailableError):
+                raise
+
+    async def deliver(self) -> None:
+        """Say to Redis what it has not heard; what it does not hear stays to be said."""
+        self._wake.clear()
+        known = self.books.ledger.entries
+        while self.reachable and (self._unsaid or self._withdrawn):
+            withdrawn = dict(self._withdrawn)
+            entries = withdrawn | {name: known[name] for name in self._unsaid if name in known}
+            self._unsaid.clear()
+            try:
+                said = await self._enforcer.record(self._epoch, entries)
+            except LedgerUnavailableError:
+                said = dict.fromkeys(entries, "epoch")
+            for name, answer in said.items():
+                if answer != "epoch":
+                    self._withdrawn.pop(name, None)
+                    continue
+                self._lost_touch()
+                if name not in withdrawn:
+                    self._unsaid[name] = None
+
+    async def _asked(self, request_id: str, payer: Payer, hold: Amounts) -> Verdict | None:
+        """What Redis says; ``None`` where it cannot be asked, or does not know all yet."""
+        if not self.reachable:
+            return None
+        epoch, books = self._epoch, self.books
+        try:
+            verdict = await self._enforcer.reserve(
+                epoch, request_id, payer, hold, books.ledger.limits, books.lease_ms
+            )
+        except LedgerUnavailableError:
+            self._withdraw(request_id, payer, hold)
+            self._lost_touch()
+            return None
+        except asyncio.CancelledError:
+            self._withdraw(request_id, payer, hold)
+            raise
+        if verdict.status == "epoch":
+            self._lost_touch()
+        if verdict.status in ("epoch", "rebuilding"):
+            return None
+        if epoch != self._epoch:
+            # granted in an epoch that has ended since
+            self._say(request_id)
+        return verdict
+
+    def _decided(
+        self, request_id: str, payer: Payer, hold: Amounts, verdict: Verdict | None
+    ) -> Event:
+        """The reservation that was granted, by Redis or alone."""
+        if verdict is None:
+            return self._granted_alone(request_id, payer, hold)
+        if verdict.status == "refused":
+            self._refuse(request_id, payer, hold, verdict)
+        if verdict.status != "held":
+            raise LedgerConflictError(request_id, f"was {verdict.status} before")
+        self._see(verdict.taken or {})
+        return Event("reserved", request_id, verdict.at_ms, payer, hold, verdict.until_ms)
+
+    def _granted_alone(self, request_id: str, payer: Payer, hold: Amounts) -> Event:
+        """The reservation of a request within this gateway's own share.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            The share does not leave so much, or a limit may not, by what was last seen of it.
+        """
+        books, now_ms = self.books, self.books.now_ms()
+        event = self._ration.reserve(request_id, payer, hold, now_ms, books.lease_ms)
+        at_ms = now_ms if event is None else event.at_ms
+        if event is None or event.kind == "refused" or self._may_exceed(payer, hold, at_ms):
+            if event is not None and event.kind == "reserved":
+                self._ration.void(request_id)
+            raise LedgerUnavailableError(
+                "the shared ledger cannot be asked, and what this gateway may grant alone is used "
+                "up: ask again in a few seconds"
+            )
+        # the entry that is said now supersedes a withdrawal
+        self._withdrawn.pop(request_id, None)
+        self._say(request_id)
+        return event
+
+    def _may_exceed(self, payer: Payer, hold: Amounts, at_ms: int) -> bool:
+        """Whether a limit, by what was last seen and granted alone, does not leave so much."""
+        for limit in self.books.ledger.limits:
+            account = limit.account(payer, at_ms)
+            if account is None:
+                continue
+            alone = self._ration.accounts.get(account)
+            taken = self._seen.get(account, NOTHING).plus(alone.taken if alone else hold)
+            if limit.exceeded_by(taken) is not None:
+                return True
+        return self.books.ledger.refused_by(payer, hold, at_ms) is not None
+
+    def _refuse(self, request_id: str, payer: Payer, hold: Amounts, verdict: Verdict) -> None:
+        ledger = self.books.ledger
+        event = Event(
+            "refused",
+            request_id,
+            verdict.at_ms,
+            payer,
+            hold,
+            verdict.until_ms,
+            verdict.limit,
+            verdict.resource,
+        )
+        self.books.note(ledger.apply(event))
+        limits = {limit.name: limit for limit in ledger.limits}
+        raise exhausted(ledger.entries[request_id], limits, verdict.at_ms)
+
+    async def _again(self, request_id: str, known: Entry, payer: Payer, hold: Amounts) -> None:
+        """A reservation that was heard of before."""
+        if (known.payer, known.hold) != (payer, hold):
+            raise LedgerConflictError(request_id, "was reserved before, with other figures")
+        if known.status == "refused":
+            limits = {limit.name: limit for limit in self.books.ledger.limits}
+            raise exhausted(known, limits, self.books.now_ms())
+        if known.status != "held":
+            raise LedgerConflictError(request_id, f"was {known.status} before")
+        await self.books.flush()
+
+    def _withdraw(self, request_id: str, payer: Payer, hold: Amounts) -> None:
+        """Have Redis give back what it may have granted, but nobody here heard of or kept."""
+        self._withdrawn[request_id] = Entry("released", payer, hold, self.books.now_ms(), 0)
+        self._wake.set()
+
+    def _lost_touch(self) -> None:
+        """Redis did not answer, or was flushed: look after it at once."""
+        self.reachable = False
+        self._due_s = 0.0
+        self._wake.set()
+
+    async def _catch_up(self, epoch: str, contributed: int | None) -> None:
+        """Bring Redis to what the journal says, in an epoch or a process that may know less."""
+        ledger = self.books.ledger
+        if contributed is None:
+            # taken at one moment: what happens from here on is said request by request
+            seq = ledger.seq
+            spent = {a: balance.spent for a, balance in ledger.accounts.items()}
+            contributed = await self._enforcer.contribute(epoch, seq, spent)
+            if contributed is None:
+                raise LedgerUnavailableError("the shared ledger was flushed again")
+        self._unsaid = {
+            name: None
+            for name, entry in ledger.entries.items()
+            if entry.status == "held" or (entry.status != "refused" and entry.seq > contributed)
+        }
+
+    def _see(self, taken: Mapping[Account, Amounts]) -> None:
+        """Remember what was last seen of accounts; of the newest windows only."""
+        self._seen |= taken
+        if len(self._seen) > 2 * len(self.books.ledger.accounts) + 100:
+            now_ms = self.books.now_ms()
+            self._seen = {a: sums for a, sums in self._seen.items() if a.ends_ms > now_ms}
+
+    def _say(self, request_id: str) -> None:
+        self._unsaid[request_id] = None
+        self._wake.set()
+
+
+def _scaled(limit: Limit, share: float) -> Limit | None:
+    """The limit with a share of its ceilings, rounded down."""
+    parts = [None if c is None else int(c * share) for c in limit.ceilings()]
+    energy_uj, cost_uusd, tokens, requests = parts
+    return replace(
+        limit, energy_uj=energy_uj, cost_uusd=cost_uusd, tokens=tokens, requests=requests
+    )
