@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from coe.core import MOST_EXPERTS, Budget, Policy, Prices
+from coe.ledger.amounts import MOST
+from coe.ledger.limits import Limit, Scope
 from coe.optimizer.pacing import Allowance
 from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml
 
@@ -77,11 +79,51 @@ class PeriodSection(Section):
         return self
 
 
+_Millions = Annotated[float, Field(ge=1e-6, le=MOST // 10**6, allow_inf_nan=False)]
+_Count = Annotated[int, Field(gt=0, le=MOST)]
+
+
+class LimitSection(Section):
+    """What every holder of a scope may take per window, and not a joule, dollar or token more."""
+
+    scope: Scope
+    of: str | None = None
+    window_s: Annotated[int, Field(gt=0, le=MOST // 10**6)]
+    energy_j: _Millions | None = None
+    cost_usd: _Millions | None = None
+    tokens: _Count | None = None
+    requests: _Count | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> LimitSection:
+        if not any((self.energy_j, self.cost_usd, self.tokens, self.requests)):
+            raise ValueError(
+                "this limit limits nothing: give it energy_j, cost_usd, tokens or requests"
+            )
+        if self.scope == "global" and self.of is not None:
+            raise ValueError("a global limit is for all: leave out `of`, or choose another scope")
+        return self
+
+    def limit(self, name: str) -> Limit:
+        """The noun that the ledger sees; ceilings are cut to whole millionths."""
+        return Limit(
+            name=name,
+            scope=self.scope,
+            window_s=self.window_s,
+            energy_uj=None if self.energy_j is None else int(round(self.energy_j * 1e6, 3)),
+            cost_uusd=None if self.cost_usd is None else int(round(self.cost_usd * 1e6, 3)),
+            tokens=self.tokens,
+            requests=self.requests,
+            of=self.of,
+        )
+
+
 class Budgets(Section):
     """The whole of ``budgets.yaml``; the policy ``default`` serves ``model: auto``."""
 
     policies: dict[Name, PolicySection]
     periods: dict[Name, PeriodSection] | None = None
+    limits: dict[Name, LimitSection] | None = None
 
     @model_validator(mode="after")
     def _has_default(self) -> Budgets:
@@ -118,9 +160,13 @@ class Budgets(Section):
             if (amount := getattr(section, resource)) is not None
         )
 
+    def as_limits(self) -> tuple[Limit, ...]:
+        """The hard limits, in the order of the file."""
+        return tuple(section.limit(name) for name, section in (self.limits or {}).items())
+
 
 def load_budgets(path: Path, experts: Collection[str] = ()) -> Budgets:
-    """The policies and periods in a ``budgets.yaml``.
+    """The policies, periods and limits in a ``budgets.yaml``.
 
     Parameters
     ----------

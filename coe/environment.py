@@ -51,6 +51,27 @@ def admin_token(variable: str) -> str | None:
     return _sendable(token, variable) if token else None
 
 
+def redis_url(variable: str) -> str:
+    """The address of the Redis that keeps the ledger, which may hold a password.
+
+    Raises
+    ------
+    ConfigError
+        The variable is not set.
+    """
+    if url := os.environ.get(variable):
+        return url
+    raise ConfigError(
+        f"store: environment variable {variable} is not set: export the address of the ledger's "
+        "Redis, such as redis://127.0.0.1:6379/0"
+    )
+
+
+def state_home() -> Path:
+    """Where is kept what must not be lost: ``coe`` in ``$XDG_STATE_HOME``, else ~/.local/state."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "coe"
+
+
 def weights_home() -> Path:
     """Where fetched weights are kept: ``$COE_WEIGHTS``, else the user's cache folder."""
     if named := os.environ.get("COE_WEIGHTS"):

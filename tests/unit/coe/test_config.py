@@ -16,9 +16,12 @@ from coe.config import (
 from coe.core import Budget, ExpertSpec, Policy, Prices
 from coe.device import DeviceProfile
 from coe.embedders import EndpointSection, LocalEmbedderSection
+from coe.environment import redis_url, state_home
 from coe.errors import ConfigError
 from coe.kinds import EmbeddedSection, HttpSection, ReplaySection
+from coe.ledger.limits import Limit
 from coe.optimizer.pacing import Allowance
+from coe.store import RedisStoreSection, SqliteStoreSection
 
 GOOD = """\
 devices:
@@ -298,6 +301,82 @@ def test_a_period_becomes_an_allowance_of_each_of_its_resources(tmp_path):
 def test_a_wrong_period_is_named(complaint, period, said):
     text = f"policies: {{default: {{}}}}\nperiods:\n  day: {period}\n"
     assert f"coe.yaml:3: {said}" in complaint(text, load_policies)
+
+
+def test_limits_are_whole_numbers_that_are_never_more_than_what_is_written(tmp_path):
+    path = tmp_path / "budgets.yaml"
+    path.write_text(
+        "policies: {default: {}}\n"
+        "limits:\n"
+        "  house: {scope: global, window_s: 86400, energy_j: 0.1, cost_usd: 1.9999999}\n"
+        "  trial: {scope: key, of: k7, window_s: 60, tokens: 9, requests: 2}\n"
+    )
+    assert load_budgets(path).as_limits() == (
+        Limit("house", "global", 86400, energy_uj=100_000, cost_uusd=1_999_999),
+        Limit("trial", "key", 60, tokens=9, requests=2, of="k7"),
+    )
+    path.write_text("policies: {default: {}}\n")
+    assert load_budgets(path).as_limits() == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("{scope: global, window_s: 60}", "limits.day: this limit limits nothing: give it"),
+        ("{scope: all, window_s: 60, tokens: 1}", "limits.day.scope: Input should be 'global'"),
+        (
+            "{scope: key, window_s: 1.5, tokens: 1}",
+            "limits.day.window_s: Input should be a valid int",
+        ),
+        ("{scope: key, window_s: 0, tokens: 1}", "limits.day.window_s: Input should be greater"),
+        (
+            "{scope: key, window_s: 60, energy_j: 1.0e+10}",
+            "limits.day.energy_j: Input should be less",
+        ),
+        ("{scope: key, window_s: 60, cost_usd: .inf}", "limits.day.cost_usd: Input should be"),
+        ("{scope: key, window_s: 60, tokens: 0}", "limits.day.tokens: Input should be greater"),
+        (
+            "{scope: global, of: a, window_s: 60, tokens: 1}",
+            "limits.day: a global limit is for all",
+        ),
+    ],
+)
+def test_a_wrong_limit_is_named(complaint, limit, said):
+    text = f"policies: {{default: {{}}}}\nlimits:\n  day: {limit}\n"
+    assert f"coe.yaml:3: {said}" in complaint(text, load_policies)
+
+
+def test_the_ledger_is_kept_where_it_says(tmp_path, monkeypatch):
+    path = tmp_path / "coe.yaml"
+    path.write_text(GOOD)
+    assert load_config(path).store is None
+    path.write_text(GOOD + "store: {kind: sqlite, path: state/l.sqlite, fsync: true}\n")
+    store = load_config(path).store
+    assert store == SqliteStoreSection(kind="sqlite", path=tmp_path / "state/l.sqlite", fsync=True)
+    assert store.journal(tmp_path) == tmp_path / "state/l.sqlite"
+    path.write_text(GOOD + "store: {kind: redis, share: 0.5}\n")
+    store = load_config(path).store
+    assert store == RedisStoreSection(kind="redis", share=0.5)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert store.journal(state_home()) == tmp_path / "coe" / "ledger.sqlite"
+    monkeypatch.setenv("COE_REDIS_URL", "redis://:secret@h/0")
+    assert redis_url(store.url_env) == "redis://:secret@h/0"
+    monkeypatch.delenv("COE_REDIS_URL")
+    with pytest.raises(ConfigError, match="store: environment variable COE_REDIS_URL is not set"):
+        redis_url(store.url_env)
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("{kind: mysql}", "store: Input tag 'mysql'"),
+        ("{kind: sqlite, url_env: X}", "store.url_env: Extra inputs"),
+        ("{kind: redis, share: 1.1}", "store.share: Input should be less"),
+        ("{kind: redis, lease_s: 1}", "store.lease_s: Input should be greater"),
+    ],
+)
+def test_a_wrong_store_is_named(complaint, store, said):
+    assert said in complaint(GOOD + f"store: {store}\n")
 
 
 def test_the_configuration_is_looked_for_where_it_is_nearest(tmp_path, monkeypatch):

@@ -1,0 +1,76 @@
+"""The ledger of a configuration, opened for as long as a gateway serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from coe.environment import redis_url, state_home
+from coe.errors import ConfigError
+from coe.ledger.limits import Limit
+from coe.services.store.books import TICK_S, Books, wall_ms
+from coe.services.store.local import LocalStore
+from coe.services.store.protocol import Store
+from coe.store import RedisStoreSection, SqliteStoreSection
+
+
+@asynccontextmanager
+async def opened(
+    section: SqliteStoreSection | RedisStoreSection | None,
+    limits: Sequence[Limit],
+    now_ms: Callable[[], int] = wall_ms,
+) -> AsyncIterator[Store | None]:
+    """The store that a section asks for, kept up until the context ends; no limits, no store.
+
+    Raises
+    ------
+    LedgerError
+        As `Books.open` and `SharedStore.start`.
+    ConfigError
+        The variable with the address of Redis is not set, or its client is not installed.
+    """
+    if not limits:
+        yield None
+        return
+    section = section or SqliteStoreSection(kind="sqlite")
+    url = redis_url(section.url_env) if isinstance(section, RedisStoreSection) else ""
+    path = section.journal(state_home())
+    books = Books.open(path, limits, section.lease_s * 1000, section.fsync, now_ms)
+    if isinstance(section, RedisStoreSection):
+        async with _shared(books, section, url) as store:
+            yield store
+        return
+    ticking = asyncio.create_task(_ticking(books))
+    try:
+        yield LocalStore(books)
+    finally:
+        ticking.cancel()
+        with suppress(asyncio.CancelledError):
+            await ticking
+        await books.close()
+
+
+@asynccontextmanager
+async def _shared(books: Books, section: RedisStoreSection, url: str) -> AsyncIterator[Store]:
+    try:
+        from coe.services.store.enforcer import Enforcer
+        from coe.services.store.shared import SharedStore
+    except ImportError as error:
+        await books.close()
+        raise ConfigError(
+            "store: the client of Redis is not installed: pip install 'coe-router[redis]'"
+        ) from error
+    enforcer = Enforcer(url, section.namespace, books.gateway, section.timeout_s)
+    store = SharedStore(books, enforcer, section.share)
+    try:
+        await store.start()
+        yield store
+    finally:
+        await store.close()
+
+
+async def _ticking(books: Books) -> None:
+    while True:
+        await asyncio.sleep(TICK_S)
+        books.tick()
