@@ -12,6 +12,7 @@ from coe.services.cli.console import ConfigOption, JsonOption, errors_explained,
 from coe.services.cli.experts import experts_app
 from coe.services.cli.files import devices_app, index_app, weights_app
 from coe.services.cli.fleet import fleet_app
+from coe.services.cli.ledger import ledger_app
 from coe.services.cli.options import (
     ArtefactOption,
     BudgetOption,
@@ -39,6 +40,7 @@ app.add_typer(index_app, name="index", no_args_is_help=True)
 app.add_typer(devices_app, name="devices", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet", no_args_is_help=True)
 app.add_typer(experts_app, name="experts", no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
 app.command()(personalise)
 
 
