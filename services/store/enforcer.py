@@ -19,7 +19,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from coe.errors import LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
@@ -181,19 +181,16 @@ class Enforcer:
     async def record(self, epoch: str, entries: Mapping[str, Entry]) -> dict[str, str]:
         """Say how requests stand, as many as there are: ``done``, ``same``, or what is wrong."""
         names = list(entries)
-        said: dict[str, str] = {}
+        said: dict[str, Any] = {}
         for first in range(0, len(names), _BATCH):
             part = names[first : first + _BATCH]
-            async with _reached(), self._redis.pipeline(transaction=False) as batch:
-                for name in part:
-                    entry = entries[name]
-                    arguments: list[Any] = [epoch, self._prefix(epoch), _KEPT_MS, _OUTLIVE_MS, name]
-                    arguments += [entry.status, entry.at_ms, entry.until_ms]
-                    arguments += [*entry.hold, *entry.booked]
-                    for account in entry.accounts:
-                        arguments += [self._account(epoch, account), account.ends_ms]
-                    await self._record(self._keys(epoch, name), arguments, client=batch)
-                said |= zip(part, await batch.execute(), strict=True)
+            calls = [
+                (self._keys(epoch, name), self._told(epoch, name, entries[name])) for name in part
+            ]
+            said |= zip(part, await self._run(self._record, calls), strict=True)
+            for words in said.values():
+                if isinstance(words, Exception):
+                    raise LedgerUnavailableError(f"{_MUTE}: {words}") from words
         return said
 
     async def contribute(
@@ -235,16 +232,35 @@ class Enforcer:
                 asked, self._asked = self._asked[:_BATCH], self._asked[_BATCH:]
                 said: Sequence[Any]
                 try:
-                    async with _reached(), self._redis.pipeline(transaction=False) as batch:
-                        for keys, arguments, _ in asked:
-                            await self._reserve(keys, arguments, client=batch)
-                        said = await batch.execute(raise_on_error=False)
+                    said = await self._run(self._reserve, [(k, args) for k, args, _ in asked])
                 except LedgerUnavailableError as error:
                     said = [error] * len(asked)
                 for (_, _, answer), words in zip(asked, said, strict=True):
                     _tell(answer, words)
         finally:
             self._asking = None
+
+    async def _run(self, script: Any, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
+        """What a script says to each call, or its error; one round trip, unless it must be sent."""
+        said: list[Any] = []
+        async with _reached():
+            for _ in range(2):
+                async with self._redis.pipeline(transaction=False) as batch:
+                    for keys, arguments in calls:
+                        batch.evalsha(script.sha, len(keys), *keys, *arguments)
+                    said = await batch.execute(raise_on_error=False)
+                if not any(isinstance(words, NoScriptError) for words in said):
+                    break
+                # what was said to the others is said again: that changes nothing
+                await self._redis.script_load(script.script)
+        return said
+
+    def _told(self, epoch: str, name: str, entry: Entry) -> list[Any]:
+        arguments: list[Any] = [epoch, self._prefix(epoch), _KEPT_MS, _OUTLIVE_MS, name]
+        arguments += [entry.status, entry.at_ms, entry.until_ms, *entry.hold, *entry.booked]
+        for account in entry.accounts:
+            arguments += [self._account(epoch, account), account.ends_ms]
+        return arguments
 
     def _prefix(self, epoch: str) -> str:
         return f"{self._base}{epoch}:"
