@@ -28,9 +28,9 @@ import numpy as np
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.limits import Limit, Payer
+from coe.ledger.protocol import Store
 from coe.services.store.books import Books
 from coe.services.store.local import LocalStore
-from coe.services.store.protocol import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from calibration import calibration

@@ -8,7 +8,7 @@ from coe.errors import LedgerConflictError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Payer
 from coe.services.store.books import Books
-from coe.services.store.protocol import exhausted
+from coe.services.store.refusal import exhausted
 
 
 @dataclass(frozen=True, slots=True)

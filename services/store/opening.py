@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from coe.environment import redis_url, state_home
 from coe.errors import ConfigError
 from coe.ledger.limits import Limit
+from coe.ledger.protocol import Store
 from coe.services.store.books import TICK_S, Books, wall_ms
 from coe.services.store.local import LocalStore
-from coe.services.store.protocol import Store
 from coe.store import RedisStoreSection, SqliteStoreSection
 
 

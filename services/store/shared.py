@@ -18,7 +18,7 @@ from coe.ledger.events import Entry, Event
 from coe.ledger.limits import Account, Limit, Payer
 from coe.services.store.books import TICK_S, Books
 from coe.services.store.enforcer import Enforcer, Verdict
-from coe.services.store.protocol import exhausted
+from coe.services.store.refusal import exhausted
 
 RETRY_S = 0.2
 """How often a Redis that cannot be asked is looked for."""

@@ -1,0 +1,32 @@
+"""A refusal of the ledger, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coe.errors import BudgetExhaustedError
+from coe.ledger.amounts import RESOURCES
+from coe.ledger.events import Entry
+from coe.ledger.limits import Limit
+
+
+def exhausted(entry: Entry, limits: Mapping[str, Limit], now_ms: int) -> BudgetExhaustedError:
+    """The refusal of an entry, in words, with the seconds until it is worth asking again."""
+    limit = limits[entry.limit]
+    param = f"limits.{limit.name}.{entry.resource}"
+    unit = entry.resource.replace("energy_uj", "joules").replace("cost_uusd", "dollars")
+    place = RESOURCES.index(entry.resource)
+    ceiling = limit.ceilings()[place]
+    if ceiling is not None and entry.hold[place] > ceiling:
+        return BudgetExhaustedError(
+            f"the request may take more {unit} than limit {limit.name!r} allows in a window of "
+            f"{limit.window_s} s: ask for a shorter answer",
+            param,
+        )
+    left_s = max(1, -(-(entry.until_ms - now_ms) // 1000))
+    return BudgetExhaustedError(
+        f"limit {limit.name!r} leaves fewer {unit} than the request may take: "
+        f"its next window begins in {left_s} s",
+        param,
+        retry_after_s=left_s,
+    )
