@@ -13,6 +13,7 @@ from coe.decision import Agreement, Decision, Outcome, Receipt
 from coe.energy import Claim, EnergyAccount
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import settle
+from coe.tab import Hold, Tab
 
 _T = TypeVar("_T")
 
@@ -52,6 +53,7 @@ class Booking:
     failed_over : who was tried before.
     dispatched, first_at : when the expert was asked, and when its first piece was there.
     stretch, delay_ms : as `Books.enter` says.
+    hold : of what it may take under hard limits; ``None``: there are none, or it can take nothing.
     receipt : ``None`` until it is settled.
     """
 
@@ -66,7 +68,25 @@ class Booking:
     stretch: float = 1.0
     delay_ms: float = 0.0
     claim: Claim | None = None
+    hold: Hold | None = None
     receipt: Receipt | None = None
+
+    async def reserve(self, tab: Tab | None, max_tokens: int | None) -> None:
+        """Hold what the expert may take for an answer of that length, before it is asked.
+
+        Raises
+        ------
+        BudgetExhaustedError, LedgerUnavailableError
+            As `Tab.hold`.
+        """
+        if tab is not None:
+            self.hold = await tab.hold(self.spec, self.request, max_tokens)
+
+    def release(self) -> None:
+        """Hold nothing any more: the expert will not be asked."""
+        if self.hold is not None:
+            self.hold.release()
+        self.hold = None
 
     def enter(self, pieces: AsyncIterator[bytes]) -> None:
         """The expert is asked now, and ``pieces`` are to be its answer."""
@@ -84,11 +104,13 @@ class Booking:
         if self.claim is not None:
             self.claim.note(n_tokens)
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException) -> None:
         """It has failed before its first piece: count it out, without a receipt."""
         self.books.leave(self.spec.id)
         if self.claim is not None:
             self.claim.leave()
+        if self.hold is not None:
+            self.hold.fail(error)
 
     def settle(self, outcome: Outcome, reading: Reading, telling: bool = True) -> Receipt:
         """The receipt of an answer that ends now; to be called once.
@@ -124,6 +146,8 @@ class Booking:
             failed_over=self.failed_over,
             copied_from=None if ready is None else ready.origin,
         )
+        if self.hold is not None:
+            self.hold.settle(self.receipt)
         if self.books.pacer is not None:
             settle(self.books.pacer, self.started, self.receipt)
         return self.receipt

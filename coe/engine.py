@@ -16,12 +16,18 @@ from coe.dispatch import among_present
 from coe.energy import EnergyAccount
 from coe.ensemble import Ensemble
 from coe.errors import (
+    UNANSWERED,
+    BudgetExhaustedError,
+    CoeError,
     ExpertError,
     ExpertRejectedError,
     InfeasibleError,
+    LedgerUnavailableError,
 )
 from coe.escalation import Escalations
 from coe.experts.protocol import Expert
+from coe.ledger.limits import Payer
+from coe.ledger.protocol import Store
 from coe.load import Load, Presence
 from coe.logprobs import with_logprobs
 from coe.mixing import Mixing
@@ -33,6 +39,7 @@ from coe.router import Router
 from coe.routers.confidence import Confidence
 from coe.routers.habit import Habit
 from coe.switches import Switches
+from coe.tab import Tab
 
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
@@ -66,6 +73,8 @@ class Engine:
     waiting_every_s : of a stream that waits for several experts, seconds between comment lines.
     switches : what an operator has switched; they hold from the next decision on.
     cache : is fed the answers of single experts; ``None``: no expert copies answers.
+    store : grants what every answer may take, before its expert is asked; ``None``: there are no
+        hard limits.
     """
 
     router: Router
@@ -83,6 +92,7 @@ class Engine:
     waiting_every_s: float = 2.0
     switches: Switches = field(default_factory=Switches)
     cache: AnswerCache | None = None
+    store: Store | None = None
     _loads: dict[str, Load] = field(default_factory=dict)
 
     async def prepare(self, request: Request) -> Budget | None:
@@ -121,17 +131,20 @@ class Engine:
     async def answer(self, request: Request) -> AnyReply:
         """The reply, its first piece in hand.
 
-        An expert that fails before its first piece is replaced by the next best one, as long
-        as one fits what is left of the budget. After the first piece nothing is retried. Of
-        several experts those that fail are left out; if all do, or one of a mixture does, the next
-        best decision without them takes over.
+        An expert that fails before its first piece, or that the hard limits do not leave enough
+        for, is replaced by the next best one, as long as one fits what is left of the budget.
+        After the first piece nothing is retried. Of several experts those that give no answer are
+        left out; if none does, or one of a mixture does not, the next best decision without them
+        takes over.
 
         Raises
         ------
         RequestError
-            As `decide`.
+            As `decide`; `BudgetExhaustedError` where a hard limit leaves enough for nobody.
         ExpertError
             Of the first expert tried, when no other could take over.
+        LedgerUnavailableError
+            Nobody can say what the hard limits leave.
         """
         started = self.now()
         decision, outgoing = await self._dispatch(request, await self.prepare(request))
@@ -141,32 +154,30 @@ class Engine:
             observe(self.pacer, started, decision, request.policy.prices)
             if refusal is not None:
                 raise refusal
-        first_error: ExpertError | None = None
-        failed: list[str] = []
+        tab = self._tab(request, decision)
+        first_error: CoeError | None = None
+        lost: dict[str, CoeError] = {}
         while True:
-            reply = self._reply(outgoing, decision, tuple(failed), started)
+            reply = self._reply(outgoing, decision, tuple(_failed(lost)), started, tab)
             try:
                 await reply.begin()
                 return reply
-            except ExpertError as error:
+            except UNANSWERED as error:
                 first_error = first_error or error
                 if not _others_may_answer(error, request):
                     raise
-                failed += reply.failed
+                lost |= reply.errors
                 elapsed_ms = (self.now() - started) * 1000.0
             try:
                 other, outgoing = await self._dispatch(
-                    request, request.ceilings.after(elapsed_ms), frozenset(failed)
+                    request, request.ceilings.after(elapsed_ms), frozenset(lost)
                 )
             except InfeasibleError as error:
                 raise first_error from error
             if other.declined:
                 raise first_error
-            decision = replace(
-                other,
-                decision_id=decision.decision_id,
-                why=f"{', '.join(failed)} did not answer; {other.why}",
-            )
+            why = f"{_why_lost(lost)}; {other.why}"
+            decision = replace(other, decision_id=decision.decision_id, why=why)
 
     async def _dispatch(
         self, request: Request, budget: Budget | None, excluded: frozenset[str] = frozenset()
@@ -219,16 +230,27 @@ class Engine:
             "period_declined",
         )
 
+    def _tab(self, request: Request, decision: Decision) -> Tab | None:
+        """Where the answers to the request are charged; ``None``: nowhere."""
+        if self.store is None:
+            return None
+        return Tab(self.store, Payer(request.tenant), decision.decision_id)
+
     def _reply(
-        self, request: Request, decision: Decision, failed: tuple[str, ...], started: float
+        self,
+        request: Request,
+        decision: Decision,
+        failed: tuple[str, ...],
+        started: float,
+        tab: Tab | None,
     ) -> AnyReply:
         """Of one expert or several, not begun."""
         chosen, specs = decision.selection, self.router.specs
         if chosen.mode.kind == "single":
-            given = (decision.expert_id, request, decision.max_tokens, decision, started, failed)
-            return self._open(*given)
+            longest = decision.max_tokens
+            return self._open(decision.expert_id, request, longest, decision, started, tab, failed)
         if chosen.mode.kind == "mixture":
-            return Mixing(self, self.experts, specs, request, decision, started, failed)
+            return Mixing(self, self.experts, specs, request, decision, started, failed, tab)
 
         telling = self.habits.keys() if chosen.mode.kind in _GO_BY_SURENESS else ()
 
@@ -236,7 +258,7 @@ class Engine:
             if expert_id in telling and specs[expert_id].logprobs:
                 asked = with_logprobs(asked)
             longest = cap(specs[expert_id], asked, None)
-            return self._open(expert_id, asked, longest, decision, started)
+            return self._open(expert_id, asked, longest, decision, started, tab)
 
         alone = dict(zip(chosen.expert_ids, chosen.alone, strict=True))
         form = request.payload.get("response_format")
@@ -261,6 +283,7 @@ class Engine:
         max_tokens: int | None,
         decision: Decision,
         started: float,
+        tab: Tab | None,
         failed: tuple[str, ...] = (),
     ) -> Reply:
         return Reply(
@@ -273,6 +296,7 @@ class Engine:
             started=started,
             failed_over=failed,
             recording=None if self.cache is None else self.cache.recording(request, decision),
+            tab=tab,
         )
 
     def account(self, expert_id: str, pieces: AsyncIterator[bytes]) -> EnergyAccount | None:
@@ -294,10 +318,26 @@ class Engine:
         self._loads[expert_id] = self._loads[expert_id].left(slowdown)
 
 
-def _others_may_answer(error: ExpertError, request: Request) -> bool:
+def _others_may_answer(error: CoeError, request: Request) -> bool:
     """Whether another expert could do better than this error."""
-    if request.pinned:
+    if request.pinned or isinstance(error, LedgerUnavailableError):
         return False
+    if isinstance(error, BudgetExhaustedError):
+        # whoever answers, it is one request
+        return not (error.param or "").endswith(".requests")
     if isinstance(error, ExpertRejectedError):
         return error.status not in _SHARED_STATUSES
     return True
+
+
+def _failed(lost: Mapping[str, CoeError]) -> list[str]:
+    """Those of the experts that were asked."""
+    return [name for name, error in lost.items() if isinstance(error, ExpertError)]
+
+
+def _why_lost(lost: Mapping[str, CoeError]) -> str:
+    """Why others than these answer."""
+    failed = _failed(lost)
+    dear = [name for name in lost if name not in failed]
+    said = [f"{', '.join(failed)} did not answer"] if failed else []
+    return "; ".join(said + ([f"{', '.join(dear)}: beyond what hard limits leave"] if dear else []))

@@ -17,7 +17,7 @@ from coe.candidates import cap
 from coe.combine import fusing, quote_answers
 from coe.core import ExpertSpec, Request
 from coe.decision import Agreement, Decision, Escalation, Outcome, Receipt
-from coe.errors import ExpertError
+from coe.errors import UNANSWERED, CoeError, ExpertError
 from coe.escalation import Escalations
 from coe.mode import Mode
 from coe.panel import Member, Panel, asks_for_usage, streamed
@@ -71,17 +71,18 @@ class Ensemble:
         return self.decision.selection.mode
 
     @property
-    def failed(self) -> tuple[str, ...]:
-        """Who has failed where `begin` has: everyone who was asked, or the writer of a fusion."""
-        return self.panel.failed
+    def errors(self) -> Mapping[str, CoeError]:
+        """By expert, why it gave no answer."""
+        return self.panel.errors
 
     async def begin(self) -> None:
         """Wait for the first piece: of a whole answer all of it, of a stream maybe a comment.
 
         Raises
         ------
-        ExpertError
-            Of the first expert asked, where all have failed before that piece.
+        ExpertError, BudgetExhaustedError, LedgerUnavailableError
+            Of the first expert in the order of asking, where none has answered before that piece;
+            or of the writer of a streamed fusion.
         """
         self._begun = self.now()
         self._body = self._run()
@@ -92,8 +93,8 @@ class Ensemble:
 
         Raises
         ------
-        ExpertError
-            All experts failed after the first piece, or the writer of a fusion in mid-answer.
+        ExpertError, BudgetExhaustedError, LedgerUnavailableError
+            No expert answered after the first piece, or the writer of a fusion failed.
         """
         assert self._body is not None
         async with aclosing(self._body) as body:
@@ -195,7 +196,7 @@ class Ensemble:
         writer = self.panel.add(expert_id, fused)
         try:
             await writer.reply.begin()
-        except ExpertError as error:
+        except UNANSWERED as error:
             writer.error = error
             return None
         return writer

@@ -32,6 +32,8 @@ between processes.
 
 from __future__ import annotations
 
+from typing import Final
+
 
 class CoeError(Exception):
     """Base of every error of this package. ``str(error)`` is one sentence a person can act on."""
@@ -239,3 +241,7 @@ class ExpertRejectedError(ExpertError):
         self.args = (expert_id, reason, status, body)
         self.status = status
         self.body = body
+
+
+UNANSWERED: Final = (ExpertError, BudgetExhaustedError, LedgerUnavailableError)
+"""Why an expert gave no answer while others may: it failed, or what it may take was not granted."""

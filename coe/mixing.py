@@ -10,9 +10,10 @@ from coe.answer import AnswerMeter, Reading
 from coe.booking import Booking, Books, summed
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
-from coe.errors import ExpertError
+from coe.errors import UNANSWERED, CoeError, ExpertError
 from coe.experts.mixed import MixedAnswer, MixedExpert
 from coe.experts.protocol import Expert
+from coe.tab import Tab
 
 
 @dataclass(slots=True)
@@ -25,7 +26,8 @@ class Mixing:
     Parameters
     ----------
     experts, specs : the members among them, by id.
-    failed : where `begin` or the pieces have failed, whose error that was.
+    tab : where every member's part is charged, if there are hard limits.
+    errors : by member, why `begin` or the pieces have failed; of the first only.
     receipt : ``None`` until the pieces have ended, were closed, or failed.
     """
 
@@ -36,7 +38,8 @@ class Mixing:
     decision: Decision
     started: float
     failed_over: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
+    tab: Tab | None = None
+    errors: Mapping[str, CoeError] = field(default_factory=dict)
     receipt: Receipt | None = None
     bookings: dict[str, Booking] = field(init=False)
     _answer: MixedAnswer | None = None
@@ -61,12 +64,16 @@ class Mixing:
             A field of the request is wrong; nobody has been asked.
         ExpertError
             Of the first member that failed; all are counted out, on no receipt.
+        BudgetExhaustedError, LedgerUnavailableError
+            What a member may take is not granted; nobody has been asked.
         """
         try:
             mixed = MixedExpert.of(self.decision.selection, self.experts)
-            await self._open(mixed.stream(self.request, self.decision.max_tokens))
+            answer = mixed.stream(self.request, self.decision.max_tokens)
+            await self._reserve()
+            await self._open(answer)
         except ExpertError as error:
-            self.failed = (error.expert_id,)
+            self.errors = {error.expert_id: error}
             raise
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -90,7 +97,7 @@ class Mixing:
             outcome = "cancelled"
             raise
         except ExpertError as error:
-            self.failed = (error.expert_id,)
+            self.errors = {error.expert_id: error}
             raise
         finally:
             self._settle(outcome)
@@ -102,6 +109,18 @@ class Mixing:
             self._settle("cancelled")
             await self._answer.aclose()
 
+    async def _reserve(self) -> None:
+        """Hold what every member may take, or nothing."""
+        for name, booking in self.bookings.items():
+            try:
+                await booking.reserve(self.tab, self.decision.max_tokens)
+            except BaseException as error:
+                for other in self.bookings.values():
+                    other.release()
+                if isinstance(error, UNANSWERED):
+                    self.errors = {name: error}
+                raise
+
     async def _open(self, answer: MixedAnswer) -> None:
         self._answer = answer
         for booking in self.bookings.values():
@@ -111,10 +130,10 @@ class Mixing:
         except asyncio.CancelledError:
             self._settle("cancelled")
             raise
-        except BaseException:
+        except BaseException as error:
             self._answer = None
             for booking in self.bookings.values():
-                booking.abandon()
+                booking.abandon(error)
             raise
         for booking in self.bookings.values():
             booking.begin(answer)
@@ -148,7 +167,7 @@ class Mixing:
 
     def _own(self, expert_id: str, outcome: Outcome) -> Outcome:
         """How a member's part ended: where another failed, it was stopped."""
-        return "cancelled" if self.failed and expert_id not in self.failed else outcome
+        return "cancelled" if self.errors and expert_id not in self.errors else outcome
 
     def _reading(self, expert_id: str) -> Reading:
         """The tokens of a member; none yet where the first did not come."""

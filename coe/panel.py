@@ -12,7 +12,7 @@ from coe.assembly import Assembly
 from coe.ballot import Ballot, Given
 from coe.core import Request
 from coe.decision import Receipt
-from coe.errors import ExpertError
+from coe.errors import UNANSWERED, CoeError, ExpertError
 from coe.logprobs import WithoutLogprobs
 from coe.reply import Reply
 
@@ -29,7 +29,7 @@ class Member:
 
     reply: Reply
     given: Given | None = None
-    error: ExpertError | None = None
+    error: CoeError | None = None
     recorded: list[bytes] = field(default_factory=list)
     assembly: Assembly = field(default_factory=Assembly)
 
@@ -50,7 +50,7 @@ class Member:
                 async for piece in pieces:
                     self._take(told.feed(piece))
             self._take(told.end())
-        except ExpertError as error:
+        except UNANSWERED as error:
             self.error = error
             return
         assert self.reply.receipt is not None
@@ -81,14 +81,14 @@ class Panel:
         return [member.given for member in self.members if member.given is not None]
 
     @property
-    def failed(self) -> tuple[str, ...]:
-        """Experts that gave none."""
-        return tuple(member.expert_id for member in self.members if member.error is not None)
+    def errors(self) -> dict[str, CoeError]:
+        """By expert that gave none, why."""
+        return {one.expert_id: one.error for one in self.members if one.error is not None}
 
     @property
     def unbegun(self) -> tuple[str, ...]:
-        """Those of them that failed before the first piece, and have no receipt."""
-        failed = [member for member in self.members if member.error is not None]
+        """Experts that were asked and failed before the first piece; they have no receipt."""
+        failed = [member for member in self.members if isinstance(member.error, ExpertError)]
         return tuple(member.expert_id for member in failed if member.reply.receipt is None)
 
     @property

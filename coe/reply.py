@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from coe.answer import AnswerMeter
@@ -11,16 +11,18 @@ from coe.booking import Booking, Books
 from coe.cache import Recording
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
-from coe.errors import ExpertUnavailableError
+from coe.errors import UNANSWERED, CoeError, ExpertUnavailableError
 from coe.experts.protocol import Expert, close
+from coe.tab import Tab
 
 
 @dataclass(slots=True)
 class Reply:
     """An answer on its way.
 
-    ``recording`` reads along where the answer may be copied. ``receipt`` is ``None`` until the
-    pieces have ended, were closed, or failed.
+    ``recording`` reads along where the answer may be copied; ``tab`` is where it is charged, if
+    there are hard limits. ``receipt`` is ``None`` until the pieces have ended, were closed, or
+    failed; ``errors`` says by expert why `begin` has failed.
     """
 
     books: Books
@@ -32,6 +34,8 @@ class Reply:
     started: float
     failed_over: tuple[str, ...] = ()
     recording: Recording | None = None
+    tab: Tab | None = None
+    errors: Mapping[str, CoeError] = field(default_factory=dict)
     booking: Booking = field(init=False)
     _first: bytes = b""
     _rest: AsyncIterator[bytes] | None = None
@@ -48,11 +52,6 @@ class Reply:
         """What the answer took, once it is settled."""
         return self.booking.receipt
 
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Who has failed where `begin` has: the expert."""
-        return (self.spec.id,)
-
     async def begin(self) -> None:
         """Ask the expert, and wait for the first piece of its answer.
 
@@ -62,19 +61,30 @@ class Reply:
         ------
         ExpertError
             None came; the request is counted out, and what it drew is its share, on no receipt.
+        BudgetExhaustedError, LedgerUnavailableError
+            What the answer may take is not granted; the expert was not asked.
         """
+        try:
+            await self.booking.reserve(self.tab, self.max_tokens)
+            await self._ask()
+        except UNANSWERED as error:
+            self.errors = {self.spec.id: error}
+            raise
+
+    async def _ask(self) -> None:
         pieces = self._rest = self.expert.stream(self.request, self.max_tokens)
         self.booking.enter(pieces)
         try:
             self._first = await anext(pieces)
         except StopAsyncIteration:
-            self._abandon()
-            raise ExpertUnavailableError(self.spec.id, "answered with nothing") from None
+            nothing = ExpertUnavailableError(self.spec.id, "answered with nothing")
+            self._abandon(nothing)
+            raise nothing from None
         except asyncio.CancelledError:
             self._settle("cancelled")
             raise
-        except BaseException:
-            self._abandon()
+        except BaseException as error:
+            self._abandon(error)
             raise
         self.booking.begin(pieces)
 
@@ -110,9 +120,9 @@ class Reply:
             self._settle("cancelled")
             await close(self._rest)
 
-    def _abandon(self) -> None:
+    def _abandon(self, error: BaseException) -> None:
         self._rest = None
-        self.booking.abandon()
+        self.booking.abandon(error)
 
     def _feed(self, piece: bytes) -> None:
         self._meter.feed(piece)

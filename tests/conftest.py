@@ -1,4 +1,4 @@
-"""What the tests of several layers share: a clock that obeys, experts and a router made by hand."""
+"""What the tests of several layers share: a clock that obeys; experts, a router and a ledger."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -23,6 +23,10 @@ from starlette.routing import Route
 from coe.core import Budget, ExpertSpec, Request
 from coe.decision import Decision, Selection
 from coe.device import DeviceProfile
+from coe.errors import BudgetExhaustedError, LedgerUnavailableError
+from coe.ledger.amounts import NOTHING, Amounts
+from coe.ledger.book import Ledger
+from coe.ledger.limits import Limit, Payer
 from coe.load import Load
 from coe.mode import Mode
 from coe.router import Router
@@ -165,6 +169,61 @@ class ModeRouter(Router):
         """As ``router`` otherwise."""
         own = {name: getattr(router, name) for name in Router.__dataclass_fields__}
         return cls(**own, mode=mode)
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """A ledger in memory, on a clock that stands still; keeps what was said to it.
+
+    Parameters
+    ----------
+    unavailable : from now on nobody can say what is left.
+    """
+
+    ledger: Ledger
+    unavailable: bool = False
+    holds: dict[str, Amounts] = field(default_factory=dict)
+    ended: list[tuple[str, Amounts]] = field(default_factory=list)
+    estimated: set[str] = field(default_factory=set)
+
+    async def reserve(self, request_id: str, payer: Payer, hold: Amounts) -> None:
+        await asyncio.sleep(0)
+        if self.unavailable:
+            raise LedgerUnavailableError("nobody knows")
+        assert request_id not in self.holds, "an id is used once"
+        event = self.ledger.reserve(request_id, payer, hold, 0, 60_000)
+        assert event is not None
+        if event.kind == "refused":
+            param = f"limits.{event.limit}.{event.resource}"
+            raise BudgetExhaustedError("too much", param, retry_after_s=60)
+        self.holds[request_id] = hold
+
+    def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> None:
+        assert self.ledger.settle(request_id, actual, 0, estimated) is not None, "settled twice"
+        self.ended.append((request_id, actual))
+        if estimated:
+            self.estimated.add(request_id)
+
+    def release(self, request_id: str) -> None:
+        assert self.ledger.release(request_id, 0) is not None, "released twice"
+        self.ended.append((request_id, NOTHING))
+
+    @property
+    def spent(self) -> Amounts:
+        """Under the first limit that somebody was charged to, when nothing is held any more."""
+        assert not self.ledger.held, "every hold has ended"
+        (account, *_) = self.ledger.accounts
+        return self.ledger.accounts[account].spent
+
+
+@pytest.fixture(scope="session")
+def memory_store() -> Callable[..., MemoryStore]:
+    """A store in memory under these limits; without any, under one that is out of reach."""
+
+    def build(*limits: Limit) -> MemoryStore:
+        return MemoryStore(Ledger(limits or [Limit("all", "global", 3600, requests=10**9)]))
+
+    return build
 
 
 @pytest.fixture
