@@ -81,8 +81,7 @@ class Ensemble:
         Raises
         ------
         ExpertError, BudgetExhaustedError, LedgerUnavailableError
-            Of the first expert in the order of asking, where none has answered before that piece;
-            or of the writer of a streamed fusion.
+            Of the first expert in the order of asking, where none has answered before that piece.
         """
         self._begun = self.now()
         self._body = self._run()

@@ -22,7 +22,7 @@ from coe.core import Request
 from coe.decision import Citation, Receipt
 from coe.engine import AnyReply
 from coe.environment import admin_token
-from coe.errors import CoeError, ExpertError, RequestError, UnknownExpertError
+from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
 from coe.personal import NOBODY, as_wished
 from coe.services.admin import Admin
 from coe.services.body import json_of
@@ -218,7 +218,7 @@ class Gateway:
             async with aclosing(reply.pieces()) as pieces:
                 async for piece in before_end(pieces, cited) if cited else pieces:
                     yield piece
-        except ExpertError as error:
+        except UNANSWERED as error:
             _, document = rendered(error)
             yield b"\n\ndata: " + json.dumps(document).encode() + b"\n\n"
         finally:

@@ -9,11 +9,13 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from coe.errors import (
+    BudgetExhaustedError,
     CoeError,
     EmbeddingError,
     ExpertRejectedError,
     ExpertTimeoutError,
     InfeasibleError,
+    LedgerUnavailableError,
     RequestError,
 )
 
@@ -46,6 +48,10 @@ def error_document(
 
 def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
+    if isinstance(error, BudgetExhaustedError):
+        return 429, error_document(str(error), "insufficient_quota", error.code, error.param)
+    if isinstance(error, LedgerUnavailableError):
+        return 503, error_document(str(error), "server_error", error.code)
     if isinstance(error, RequestError):
         status = _STATUS.get(error.code, 400)
         needed = error.needed if isinstance(error, InfeasibleError) else {}
@@ -66,10 +72,19 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     return 503, error_document(str(error), "server_error", "expert_unavailable")
 
 
+def when_again(status: int, error: CoeError) -> dict[str, str]:
+    """Headers that say when to ask again, or that it is no use to do so at once."""
+    if isinstance(error, BudgetExhaustedError):
+        after_s = error.retry_after_s
+        later = {} if after_s is None else {"retry-after": str(after_s)}
+        return {"x-should-retry": "false"} | later
+    return {"retry-after": "1"} if status == 503 else {}
+
+
 def refused(error: CoeError) -> Response:
     """The answer that an error is."""
     status, document = rendered(error)
-    headers = {"retry-after": "1"} if status == 503 else {}
+    headers = when_again(status, error)
     if status in _LAST_OF_A_CONNECTION:
         headers["connection"] = "close"
     return as_json(document, status, headers)

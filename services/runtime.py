@@ -30,6 +30,7 @@ from coe.services.metering.machine import metered
 from coe.services.personal import tenants_of
 from coe.services.prefetch import prefetching
 from coe.services.runnable import Say
+from coe.services.store.opening import opened
 from coe.stock import Constants, Stock
 
 
@@ -66,11 +67,14 @@ async def serving(
     Raises
     ------
     ConfigError
-        As `coe.services.fleet.running`, `coe.services.metering.machine.metered` and
-        `coe.services.embedding.check_local` and `coe.services.personal.tenants_of`.
+        As `coe.services.fleet.running`, `coe.services.metering.machine.metered`,
+        `coe.services.embedding.check_local`, `coe.services.personal.tenants_of` and
+        `coe.services.store.opening.opened`.
     ArtefactError
         The artefact is absent, altered, or fails a canary prompt; or as `retriever_of` and
         `coe.services.personal.tenants_of`.
+    LedgerError
+        As `coe.services.store.opening.opened`.
     PlanError
         As `offers_of`.
     EmbeddingError
@@ -81,6 +85,7 @@ async def serving(
     policies = budgets.as_policies()
     check_local(config.embedder, policies, config.tenants)
     async with running(config, say, now=now) as fleet, AsyncExitStack() as stack:
+        store = await stack.enter_async_context(opened(config.store, budgets.as_limits()))
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
         specs = list(fleet.specs.values())
@@ -96,7 +101,7 @@ async def serving(
         offers = offers_of(config, fleet.specs)
         routing = config.routing.model_dump(exclude={"escalations"})
         router = replace(router.under(offers), retriever=retriever, stocks=fleet.stocks, **routing)
-        engine = Engine(router, fleet.experts, now)
+        engine = Engine(router, fleet.experts, now, store=store)
         engine.cache = next((s for s in fleet.stocks.values() if isinstance(s, AnswerCache)), None)
         if isinstance(embedder, HttpEmbedder):
             prefetched = await stack.enter_async_context(prefetching(embedder, say))

@@ -1,0 +1,78 @@
+"""Hard limits over HTTP: what fits is answered, and what does not is refused in OpenAI's words."""
+
+import httpx
+import openai
+import pytest
+
+from coe.budgets import load_policies
+from coe.config import DATA, load_config
+from coe.engine import Engine
+from coe.experts.stub import StubExpert
+from coe.ledger.limits import Limit
+from coe.router import Router
+from coe.services.fleet import Fleet
+from coe.services.gateway import Gateway
+from coe.services.runtime import Runtime
+
+ASKED = {"model": "auto", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 9}
+
+
+@pytest.fixture
+def limited(memory_store):
+    """A client of a gateway over stubs under these limits, and the gateway's engine."""
+    config = load_config(DATA / "coe.yaml")
+    specs = config.specs
+    router = Router.load(config.artefact, list(specs.values()))
+
+    def build(*limits):
+        stubs = {name: StubExpert(name) for name in specs}
+        engine = Engine(router, stubs, store=memory_store(*limits))
+        fleet = Fleet(specs=specs, experts=stubs, hosts={})
+        app = Gateway(Runtime(config, load_policies(config.budgets), engine, fleet)).app()
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        return httpx.AsyncClient(transport=transport, base_url="http://gateway/v1"), engine
+
+    return build
+
+
+async def ask(client, **more):
+    return await client.post("/chat/completions", json=ASKED | more)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_beyond_a_limit_is_refused_with_the_time_to_wait(limited, stream):
+    client, engine = limited(Limit("house", "global", 60, requests=2))
+    answers = [await ask(client, stream=stream) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    refused = answers[-1]
+    assert refused.headers["retry-after"] == "60"
+    assert refused.headers["x-should-retry"] == "false"
+    error = refused.json()["error"]
+    assert error.pop("message")
+    assert error == {
+        "type": "insufficient_quota",
+        "param": "limits.house.requests",
+        "code": "budget_exhausted",
+    }
+    assert engine.store.spent.requests == 2
+    page = (await client.get("http://gateway/metrics")).text
+    assert 'coe_refusals_total{code="budget_exhausted"} 1.0' in page
+
+
+async def test_without_the_ledger_nothing_is_answered(limited):
+    client, engine = limited()
+    engine.store.unavailable = True
+    refused = await ask(client)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    error = refused.json()["error"]
+    assert (error["type"], error["code"]) == ("server_error", "budget_store_unavailable")
+
+
+async def test_the_openai_client_raises_at_once(limited):
+    client, engine = limited(Limit("house", "global", 60, requests=1))
+    asking = openai.AsyncOpenAI(base_url="http://gateway/v1", api_key="unused", http_client=client)
+    await asking.chat.completions.create(**ASKED)
+    with pytest.raises(openai.RateLimitError) as refused:
+        await asking.chat.completions.create(**ASKED)
+    assert refused.value.code == "budget_exhausted"
+    assert len(engine.store.ledger.entries) == 2, "it was not tried again"
