@@ -103,7 +103,7 @@ async def test_without_a_store_nothing_is_charged(charged):
     engine.store = None
     reply = await engine.answer(ask())
     await drain(reply)
-    assert (reply.tab, reply.hold) == (None, None)
+    assert (reply.tab, reply.booking.hold) == (None, None)
 
 
 async def test_who_goes_away_in_mid_answer_pays_for_what_was_written(charged):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from coe.bound import bound
 from coe.core import Message, Request
 from coe.energy import EnergyAccount
 from coe.engine import Engine
@@ -19,6 +20,8 @@ from coe.errors import (
 )
 from coe.experts.continuation import Token
 from coe.experts.stub import StubContinuation, StubExpert
+from coe.ledger.amounts import NOTHING, Amounts
+from coe.ledger.limits import Limit
 from coe.load import Presence
 from coe.meter import MeterReading
 from coe.optimizer.pacing import Allowance, Pacer
@@ -342,3 +345,69 @@ async def test_an_absent_member_leaves_the_best_of_the_others(rig):
     r = rig(presence=lambda: {"b": Presence(0, 0)})
     body, receipt = await r.deliver()
     assert (json.loads(body)["model"], receipt.failed_over) == ("a", ())
+
+
+# ---- under hard limits
+
+
+def charged(receipt):
+    """What the parts of a receipt say, and one request."""
+    parts = receipt.parts or (receipt,)
+    found = Amounts(requests=1)
+    for part in parts:
+        tokens = part.prompt_tokens + part.output_tokens
+        found = found.plus(Amounts.of(part.energy_j, part.cost_usd, tokens))
+    return found
+
+
+def room_for(engine, name):
+    return bound(engine.router.specs[name], ask(), 20).tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_member_is_charged_and_the_request_once(rig, memory_store, stream):
+    r = rig(store=memory_store())
+    _, receipt = await r.deliver(stream=stream, max_tokens=20)
+    assert len(receipt.parts) == len(r.engine.store.holds) == 2
+    assert r.engine.store.spent == charged(receipt)
+
+
+async def test_where_one_member_does_not_fit_nobody_writes_and_nothing_is_kept(rig, memory_store):
+    r = rig()
+    tokens = room_for(r.engine, "a") + room_for(r.engine, "b") - 1
+    r.engine.store = store = memory_store(Limit("house", "global", 3600, tokens=tokens))
+    reply = await r.engine.answer(ask(max_tokens=20))
+    assert store.ended == [(next(iter(store.holds)), NOTHING)]
+    assert reply.decision.why.startswith("b: beyond what hard limits leave; ")
+    body = b"".join([piece async for piece in reply.pieces()])
+    assert json.loads(body)["choices"]
+    assert store.spent == charged(reply.receipt)
+
+
+async def test_who_goes_away_while_a_mixture_is_held_pays_nothing(rig, memory_store):
+    r = rig(store=memory_store())
+    answering = asyncio.create_task(r.engine.answer(ask(max_tokens=20)))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert len(r.engine.store.holds) == 1, "the other one is not held yet"
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert r.engine.store.spent == NOTHING
+
+
+async def test_a_member_that_is_not_there_leaves_no_hold(rig, memory_store):
+    r = rig(Writer("b", fault=ExpertUnavailableError("b", "gone")), store=memory_store())
+    _, receipt = await r.deliver(max_tokens=20)
+    assert receipt.failed_over == ("b",)
+    assert r.engine.store.spent == charged(receipt)
+
+
+async def test_a_mixture_that_breaks_off_is_charged_as_far_as_it_came(rig, memory_store):
+    fault = ExpertUnavailableError("b", "gone")
+    r = rig(Writer("b", fault=fault, fault_after=1), store=memory_store())
+    reply = await r.engine.answer(ask(max_tokens=20))
+    with pytest.raises(ExpertUnavailableError):
+        [_ async for _ in reply.pieces()]
+    assert [part.outcome for part in reply.receipt.parts] == ["cancelled", "failed"]
+    assert r.engine.store.spent == charged(reply.receipt)
