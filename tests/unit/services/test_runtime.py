@@ -8,6 +8,7 @@ import pytest
 
 from coe.config import DATA, RetrievalSection, load_config
 from coe.errors import ArtefactError, ConfigError
+from coe.ledger.limits import Limit
 from coe.mode import Mode
 from coe.optimizer.pacing import Allowance
 from coe.routers.artefact import Artefact
@@ -67,6 +68,22 @@ async def test_routing_is_as_configured(tmp_path, section, routing):
         router = runtime.engine.router
         found = (router.turns, router.switch_margin, router.most_experts, router.top_p)
         assert found == routing
+
+
+async def test_hard_limits_are_kept_as_configured(tmp_path):
+    (tmp_path / "coe.yaml").write_text(CONFIGURED)
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        assert runtime.engine.store is None
+    own = CONFIGURED.replace(f"{DATA / 'budgets.yaml'}", "own.yaml")
+    (tmp_path / "coe.yaml").write_text(own + "store: {kind: sqlite, path: state/ledger.sqlite}\n")
+    (tmp_path / "own.yaml").write_text(
+        "policies: {default: {}}\nlimits: {day: {scope: global, window_s: 86400, requests: 5}}\n"
+    )
+    async with serving(load_config(tmp_path / "coe.yaml")) as runtime:
+        assert runtime.engine.store.books.ledger.limits == (
+            Limit("day", "global", 86400, requests=5),
+        )
+        assert (tmp_path / "state" / "ledger.sqlite").exists()
 
 
 async def test_budgets_over_time_are_paced_as_configured(tmp_path):
