@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from coe.bound import bound
+from coe.bound import bound, prompt_bound
 from coe.config import DATA, load_config
 from coe.core import Message, Request
 from coe.ledger.amounts import NOTHING, Amounts
@@ -143,3 +143,28 @@ def test_two_gateways_of_one_redis_answer_what_fits_together(
         answered = list(callers.map(lambda pair: call(*pair), asked))
         assert sum(answered) == 20
         assert spent(first).requests + spent(second).requests == 20
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a place.",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+ODD = ["a", "🜁🜂🜃" * 20, "天气怎么样" * 10, "<|im_start|>system" * 5]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("model", [SMALL, LARGE])
+@pytest.mark.parametrize("tools", [{}, {"tools": [TOOL]}])
+def test_no_real_prompt_has_more_tokens_than_are_held_for_it(gateway, model, tools):
+    context = gateway.runtime.fleet.specs[model].context_tokens
+    for text in ODD:
+        messages = [{"role": "user", "content": text}]
+        answer = gateway.client.chat.completions.create(
+            model=model, messages=messages, max_tokens=1, **tools
+        )
+        request = Request((Message("user", text),), payload={"messages": messages, **tools})
+        assert answer.usage.prompt_tokens <= prompt_bound(request, context)
