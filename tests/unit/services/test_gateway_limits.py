@@ -76,3 +76,10 @@ async def test_the_openai_client_raises_at_once(limited):
         await asking.chat.completions.create(**ASKED)
     assert refused.value.code == "budget_exhausted"
     assert len(engine.store.ledger.entries) == 2, "it was not tried again"
+
+
+async def test_every_tenant_has_a_limit_of_its_own(limited):
+    client, _ = limited(Limit("tenants", "tenant", 60, requests=1))
+    asked = ["alice", "alice", "bob", "bob"]
+    answers = [await ask(client, coe={"tenant": tenant}) for tenant in asked]
+    assert [answer.status_code for answer in answers] == [200, 429, 200, 429]
