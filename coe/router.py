@@ -309,7 +309,7 @@ class Router:
 
     def _check_room(self, request: Request) -> None:
         """Refuse what no expert has room for before it is read: that takes time."""
-        if not self.stocks:
+        if self.specs and not self.stocks:
             roomy([request.pinned] if request.pinned else [*self.specs], self.specs, request)
 
     def _named(self, request: Request) -> list[str]:
