@@ -143,7 +143,9 @@ def test_the_installed_package_decides(environment: Environment, tmp_path: Path)
     out = environment.run("coe", "route", "What is 17 * 6?", "--config", config, "--json")
     decision = json.loads(out)
     assert decision["status"] == "optimal"
+    # the artefact also knows modes of several experts
+    others = {other["id"] for other in decision["alternatives"]}
     assert [expert["id"] for expert in decision["experts"]] == [
-        name for name in ids if name not in {other["id"] for other in decision["alternatives"]}
+        name for name in ids if name not in others
     ]
-    assert len(decision["alternatives"]) == len(ids) - 1
+    assert len(others & set(ids)) == len(ids) - 1

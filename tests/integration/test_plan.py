@@ -32,7 +32,7 @@ def test_the_shipped_artefact_is_planned_with_a_certificate(coe, tmp_path):
         used, quality = [s[axis] for s in stairs], [s["quality"] for s in stairs]
         assert used == sorted(set(used))
         assert quality == sorted(set(quality))
-        assert all({*AXES, "quality", "experts", "sets"} == s.keys() for s in stairs)
+        assert all({*AXES, "quality", "experts", "sets", "modes"} == s.keys() for s in stairs)
     dearest = {one["experts"][0]: one for one in found["singles"]}
     assert set(dearest) == {SMALL, LARGE}
     # no single expert lies above the staircase
