@@ -92,10 +92,9 @@ def _why(
         )
     if beyond:
         return f"{topic}: {name} has quality {quality:.2f}{beyond}"
-    within = _within_error(candidates, options, index)
-    if within:
-        return f"{topic}: {name} has quality {quality:.2f}, {within}"
     if options.quality[index] >= options.quality.max():
+        if within := _within_error(candidates, options, index):
+            return f"{topic}: {name} has quality {quality:.2f}, {within}"
         return f"{topic}: {name} has the highest expected quality, {quality:.2f}"
     dearer = int(np.argmax(options.quality))
     return (

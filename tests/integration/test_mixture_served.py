@@ -89,7 +89,7 @@ def test_two_copies_of_one_model_say_what_it_says(gateway, text):
     assert set(raw.headers["x-coe-experts"].split(",")) == {ONE, OTHER}
     assert raw.headers["x-coe-figures"] == "modelled"
     assert said["mode"] == "mixture"
-    assert said["why"].endswith("a mixture as asked for")
+    assert said["why"].endswith("mode mixture as asked for")
     assert idle(gateway)
 
 
