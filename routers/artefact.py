@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -18,7 +17,7 @@ from coe.device import DeviceProfile
 from coe.errors import ArtefactError
 from coe.routers.embed import Embedder
 from coe.routers.expectation import Expectation
-from coe.routers.folder import Form, read, write
+from coe.routers.folder import MALFORMED, Form, read, write
 from coe.routers.gate import RetrievalGate, column_names
 from coe.routers.head import CategoryHead
 from coe.routers.modes import LearnedModes
@@ -30,7 +29,6 @@ FORM = Form("router artefact", SCHEMA, "train it again")
 _ARRAYS = "arrays.safetensors"
 _GATE = "gate."
 _MODES = "modes."
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ class Artefact:
         manifest, files = read(folder, FORM, (_ARRAYS,))
         try:
             return cls._of(manifest, load_tensors(files[_ARRAYS]))
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise ArtefactError(f"{folder}: malformed artefact: {error!r}") from error
 
     def _tensors(self) -> dict[str, NDArray[Any]]:

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from coe.errors import ArtefactError
 
 MANIFEST = "manifest.json"
+
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, SafetensorError)
+"""What making something of a manifest and its arrays raises where they are not what they say."""
 
 
 @dataclass(frozen=True, slots=True)

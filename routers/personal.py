@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from coe.errors import ArtefactError
 from coe.routers.expectation import Expectation
-from coe.routers.folder import Form, read, write
+from coe.routers.folder import MALFORMED, Form, read, write
 from coe.routers.head import Assessment
 from coe.routers.quality import Expected
 
@@ -33,7 +32,6 @@ Singles = NDArray[np.float32]
 FORM = Form("personal gate", 1, "personalise again", "personal")
 _ARRAYS = "arrays.safetensors"
 _LEAD = 1e-9  # by which the best global expert stays ahead of one whose gate declined
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +155,7 @@ class PersonalGate:
         manifest, files = read(folder, FORM, (_ARRAYS,))
         try:
             return cls._of(manifest, load_tensors(files[_ARRAYS]))
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise ArtefactError(f"{folder}: malformed personal gate: {error!r}") from error
 
     @classmethod

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from coe.errors import ArtefactError, RequestError
-from coe.routers.folder import Form, is_of, read, write
+from coe.routers.folder import MALFORMED, Form, is_of, read, write
 from coe.routers.head import unit_rows
 from coe.routers.postings import K1, B, Postings
 from coe.routers.ranking import FUSION_K, best, fused
@@ -34,7 +33,6 @@ Mode = Literal["hybrid", "bm25", "dense"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 _ARRAYS, _PASSAGES, _TERMS = "arrays.safetensors", "passages.jsonl", "terms.json"
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError)
 _BATCH = 256
 
 
@@ -287,7 +285,7 @@ class Index:
             dense = None
             if name is not None and embedder is not None:
                 dense = Dense(embedder, _rows(tensors["dense.rows"], len(passages), embedder.dim))
-        except (*_MALFORMED, RecursionError) as error:
+        except (*MALFORMED, RecursionError) as error:
             raise ArtefactError(f"{folder}: malformed retrieval index: {error!r}") from error
         return cls(passages, postings, dense)
 
