@@ -33,7 +33,7 @@ def candidates(
     loads : how busy each is.
     """
     column = {name: k for k, name in enumerate(known)}
-    found = []
+    prompt_tokens, found = request.prompt_tokens, []
     for spec in specs:
         k, ready = column.get(spec.id), request.standing.get(spec.id)
         quality, error, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
@@ -44,7 +44,7 @@ def candidates(
         predicted, bound = (
             spec.estimate(
                 quality,
-                request.prompt_tokens,
+                prompt_tokens,
                 min(tokens, longest) * request.n_answers,
                 loads.get(spec.id),
             )

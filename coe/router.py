@@ -183,9 +183,10 @@ class Router:
         excluded: frozenset[str],
     ) -> Decision:
         """The decision on a prompt of this length, retrieval aside."""
-        ids = self._eligible(request, excluded)
-        lacks = incapable(set(self._named(request)) - excluded, self.specs, request)
-        missing = [name for name in self._named(request) if name in excluded]
+        named = self._named(request)
+        ids = self._eligible(named, request, excluded)
+        lacks = incapable(set(named) - excluded, self.specs, request)
+        missing = [name for name in named if name in excluded]
         slate = self._slate(ids, request, reading, ceilings, loads, missing)
         nearest = request.policy.on_infeasible == "nearest"
         choice, instead = select_or_decline(
@@ -330,8 +331,10 @@ class Router:
         named = [*trained, *request.standing]
         return [name for name in named if name in allowed and name not in request.deny]
 
-    def _eligible(self, request: Request, excluded: frozenset[str]) -> list[str]:
-        """Experts that may answer, can, and have room for the prompt.
+    def _eligible(
+        self, named: Sequence[str], request: Request, excluded: frozenset[str]
+    ) -> list[str]:
+        """Those of the ``named`` experts that may answer, can, and have room for the prompt.
 
         Those that decline stand in for nobody who failed, or cannot read so much: that is an error.
 
@@ -342,7 +345,6 @@ class Router:
         RequestError
             As `coe.permitted.capable` and `coe.permitted.roomy`.
         """
-        named = self._named(request)
         declines = declining(request, named)
         last = [name for name in declines if name not in request.policy.ban]
         if last and set(named) == set(declines):
