@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from coe.budgets import load_budgets
 from coe.cache import AnswerCache
 from coe.config import Config, RetrievalSection
-from coe.core import Policy
+from coe.core import ExpertSpec, Policy
 from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import ConfigError, PlanError
@@ -88,9 +88,7 @@ async def serving(
         store = await stack.enter_async_context(opened(config.store, budgets.as_limits()))
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
-        specs = list(fleet.specs.values())
-        router = await asyncio.to_thread(Router.load, config.artefact, specs, embedder)
-        retriever = await asyncio.to_thread(retriever_of, config.retrieval, router.embedder)
+        router = await asyncio.to_thread(router_of, config, fleet.specs, embedder, fleet.stocks)
         tenants = await asyncio.to_thread(tenants_of, config, router.embedder)
         learned = {one.expert_id for one in tenants.values() if one.gate is not None}
         known = {*router.artefact.expectation.expert_ids, *learned, *fleet.stocks}
@@ -98,9 +96,6 @@ async def serving(
             say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
         for remark in _unheard_of(fleet.stocks, router.artefact.category.classes_.tolist()):
             say(remark)
-        offers = offers_of(config, fleet.specs)
-        routing = config.routing.model_dump(exclude={"escalations"})
-        router = replace(router.under(offers), retriever=retriever, stocks=fleet.stocks, **routing)
         engine = Engine(router, fleet.experts, now, store=store)
         engine.cache = next((s for s in fleet.stocks.values() if isinstance(s, AnswerCache)), None)
         if isinstance(embedder, HttpEmbedder):
@@ -135,6 +130,30 @@ def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator
             if unknown := sorted(named - set(known)):
                 there = ", ".join(sorted(known))
                 yield f"expert {name}: no prompt is of category {', '.join(unknown)}, only {there}"
+
+
+def router_of(
+    config: Config,
+    specs: Mapping[str, ExpertSpec],
+    embedder: Embedder | None,
+    stocks: Mapping[str, Stock],
+) -> Router:
+    """The router of a configuration, under its plan and with its index, tenants left aside.
+
+    Parameters
+    ----------
+    embedder : the configured one; ``None``: the artefact's.
+
+    Raises
+    ------
+    ArtefactError, ConfigError, PlanError
+        As `Router.load`, `retriever_of` and `offers_of`.
+    """
+    router = Router.load(config.artefact, list(specs.values()), embedder)
+    retriever = retriever_of(config.retrieval, router.embedder)
+    routing = config.routing.model_dump(exclude={"escalations"})
+    under = router.under(offers_of(config, specs))
+    return replace(under, retriever=retriever, stocks=stocks, **routing)
 
 
 def offers_of(config: Config, experts: Collection[str]) -> Offers | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +18,12 @@ from coe.errors import UnknownExpertError
 from coe.free import FreeSection, stock_of
 from coe.mode import Kind
 from coe.personal import as_wished, personal
-from coe.router import Router
 from coe.services.cli.console import configuration, print_json, results, say, tell
 from coe.services.embedding import check_local, configured
 from coe.services.mixable import served
 from coe.services.personal import tenants_of
 from coe.services.runnable import runnable
-from coe.services.runtime import offers_of, retriever_of
+from coe.services.runtime import router_of
 from coe.services.wire import AUTO, decision_document
 
 
@@ -57,13 +55,9 @@ def run(
         raise UnknownExpertError(f"no policy {policy!r}; there are {', '.join(policies)}", "budget")
     check_local(config.embedder, policies, config.tenants)
     stocks = {e.id: stock_of(e) for e in config.experts if isinstance(e, FreeSection)}
-    specs = [served(section, config) for section in runnable(config, say)]
-    specs += [config.specs[name] for name in stocks]
-    router = Router.load(config.artefact, specs, configured(config.embedder))
-    retriever = retriever_of(config.retrieval, router.embedder)
-    offers = offers_of(config, router.specs)
-    routing = config.routing.model_dump(exclude={"escalations"})
-    router = replace(router.under(offers), retriever=retriever, stocks=stocks, **routing)
+    specs = {section.id: served(section, config) for section in runnable(config, say)}
+    specs |= {name: config.specs[name] for name in stocks}
+    router = router_of(config, specs, configured(config.embedder), stocks)
     tenants = tenants_of(config, router.embedder)
     asked = Request(
         (Message("user", prompt),),
