@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from picture import written
 
 from coe.services.report.canvas import (
     BLUE,
@@ -24,7 +25,6 @@ from coe.services.report.canvas import (
     size_of,
     write_name,
 )
-from coe.services.report.files import write as write_file
 
 Row = Mapping[str, Any]
 LINES = {"modes": BLUE, "singles": SKY}
@@ -52,10 +52,7 @@ def write(document: Mapping[str, Any], stem: Path) -> list[Path]:
         settle(figure)
         _name(ax, others, stairs)
         drawn = picture_of(stem.name, figure)
-    paths = [stem.with_suffix(".svg"), stem.with_suffix(".png")]
-    for path, content in zip(paths, (drawn.svg.encode(), drawn.png), strict=True):
-        write_file(path, content)
-    return paths
+    return written(drawn, stem)
 
 
 def _name(ax: Axes, others: list[Row], stairs: Mapping[str, list[Row]]) -> None:

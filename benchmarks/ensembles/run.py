@@ -27,6 +27,7 @@ sys.path.insert(0, str(EXAMPLE))
 
 import plot
 from asking import Answered, Arm, Experiment, asked
+from extract import EXPERTS
 from report import document_of, printed
 from ways import PRICES, Mixed, fixed, policies, staircase
 
@@ -110,7 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = folder / "outcomes.parquet"
-        write_table(given.responses, table)
+        write_table(given.responses, table, EXPERTS)
         outcomes, config = Outcomes.read(table), configured(folder, table)
         learning = asked(outcomes, "train", given.train_prompts)
         train = outcomes.rows(outcomes.splits == "train")

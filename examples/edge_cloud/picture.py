@@ -26,6 +26,7 @@ from coe.services.report.canvas import (
     write_name,
 )
 from coe.services.report.files import write as write_file
+from coe.services.report.picture import Picture
 from coe.services.report.placing import Point
 
 Row = Mapping[str, Any]
@@ -49,6 +50,11 @@ def write(document: Mapping[str, Any], stem: Path) -> list[Path]:
         for ax, panel, line in zip(plots, _PANELS, (corners(stairs), []), strict=True):
             _name(ax, rows, panel, line)
         drawn = picture_of(stem.name, figure)
+    return written(drawn, stem)
+
+
+def written(drawn: Picture, stem: Path) -> list[Path]:
+    """Write a picture to ``<stem>.svg`` and ``<stem>.png``."""
     paths = [stem.with_suffix(".svg"), stem.with_suffix(".png")]
     for path, content in zip(paths, (drawn.svg.encode(), drawn.png), strict=True):
         write_file(path, content)
