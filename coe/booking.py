@@ -80,7 +80,9 @@ class Booking:
             As `Tab.hold`.
         """
         if tab is not None:
+            began = self.books.now()
             self.hold = await tab.hold(self.spec, self.request, max_tokens)
+            self._note("reserve", began, self.books.now())
 
     def release(self) -> None:
         """Hold nothing any more: the expert will not be asked."""
@@ -97,6 +99,7 @@ class Booking:
     def begin(self, pieces: AsyncIterator[bytes]) -> None:
         """The first of the pieces is there."""
         self.first_at = self.books.now()
+        self._note("dispatch", self.dispatched, self.first_at)
         self._claim_on(self.books.account(self.spec.id, pieces))
 
     def note(self, n_tokens: int) -> None:
@@ -106,6 +109,7 @@ class Booking:
 
     def abandon(self, error: BaseException) -> None:
         """It has failed before its first piece: count it out, without a receipt."""
+        self._note("dispatch", self.dispatched, self.books.now(), type(error).__name__)
         self.books.leave(self.spec.id)
         if self.claim is not None:
             self.claim.leave()
@@ -150,7 +154,14 @@ class Booking:
             self.hold.settle(self.receipt)
         if self.books.pacer is not None:
             settle(self.books.pacer, self.started, self.receipt)
+        self._note("stream", first_at, ended, "" if outcome == "complete" else outcome)
+        self._note("settle", ended, self.books.now())
         return self.receipt
+
+    def _note(self, name: str, started: float, ended: float, error: str = "") -> None:
+        """A step of the expert's, where the request's are noted."""
+        if self.request.steps is not None:
+            self.request.steps.note(name, started, ended, self.spec.id, error)
 
     def _claim_on(self, account: EnergyAccount | None) -> None:
         """Claim on a machine's account; on another one than before where another copy took over.

@@ -13,6 +13,7 @@ from coe.errors import RequestError
 from coe.load import Load
 from coe.mode import Kind
 from coe.standing import Standing
+from coe.steps import Steps
 
 GENERAL = "general"
 """The category of prompts that the category router does not recognise (Robust-CoE)."""
@@ -208,7 +209,9 @@ class Request:
     request it is, "" where nobody said. ``cache``: it may be answered by a copy of an earlier
     answer, and its own copied. ``needs`` holds, by what an expert must be capable of to answer it,
     the field that asks for that; ``extras`` the fields that only some experts take. ``standing``
-    holds, by expert, the answers that stand ready for it; a router fills it in.
+    holds, by expert, the answers that stand ready for it; a router fills it in. Where there are
+    ``steps``, what is done for the request is noted there. ``traceparent`` goes with it to the
+    experts that hear HTTP, unless it is "".
     """
 
     messages: tuple[Message, ...]
@@ -230,6 +233,8 @@ class Request:
     extras: frozenset[str] = frozenset()
     standing: Mapping[str, Standing] = field(default_factory=dict)
     payload: Mapping[str, Any] = field(default_factory=dict)
+    steps: Steps | None = field(default=None, compare=False, repr=False)
+    traceparent: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:

@@ -118,6 +118,8 @@ class Decision:
     slack : per present ceiling, what the cautious estimate leaves of it.
     max_tokens : cap on the answer's length; the caller's, or what the budget affords.
     decide_ms : time the decision took.
+    steps_ms : the parts of that time by name, in the order in which they first ended: ``check``,
+        ``embed``, ``category``, ``quality``, ``turns``, ``retrieve``, ``gate``, ``select``.
     retrieval : whether passages go with the prompt; estimates and slack include them.
     running : what budgets over time added to the policy's prices.
     declined : nobody answers, as the chosen expert says.
@@ -143,6 +145,7 @@ class Decision:
     running: Prices = field(default_factory=Prices)
     declined: bool = False
     needed: Mapping[str, float | None] = field(default_factory=dict)
+    steps_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def expert_id(self) -> str:

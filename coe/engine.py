@@ -147,7 +147,9 @@ class Engine:
             Nobody can say what the hard limits leave.
         """
         started = self.now()
-        decision, outgoing = await self._dispatch(request, await self.prepare(request))
+        left = await self.prepare(request)
+        self._note(request, "prepare", started)
+        decision, outgoing = await self._dispatch(request, left)
         if self.pacer is not None:
             # whether it is refused hangs on the prices of now; as demand it counts either way
             refusal = self._refusal(request, decision)
@@ -179,10 +181,16 @@ class Engine:
             why = f"{_why_lost(lost)}; {other.why}"
             decision = replace(other, decision_id=decision.decision_id, why=why)
 
+    def _note(self, request: Request, name: str, started: float) -> None:
+        """A step that ends now, where the request's are noted."""
+        if request.steps is not None:
+            request.steps.note(name, started, self.now())
+
     async def _dispatch(
         self, request: Request, budget: Budget | None, excluded: frozenset[str] = frozenset()
     ) -> tuple[Decision, Request]:
         """As `Router.dispatch`; a search that takes long keeps no other request waiting."""
+        started = self.now()
         retriever = self.router.retriever
         priced, running = self._priced(request)
         given = (self.router.dispatch, priced, budget, *self._now(request), excluded)
@@ -194,6 +202,7 @@ class Engine:
             decision, outgoing = await asyncio.to_thread(among_present, *given)
         else:
             decision, outgoing = among_present(*given)
+        self._note(request, "decide", started)
         return replace(decision, running=running), outgoing
 
     def _now(self, request: Request) -> tuple[dict[str, Load], frozenset[str]]:

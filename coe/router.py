@@ -35,6 +35,7 @@ from coe.routers.reading import TextReading, read
 from coe.routers.retrieve import Evidence
 from coe.routers.turns import SWITCH_MARGIN, turns_read
 from coe.slate import Slate
+from coe.steps import Laps, untimed
 from coe.stock import Stock, declining, stocked
 from coe.wanted import ways
 
@@ -159,20 +160,27 @@ class Router:
         mine = self.of_tenant(request.tenant)
         if mine is not self:
             return mine.dispatch(request, budget, loads, excluded)
-        started = self.now()
+        laps = Laps(self.now)
         self._check_names(request)
         self._check_room(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
-        reading = self._read(request)
+        laps("check")
+        reading = self._read(request, laps)
+        laps("turns")
         request = stocked(request, reading.guess, self.stocks)
 
         def choose(asked: Request) -> Decision:
-            return self._choose(asked, reading, ceilings, loads or {}, excluded)
+            if self.retriever is not None:
+                laps("retrieve")
+            found = self._choose(asked, reading, ceilings, loads or {}, excluded)
+            laps("select")
+            return found
 
-        gain = None if self.artefact.gate is None else partial(self._gain, reading)
+        gain = None if self.artefact.gate is None else partial(self._gain, reading, laps)
         scales = Scales(gain, self.specs, loads or {})
         decision, outgoing = decided(request, self.retriever, scales, choose)
-        return replace(decision, decide_ms=(self.now() - started) * 1000.0), outgoing
+        laps("retrieve" if self.retriever is not None else "select")
+        return replace(decision, decide_ms=laps.total_ms, steps_ms=laps.took_ms), outgoing
 
     def _choose(
         self,
@@ -258,8 +266,9 @@ class Router:
             alone, sets, options, several, circle, request.mode, declining(request, ids)
         )
 
-    def _gain(self, reading: TextReading, expert_id: str, evidence: Evidence) -> float:
+    def _gain(self, reading: TextReading, lap: Laps, expert_id: str, evidence: Evidence) -> float:
         """What passages are expected to add to an expert's quality, in [-1, 1]."""
+        lap("retrieve")
         gate, known = self.artefact.gate, self.artefact.expectation.expert_ids
         assert gate is not None
         features = gate_features(
@@ -268,7 +277,9 @@ class Router:
         strength = np.nan
         if expert_id in known:
             strength = reading.expected.quality[0, known.index(expert_id)]
-        return float(gate.gain(features, [strength])[0, 0])
+        gained = float(gate.gain(features, [strength])[0, 0])
+        lap("gate")
+        return gained
 
     def texts(self, request: Request) -> tuple[str, ...]:
         """The texts whose vectors `decide` asks for."""
@@ -277,10 +288,10 @@ class Router:
             texts.append(request.text)
         return tuple(dict.fromkeys(texts))
 
-    def _read(self, request: Request) -> TextReading:
+    def _read(self, request: Request, lap: Callable[[str], None] = untimed) -> TextReading:
         """What is read of the turn that holds."""
         turns = turns_read(request.messages, self.turns)
-        readings = read([turn.text for turn in turns], self.embedder, self.artefact)
+        readings = read([turn.text for turn in turns], self.embedder, self.artefact, lap)
         if len(turns) == 1:
             return readings[0]
         ids = self._named(request)

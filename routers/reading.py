@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from coe.decision import CategoryGuess
 from coe.routers.artefact import Artefact
 from coe.routers.embed import Embedder
 from coe.routers.quality import Expected
+from coe.steps import untimed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,12 +26,24 @@ class TextReading:
     expected: Expected
 
 
-def read(texts: Sequence[str], embedder: Embedder, artefact: Artefact) -> list[TextReading]:
-    """The reading of each text, all embedded at once. A text that says nothing is "general"."""
+def read(
+    texts: Sequence[str],
+    embedder: Embedder,
+    artefact: Artefact,
+    lap: Callable[[str], None] = untimed,
+) -> list[TextReading]:
+    """The reading of each text, all embedded at once. A text that says nothing is "general".
+
+    Parameters
+    ----------
+    lap : told when each part of it is done: ``embed``, ``category``, ``quality``.
+    """
     vectors = embedder.embed(texts)
+    lap("embed")
     found = artefact.category.assess(vectors)
     # the thresholds of an artefact may let a zero vector pass
     found = replace(found, uncertain=found.uncertain | ~vectors.any(axis=1))
+    lap("category")
     expected = artefact.expectation.of(vectors, found)
     columns = found.probabilities.argmax(axis=1)
     readings = []
@@ -46,6 +59,7 @@ def read(texts: Sequence[str], embedder: Embedder, artefact: Artefact) -> list[T
             uncertain=uncertain,
         )
         readings.append(TextReading(text, vectors[k : k + 1], guess, _row(expected, k)))
+    lap("quality")
     return readings
 
 

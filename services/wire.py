@@ -120,6 +120,7 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         document["category_entropy"] = _short(guess.entropy)
         document["category_distance"] = _short(guess.distance)
         document["decide_ms"] = _short(decision.decide_ms)
+        document["decide_steps_ms"] = _figures(decision.steps_ms)
         document["alternatives"] = [
             {
                 "id": other.expert_id,

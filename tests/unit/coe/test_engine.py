@@ -28,6 +28,7 @@ from coe.optimizer.pacing import Allowance, Pacer
 from coe.replica import HostReport, Replica
 from coe.retrieval import Retriever
 from coe.routers.retrieve import Index, Passage
+from coe.steps import Steps
 
 REJECT, NEAREST = Policy("reject"), Policy("nearest", on_infeasible="nearest")
 SILENT = ExpertTimeoutError("good", "silent")
@@ -908,3 +909,25 @@ async def test_with_ample_budget_a_period_declines_nothing(paced, clock):
     dear = Policy("dear", prices=Prices(per_joule=10.0))
     decisions = await ask_often(paced, clock, 20, policy=dear)
     assert {d.running for d in decisions} == {Prices()}
+
+
+# ---- steps
+
+
+async def test_what_is_done_for_a_request_is_noted_with_its_times(rig, clock):
+    r = rig(good=failing("good"))
+    steps = Steps()
+    reply = await r.engine.answer(ask(steps=steps))
+    await drain(reply)
+    assert [(step.name, step.of, step.error) for step in steps.done] == [
+        ("prepare", "", ""),
+        ("decide", "", ""),
+        ("dispatch", "good", "ExpertUnavailableError"),
+        ("decide", "", ""),
+        ("dispatch", "fair", ""),
+        ("stream", "fair", ""),
+        ("settle", "fair", ""),
+    ]
+    streamed = steps.done[-2]
+    assert streamed.ended_s - streamed.started_s == pytest.approx(5 * 0.13 / 6)
+    assert {"embed", "category", "quality", "select"} <= reply.decision.steps_ms.keys()
