@@ -23,6 +23,7 @@ from coe.routers.head import CategoryHead
 from coe.routers.modes import LearnedModes
 from coe.routers.quality import QualityTable
 from coe.routers.residual import LengthResidual, QualityResidual
+from coe.routers.soundness import check_sound
 
 SCHEMA = 2
 FORM = Form("router artefact", SCHEMA, "train it again")
@@ -176,6 +177,8 @@ class Artefact:
     def _of(cls, manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Artefact:
         experts = tuple(_spec(row) for row in manifest["experts"])
         categories, expert_ids = tuple(manifest["categories"]), tuple(spec.id for spec in experts)
+        own = {k: v for k, v in tensors.items() if not k.startswith((_GATE, _MODES))}
+        check_sound(own, {"categories": len(categories), "experts": len(expert_ids)})
         return cls(
             embedder=manifest["embedder"],
             category=_head(manifest["category_router"], categories[:-1], tensors),
@@ -203,8 +206,6 @@ def _expectation(
         mean_tokens=tensors["quality.mean_tokens"],
         cautious_tokens=tensors["quality.cautious_tokens"],
     )
-    if table.quality.shape != (len(categories), len(expert_ids)):
-        raise ValueError(f"quality has shape {table.quality.shape}")
     if incumbent is not None and not 0 <= incumbent < len(expert_ids):
         raise ValueError(f"incumbent is {incumbent}")
     residual = lengths = None

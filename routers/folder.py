@@ -32,12 +32,14 @@ class Form:
     schema : number of the layout, which the manifest must repeat.
     remedy : what to do about a folder of another schema, in messages.
     kind : a word that the manifest must repeat; ``None``: it must have none.
+    largest_bytes : a larger file is refused unread.
     """
 
     noun: str
     schema: int
     remedy: str
     kind: str | None = None
+    largest_bytes: int = 2**30
 
 
 def is_of(folder: Path, form: Form) -> bool:
@@ -113,16 +115,16 @@ def read(
     Raises
     ------
     ArtefactError
-        A file is absent, altered, or there though nobody named it; or the manifest is malformed,
-        of another kind or of another schema.
+        A file is absent, altered, too large, or there though nobody named it; or the manifest is
+        malformed, of another kind or of another schema.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(_content(folder / MANIFEST, form))
         if isinstance(manifest, dict) and manifest.get("kind") != form.kind:
             raise ArtefactError(f"{folder} is not a {form.noun}: its kind is another")
         if not isinstance(manifest, dict) or manifest.get("schema") != form.schema:
             raise ArtefactError(f"{folder}: manifest schema is not {form.schema}: {form.remedy}")
-        files = {name: (folder / name).read_bytes() for name in names}
+        files = {name: _content(folder / name, form) for name in names}
         present = {path.name for path in folder.iterdir()}
     except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{folder}: not a readable {form.noun}: {error}") from error
@@ -155,6 +157,12 @@ def _document(form: Form, manifest: Mapping[str, Any], files: Mapping[str, bytes
         del whole["kind"]
     whole["files"] = {name: _fingerprint(content) for name, content in files.items()}
     return (json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _content(path: Path, form: Form) -> bytes:
+    if (size := path.stat().st_size) > form.largest_bytes:
+        raise ValueError(f"{path.name} has {size} bytes, more than {form.largest_bytes}")
+    return path.read_bytes()
 
 
 def _exchange(staging: Path, folder: Path) -> None:

@@ -138,6 +138,10 @@ class RetrievalGate:
                 f"coef_ {self.coef_.shape} and intercept_ {self.intercept_.shape} must be "
                 f"(4, {self.centre_.size}) and (4,)"
             )
+        # an outcome that never was has an intercept of -inf
+        weights = np.hstack([self.centre_, self.coef_.ravel()])
+        if not np.isfinite(weights).all() or np.isnan(self.intercept_).any():
+            raise ValueError("centre_ and coef_ must be finite, intercept_ numbers")
 
     @property
     def n_features(self) -> int:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:  # the embedder that ships needs tokenizers; a search by words
     from coe.routers.embed import Embedder
 
 SCHEMA = 1
-FORM = Form("retrieval index", SCHEMA, "build it again", kind="retrieval-index")
+FORM = Form(
+    "retrieval index", SCHEMA, "build it again", kind="retrieval-index", largest_bytes=2**36
+)
 FUSION_DEPTH = 1000
 EVIDENCE_DEPTH = 5
 
