@@ -3,9 +3,11 @@
 # make test     install, lint, types, import rules, tests
 # make lint     the quick part of make test
 # make bench    measured claims, one JSON document each
+# make sbom     every package that serving takes, with hashes: sbom.json (CycloneDX)
+# make audit    asks a database of weaknesses about every locked package; needs the Internet
 
 .DEFAULT_GOAL := run
-.PHONY: run example test lint bench install install-dev weights uv artefact
+.PHONY: run example test lint bench sbom audit install install-dev weights uv artefact
 
 # without uv on the path, pip puts one into a folder of its own
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -29,6 +31,12 @@ lint: install-dev
 
 bench: install-dev weights
 	@for script in benchmarks/*/bench.py; do $(UV) run --no-sync python $$script || exit 1; done
+
+sbom: uv
+	$(UV) export --quiet --locked --no-group dev --extra embedded --extra redis --format cyclonedx1.5 --output-file sbom.json
+
+audit: uv
+	$(UV) audit --locked --no-extra vllm
 
 weights: install-dev
 	@$(UV) run --no-sync coe weights fetch

@@ -53,7 +53,7 @@ def read_yaml(path: Path, section: type[_S], context: Any = None) -> _S:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
-        data, tree = yaml.load(text, _LOADER), yaml.compose(text, _LOADER)
+        data, tree = yaml.load(text, _LOADER), yaml.compose(text, _LOADER)  # noqa: S506
     except (yaml.YAMLError, ValueError) as error:  # ValueError: such as an impossible date
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):

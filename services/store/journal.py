@@ -46,10 +46,11 @@ CREATE TABLE totals(
 CREATE TABLE identity(gateway TEXT NOT NULL) STRICT;
 INSERT INTO identity VALUES (lower(hex(randomblob(8))));
 PRAGMA user_version = {SCHEMA};
-"""
-_INSERT = f"INSERT INTO journal VALUES ({', '.join('?' * (9 + len(RESOURCES)))})"
+"""  # noqa: S608
+# what these are made of are names of columns and question marks
+_INSERT = f"INSERT INTO journal VALUES ({', '.join('?' * (9 + len(RESOURCES)))})"  # noqa: S608
 _ADD_TOTALS = (
-    f"INSERT INTO totals VALUES ({', '.join('?' * (4 + len(_SUMS)))}) "
+    f"INSERT INTO totals VALUES ({', '.join('?' * (4 + len(_SUMS)))}) "  # noqa: S608
     "ON CONFLICT DO UPDATE SET " + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
 )
 # the 100 youngest windows of a limit, whoever held an account in them
