@@ -23,6 +23,8 @@
     │   └── InfeasibleError        no expert fits the budget; carries the smallest that would do
     └── ExpertError            an expert did not answer
         ├── ExpertUnavailableError     not there: not started, crashed, refused the connection
+        │   └── ExpertUnaskedError         not even asked: nothing is there that could be
+        │       └── ExpertOverloadedError      nothing there takes one more request now
         ├── ExpertTimeoutError         there, but silent for longer than allowed
         └── ExpertRejectedError        answered with an HTTP error of its own
 
@@ -207,7 +209,10 @@ class ExpertError(CoeError):
     ----------
     expert_id : which one.
     reason : why, in a few words, free of addresses and secrets.
+    n_attempts : requests that reached something which could have answered, since the caller asked.
     """
+
+    n_attempts = 1
 
     def __init__(self, expert_id: str, reason: str) -> None:
         super().__init__(expert_id, reason)
@@ -222,6 +227,29 @@ class ExpertUnavailableError(ExpertError):
     """The expert is not there: not started, crashed, or it refused the connection."""
 
 
+class ExpertUnaskedError(ExpertUnavailableError):
+    """The expert was not asked: nothing is there that could be, so nothing was taken either."""
+
+    n_attempts = 0
+
+
+class ExpertOverloadedError(ExpertUnaskedError):
+    """The expert was not asked: what is there takes no request more, or none for a while.
+
+    Parameters
+    ----------
+    expert_id, reason : as in `ExpertError`.
+    retry_after_s : when it may be worth to ask again, positive.
+    """
+
+    code = "overloaded"
+
+    def __init__(self, expert_id: str, reason: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(expert_id, reason)
+        self.args = (expert_id, reason, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
 class ExpertTimeoutError(ExpertError):
     """The expert is there but stayed silent for longer than allowed."""
 
@@ -234,13 +262,22 @@ class ExpertRejectedError(ExpertError):
     expert_id, reason : as in `ExpertError`.
     status : the HTTP status of the expert's answer, anything but 200.
     body : the expert's answer, at most a few kilobytes.
+    retry_after : its ``Retry-After``, as it was sent; ``None``: it sent none, or several.
     """
 
-    def __init__(self, expert_id: str, reason: str, status: int, body: bytes = b"") -> None:
+    def __init__(
+        self,
+        expert_id: str,
+        reason: str,
+        status: int,
+        body: bytes = b"",
+        retry_after: str | None = None,
+    ) -> None:
         super().__init__(expert_id, reason)
-        self.args = (expert_id, reason, status, body)
+        self.args = (expert_id, reason, status, body, retry_after)
         self.status = status
         self.body = body
+        self.retry_after = retry_after
 
 
 UNANSWERED: Final = (ExpertError, BudgetExhaustedError, LedgerUnavailableError)

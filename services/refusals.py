@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -12,12 +14,15 @@ from coe.errors import (
     BudgetExhaustedError,
     CoeError,
     EmbeddingError,
+    ExpertError,
+    ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
     InfeasibleError,
     LedgerUnavailableError,
     RequestError,
 )
+from coe.guard.retry_after import retry_after_s
 
 _STATUS: Final = {
     "admin_disabled": 403,
@@ -69,7 +74,8 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, EmbeddingError):
         message = "the embedder gives no vectors now"
         return 503, error_document(message, "server_error", "embedder_unavailable")
-    return 503, error_document(str(error), "server_error", "expert_unavailable")
+    code = error.code if isinstance(error, ExpertOverloadedError) else "expert_unavailable"
+    return 503, error_document(str(error), "server_error", code)
 
 
 def when_again(status: int, error: CoeError) -> dict[str, str]:
@@ -78,7 +84,20 @@ def when_again(status: int, error: CoeError) -> dict[str, str]:
         after_s = error.retry_after_s
         later = {} if after_s is None else {"retry-after": str(after_s)}
         return {"x-should-retry": "false"} | later
-    return {"retry-after": "1"} if status == 503 else {}
+    headers = {"retry-after": _pause(error)} if status in (429, 503) else {}
+    if isinstance(error, ExpertError) and error.n_attempts > 1 and status >= 500:
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+def _pause(error: CoeError) -> str:
+    """Whole seconds after which an expert, or what the gateway needs, may be asked again."""
+    seconds: float | None = None
+    if isinstance(error, ExpertOverloadedError):
+        seconds = error.retry_after_s
+    elif isinstance(error, ExpertRejectedError):
+        seconds = retry_after_s(error.retry_after, datetime.now(UTC))
+    return str(math.ceil(seconds or 1.0))
 
 
 def refused(error: CoeError) -> Response:

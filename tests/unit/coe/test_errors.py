@@ -14,8 +14,10 @@ from coe.errors import (
     EmbeddingError,
     EmbeddingUnavailableError,
     ExpertError,
+    ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
+    ExpertUnaskedError,
     ExpertUnavailableError,
     FleetError,
     InfeasibleError,
@@ -54,8 +56,10 @@ ERRORS = [
     BudgetExhaustedError("day is spent", "limits.day.tokens", "spent", 7),
     ExpertError("a", "hiccup"),
     ExpertUnavailableError("a", "not started"),
+    ExpertUnaskedError("a", "its engine is not running"),
+    ExpertOverloadedError("a", "its queue is full", 3.5),
     ExpertTimeoutError("a", "silent for 3 s"),
-    ExpertRejectedError("a", "answered HTTP 418", 418, b"teapot"),
+    ExpertRejectedError("a", "answered HTTP 418", 418, b"teapot", "7"),
 ]
 
 
@@ -82,6 +86,11 @@ def test_attributes_are_what_the_constructor_was_given():
     rejected = ExpertRejectedError("a", "r", 429, b"slow down")
     assert (rejected.expert_id, rejected.reason) == ("a", "r")
     assert (rejected.status, rejected.body) == (429, b"slow down")
+
+
+def test_attempts_count_what_reached_somebody():
+    assert ExpertTimeoutError("a", "silent").n_attempts == 1
+    assert ExpertOverloadedError("a", "full").n_attempts == 0
 
 
 def test_defaults_say_what_clients_match_on():
@@ -130,4 +139,6 @@ def test_errors_form_one_tree():
         **dict.fromkeys(
             ["ExpertUnavailableError", "ExpertTimeoutError", "ExpertRejectedError"], "ExpertError"
         ),
+        "ExpertUnaskedError": "ExpertUnavailableError",
+        "ExpertOverloadedError": "ExpertUnaskedError",
     }
