@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import httpx
+import aiohttp
 
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.kinds import EmbeddedSection, ReplaySection, VllmSection
@@ -13,7 +13,7 @@ from coe.kinds import EmbeddedSection, ReplaySection, VllmSection
 
 def hosted(
     section: EmbeddedSection | VllmSection | ReplaySection,
-    client: httpx.AsyncClient,
+    client: aiohttp.ClientSession,
     address: Callable[[], str | None],
     key: str | None = None,
 ) -> EmbeddedExpert | HostedExpert:

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from coe.config import Config, api_key
 from coe.core import ExpertSpec
 from coe.errors import WeightsError
+from coe.experts.dialling import session
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
@@ -35,8 +36,6 @@ from coe.stock import Stock
 _ANSWERING = frozenset({"ready", "on demand"})
 # what loading is taken to last before it has been measured
 _FIRST_LOAD_S = 5.0
-# a slow expert that holds many connections must not keep the others waiting for one
-_LIMITS = httpx.Limits(max_connections=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ async def running(
         for e in engines
     }
     async with (
-        httpx.AsyncClient(transport=AiohttpTransport(limits=_LIMITS)) as client,
+        session() as client,
         AsyncExitStack() as stack,
     ):
         experts = {e.id: _expert(e, config, client, hosts) for e in here}
@@ -170,7 +169,8 @@ async def running(
         if config.fleet is not None and away:
             # the fleet may still be as another coe.yaml had it: what is local is asked there only
             kept_on = {e.id: e.node for e in away if e.node and config.is_local(e)}
-            following = following_fleet(config.fleet, client, say, accounts.note, kept_on)
+            asking = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+            following = following_fleet(config.fleet, asking, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
         free = [
@@ -221,7 +221,7 @@ def _remark(say: Say, host: WatchedHost) -> None:
 def _expert(
     section: ExpertSection,
     config: Config,
-    client: httpx.AsyncClient,
+    client: aiohttp.ClientSession,
     hosts: Mapping[str, WatchedHost],
 ) -> Expert:
     if isinstance(section, EmbeddedSection | VllmSection):

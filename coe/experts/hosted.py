@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-import httpx
+import aiohttp
 
 from coe.assembly import Assembly
 from coe.core import Request
@@ -30,7 +30,7 @@ class HostedExpert:
     """
 
     expert_id: str
-    client: httpx.AsyncClient
+    client: aiohttp.ClientSession
     address: Callable[[], str | None]
     first_token_timeout_s: float = 60.0
     idle_timeout_s: float = 30.0

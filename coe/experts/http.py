@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import httpx
+import orjson
 
 from coe.core import Request
-from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
+from coe.errors import ExpertRejectedError, ExpertUnavailableError
+from coe.experts.failures import as_its_own
+from coe.experts.patience import Patience
 
 _KEPT_ERROR_BYTES = 4096
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,46 +28,48 @@ class HttpExpert:
     Parameters
     ----------
     expert_id : for errors.
-    client : shared connection pool; its transport decides the speed.
+    client : the connections, as of `coe.experts.dialling.session`.
     base_url : address up to and including ``/v1``.
     upstream_model : the ``model`` that the server expects; the expert's id by default.
     api_key : sent as bearer token.
+    connect_timeout_s : longest wait for a connection.
     first_token_timeout_s, idle_timeout_s : longest silence of a stream before its first piece
         and after it.
-    answer_timeout_s : longest silence before a whole answer.
+    answer_timeout_s : longest time for an answer, streamed or whole.
     keep_alive : reuse the connection; off for servers that drop it after a stream.
     """
 
     expert_id: str
-    client: httpx.AsyncClient
+    client: aiohttp.ClientSession
     base_url: str
     upstream_model: str | None = None
     api_key: str | None = None
-    connect_timeout_s: float = 3.0
-    first_token_timeout_s: float = 60.0
+    connect_timeout_s: float = 1.0
+    first_token_timeout_s: float = 30.0
     idle_timeout_s: float = 30.0
     answer_timeout_s: float = 600.0
     keep_alive: bool = True
 
     async def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
         """The answer's body as the server sends it, byte for byte."""
+        ends_at = asyncio.get_running_loop().time() + self.answer_timeout_s
         limit_s = self.first_token_timeout_s if request.stream else self.answer_timeout_s
-        timeout = httpx.Timeout(max(limit_s, self.idle_timeout_s), connect=self.connect_timeout_s)
         url = f"{self.base_url.rstrip('/')}/chat/completions"
-        with _as_its_own(self.expert_id):
-            async with self.client.stream(
-                "POST",
-                url,
-                content=json.dumps(self._body(request, max_tokens)),
-                headers=self._headers(),
-                timeout=timeout,
-            ) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise await self._rejection(response)
-                pieces = response.aiter_raw()
-                while piece := await self._next(pieces, limit_s):
-                    limit_s = self.idle_timeout_s
+        with as_its_own(self.expert_id):
+            async with asyncio.timeout(limit_s):
+                response = await self._asked("POST", url, _written(self._body(request, max_tokens)))
+                try:
+                    piece = await response.content.readany()
+                except BaseException:
+                    response.close()
+                    raise
+            async with self._reading(response, ends_at) as patience:
+                now = asyncio.get_running_loop().time
+                while piece:
                     yield piece
+                    patience.since = now()
+                    piece = await response.content.readany()
+                    patience.since = None
 
     async def document(
         self, path: str, body: Mapping[str, Any] | None, silence_s: float
@@ -82,23 +87,47 @@ class HttpExpert:
             As `Expert.stream`; `ExpertUnavailableError` also where it is something else.
         """
         url = self.base_url.rstrip("/").removesuffix("/v1") + path
-        with _as_its_own(self.expert_id):
-            response = await self.client.request(
-                "GET" if body is None else "POST",
-                url,
-                content=None if body is None else json.dumps(body),
-                headers=self._headers(),
-                timeout=httpx.Timeout(silence_s, connect=self.connect_timeout_s),
-            )
-            if response.status_code != httpx.codes.OK:
-                raise await self._rejection(response)
+        method, content = ("GET", None) if body is None else ("POST", _written(body))
+        with as_its_own(self.expert_id):
+            async with asyncio.timeout(silence_s):
+                response = await self._asked(method, url, content)
+                async with response:
+                    text = await response.read()
         try:
-            found = response.json()
-        except ValueError:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise ExpertUnavailableError(self.expert_id, f"has no JSON object at {path}")
         return found
+
+    async def _asked(self, method: str, url: str, content: bytes | None) -> aiohttp.ClientResponse:
+        """What the server answers, its body still to come."""
+        response = await self.client.request(
+            method,
+            url,
+            data=content,
+            headers=self._headers(),
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self.connect_timeout_s),
+        )
+        if response.status != _OK:
+            async with response:
+                raise await self._rejection(response)
+        return response
+
+    @asynccontextmanager
+    async def _reading(
+        self, response: aiohttp.ClientResponse, ends_at: float
+    ) -> AsyncIterator[Patience]:
+        """Patience with the body; a connection whose body was not read to its end is closed."""
+        patience = Patience(self.expert_id, response.content, self.idle_timeout_s, ends_at)
+        patience.start()
+        try:
+            async with response:
+                yield patience
+        finally:
+            patience.stop()
 
     def _body(self, request: Request, max_tokens: int | None) -> dict[str, Any]:
         body = {**request.payload, "model": self.upstream_model or self.expert_id}
@@ -116,37 +145,16 @@ class HttpExpert:
             headers["connection"] = "close"
         return headers
 
-    async def _next(self, pieces: AsyncIterator[bytes], silence_s: float) -> bytes:
-        """The next piece; empty at the end."""
-        try:
-            async with asyncio.timeout(silence_s):
-                async for piece in pieces:
-                    if piece:
-                        return piece
-        except TimeoutError as error:
-            raise ExpertTimeoutError(self.expert_id, f"silent for {silence_s:g} s") from error
-        return b""
-
-    async def _rejection(self, response: httpx.Response) -> ExpertRejectedError:
-        body = (await response.aread())[:_KEPT_ERROR_BYTES]
+    async def _rejection(self, response: aiohttp.ClientResponse) -> ExpertRejectedError:
+        body = await response.content.read(_KEPT_ERROR_BYTES)
         return ExpertRejectedError(
-            self.expert_id, f"answered HTTP {response.status_code}", response.status_code, body
+            self.expert_id, f"answered HTTP {response.status}", response.status, body
         )
 
 
-@contextmanager
-def _as_its_own(expert_id: str) -> Iterator[None]:
-    """Failures of the connection as errors of the expert."""
+def _written(document: Mapping[str, Any]) -> bytes:
+    """A body as JSON."""
     try:
-        yield
-    except httpx.ConnectTimeout as error:
-        raise ExpertUnavailableError(expert_id, "no connection in time") from error
-    except httpx.TimeoutException as error:
-        raise ExpertTimeoutError(expert_id, "no answer in time") from error
-    except httpx.HTTPError as error:
-        reason = f"connection failed ({type(error).__name__})"
-        raise ExpertUnavailableError(expert_id, reason) from error
-    except aiohttp.ClientError as error:
-        # the transport lets some of its own errors through
-        reason = f"answered something else than HTTP ({type(error).__name__})"
-        raise ExpertUnavailableError(expert_id, reason) from error
+        return orjson.dumps(document)
+    except TypeError:  # an integer beyond 64 bits, which JSON allows
+        return json.dumps(document, allow_nan=False).encode()

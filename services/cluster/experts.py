@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
+import aiohttp
 import httpx
 
 from coe.core import ExpertSpec, Request
@@ -52,7 +53,7 @@ async def following_fleet(
 
 
 def expert_on_fleet(
-    section: ExpertSection, spec: ExpertSpec, client: httpx.AsyncClient, follower: Follower
+    section: ExpertSection, spec: ExpertSpec, client: aiohttp.ClientSession, follower: Follower
 ) -> ReplicatedExpert:
     """An expert by its copies on the fleet."""
     return ReplicatedExpert(
@@ -70,7 +71,7 @@ def _usual_s(spec: ExpertSpec, request: Request, n_tokens: int | None) -> float:
     return max(seconds, _LEAST_S)
 
 
-def _at(section: ExpertSection, client: httpx.AsyncClient, replica: Replica) -> Expert:
+def _at(section: ExpertSection, client: aiohttp.ClientSession, replica: Replica) -> Expert:
     """The expert at the address of a copy."""
     assert not isinstance(section, HttpSection)
     return hosted(section, client, lambda: replica.report.address, replica.key)

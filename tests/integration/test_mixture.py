@@ -3,12 +3,11 @@
 import asyncio
 import json
 
-import httpx
 import pytest
-from httpx_aiohttp import AiohttpTransport
 
 from coe.core import Message, Request
 from coe.errors import ExpertUnavailableError
+from coe.experts.dialling import session
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.experts.mixed import MixedExpert, Spent
 
@@ -30,7 +29,7 @@ def experts(gateway):
 
     def answers(ask_them):
         async def run():
-            async with httpx.AsyncClient(transport=AiohttpTransport()) as client:
+            async with session() as client:
                 mine = {
                     name: EmbeddedExpert(
                         HostedExpert(name, client, lambda h=host: h.address, keep_alive=False)

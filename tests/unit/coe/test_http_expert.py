@@ -3,14 +3,13 @@
 import asyncio
 import json
 
-import httpx
 import pytest
 from aiohttp import web
-from httpx_aiohttp import AiohttpTransport
 
 from coe.answer import completion, pieces_of
 from coe.core import Message, Request
 from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
+from coe.experts.dialling import session
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.experts.http import HttpExpert
 
@@ -68,7 +67,7 @@ async def url(server):
 
 @pytest.fixture
 async def client():
-    async with httpx.AsyncClient(transport=AiohttpTransport()) as opened:
+    async with session() as opened:
         yield opened
 
 
