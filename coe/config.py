@@ -49,6 +49,11 @@ class GatewaySection(Section):
     body_timeout_s: Positive = 30.0
     hosts: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     kept_decisions: Annotated[int, Field(gt=0)] = 10_000
+    max_in_flight: Annotated[int, Field(gt=0)] = 512
+    max_in_flight_per_caller: Annotated[int, Field(gt=0)] = 64
+    answer_timeout_s: Positive = 600.0
+    drain_accept_s: NonNegative = 2.0
+    drain_answers_s: NonNegative = 20.0
     admin_token_env: str = "COE_ADMIN_TOKEN"
 
 

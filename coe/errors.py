@@ -21,6 +21,10 @@
     │   ├── UnknownExpertError     no such expert or budget policy
     │   ├── BudgetExhaustedError   a hard budget over time does not leave what it may take
     │   └── InfeasibleError        no expert fits the budget; carries the smallest that would do
+    ├── GatewayError           the gateway itself takes a request no further
+    │   ├── OverloadedError        too many others are being answered
+    │   ├── OverdueError           it took longer than any request may
+    │   └── EndingError            the gateway is being ended
     └── ExpertError            an expert did not answer
         ├── ExpertUnavailableError     not there: not started, crashed, refused the connection
         │   └── ExpertUnaskedError         not even asked: nothing is there that could be
@@ -200,6 +204,44 @@ class BudgetExhaustedError(RequestError):
         super().__init__(message, param, code)
         self.args = (message, param, code, retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class GatewayError(CoeError):
+    """The gateway itself takes a request no further, whatever it asks for."""
+
+    code = "gateway_failed"
+
+
+class OverloadedError(GatewayError):
+    """Too many other requests are being answered.
+
+    Parameters
+    ----------
+    message : how many may be, and of whom.
+    retry_after_s : when to ask again; not the same for all who are refused at once.
+    """
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message, retry_after_s)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OverdueError(GatewayError):
+    """The request took longer than any may; what had been made of its answer is booked."""
+
+    code = "answer_timeout"
+
+
+class EndingError(GatewayError):
+    """The gateway is being ended: it takes no more requests, or the time for its answer is over."""
+
+    code = "shutting_down"
 
 
 class ExpertError(CoeError):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,20 +20,23 @@ from starlette.routing import Route
 
 from coe.answer import before_end
 from coe.core import Request
+from coe.crowd import Crowd
 from coe.decision import Citation, Receipt
 from coe.engine import AnyReply
 from coe.environment import admin_token
 from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
 from coe.personal import NOBODY, as_wished
 from coe.services.admin import Admin
+from coe.services.admission import Admission
 from coe.services.body import json_of
 from coe.services.completions import chat_of, completion_of, retold
+from coe.services.door import Door
 from coe.services.embeddings import embedding_model, embeddings
 from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
 from coe.services.openapi import openapi_document
-from coe.services.refusals import as_json, error_document, refused, rendered
+from coe.services.refusals import NO_RETRY, as_json, error_document, refused, rendered
 from coe.services.runtime import Runtime
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
@@ -50,9 +54,13 @@ class Gateway:
     metrics: Metrics = field(default_factory=Metrics)
     keys: Keys = field(default_factory=Keys)
     journal: DecisionJournal = field(init=False)
+    door: Door = field(init=False)
 
     def __post_init__(self) -> None:
-        self.journal = DecisionJournal(self.runtime.config.gateway.kept_decisions)
+        section = self.runtime.config.gateway
+        self.journal = DecisionJournal(section.kept_decisions)
+        most, own = section.max_in_flight, section.max_in_flight_per_caller
+        self.door = Door(Crowd(most, own, np.random.default_rng()), section.answer_timeout_s)
 
     def app(self) -> Starlette:
         """The ASGI application.
@@ -85,7 +93,10 @@ class Gateway:
                 HTTPException: self._no_route,
                 Exception: self._crash,
             },
-            middleware=[Middleware(Front, hosts=[name.lower() for name in section.hosts])],
+            middleware=[
+                Middleware(Front, hosts=[name.lower() for name in section.hosts]),
+                Middleware(Admission, door=self.door, count=self._count),
+            ],
         )
         # a redirect would lose the body of whoever follows it
         app.router.redirect_slashes = False
@@ -171,10 +182,12 @@ class Gateway:
         return as_json({"status": "ok"})
 
     async def readyz(self, http: HttpRequest) -> Response:
-        """At least one expert can answer, now or once it is loaded."""
+        """At least one expert can answer, now or once it is loaded, and nobody ends the gateway."""
         fleet = self.runtime.fleet
-        ready = fleet.can_answer
+        ready = fleet.can_answer and self.door.phase == "open"
         overall = "ready" if ready else "failed" if fleet.has_failed else "starting"
+        if self.door.phase != "open":
+            overall = "draining"
         status = {"status": overall, "experts": fleet.states()}
         return as_json(status, 200 if ready else 503)
 
@@ -256,8 +269,11 @@ class Gateway:
     async def _refuse(self, http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, CoeError)
         _, document = rendered(error)
-        self.metrics.refusals.labels(document["error"]["code"] or "none").inc()
+        self._count(document["error"]["code"] or "none")
         return refused(error)
+
+    def _count(self, code: str) -> None:
+        self.metrics.refusals.labels(code).inc()
 
     async def _gone(self, http: HttpRequest, error: Exception) -> Response:
         return Response(status_code=_CLIENT_CLOSED)
@@ -271,7 +287,7 @@ class Gateway:
 
     async def _crash(self, http: HttpRequest, error: Exception) -> Response:
         document = error_document("the gateway failed; it goes on serving", "server_error")
-        return as_json(document, 500)
+        return as_json(document, 500, NO_RETRY)
 
 
 def _headers(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 import sys
 from http import HTTPStatus
 from typing import Any, Final
@@ -17,6 +18,12 @@ from coe.services.refusals import error_document
 MOST_HEAD_BYTES: Final = 16 * 1024
 MOST_URL_BYTES: Final = 8 * 1024
 MOST_FIELDS: Final = 100
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
+    return f"req-{secrets.token_hex(12)}"
+
 
 _METHOD = re.compile(rb"[A-Z]+ /")
 
@@ -64,6 +71,9 @@ class BoundedHttp(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._head_bytes = self._n_fields = 0
+        # beyond ASGI: what the request is called here, and how to break its connection off
+        own: dict[str, Any] = {"coe.request_id": new_request_id(), "coe.abort": self._abort}
+        self.scope.update(own)  # type: ignore[typeddict-item]
         if self._waiting is None:
             self._wait()
 
@@ -91,6 +101,8 @@ class BoundedHttp(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._refuse(400, "invalid_request_target", "the target must be a path")
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            self.cycle.default_headers = [*self.cycle.default_headers, self._named()]
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or none that is served, and close."""
@@ -104,10 +116,17 @@ class BoundedHttp(HttpToolsProtocol):
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
+            f"x-request-id: {new_request_id()}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _named(self) -> tuple[bytes, bytes]:
+        return b"x-request-id", self.scope["coe.request_id"].encode()  # type: ignore[typeddict-item]
+
+    def _abort(self) -> None:
+        """Close the connection at once, whatever still waits to be sent."""
+        self.transport.abort()
 
     def _refuse(self, status: int, code: str, reason: str) -> None:
         """Have the parser give up, and the caller of it refuse."""

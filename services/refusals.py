@@ -14,12 +14,16 @@ from coe.errors import (
     BudgetExhaustedError,
     CoeError,
     EmbeddingError,
+    EndingError,
     ExpertError,
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
+    GatewayError,
     InfeasibleError,
     LedgerUnavailableError,
+    OverdueError,
+    OverloadedError,
     RequestError,
 )
 from coe.guard.retry_after import retry_after_s
@@ -39,6 +43,10 @@ _STATUS: Final = {
 }
 # after these the rest of a body may still come, and nobody reads it
 _LAST_OF_A_CONNECTION: Final = frozenset({408, 413, 415})
+NO_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}
+"""OpenAI's clients try again by themselves after 408, 409, 429 and 5xx, but not after this."""
+# the same would come of the same request; or it was tried on every expert, and its time was spent
+_SPENT: Final = frozenset({409, 500, 502, 504})
 # what an expert says of the request; anything else it says is the operator's business
 _PASSED_ON: Final = frozenset({400, 404, 413, 422, 429})
 _PASSED_ON_CHARS: Final = 200
@@ -56,6 +64,10 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, BudgetExhaustedError):
         return 429, error_document(str(error), "insufficient_quota", error.code, error.param)
     if isinstance(error, LedgerUnavailableError):
+        return 503, error_document(str(error), "server_error", error.code)
+    if isinstance(error, OverdueError):
+        return 504, error_document(str(error), "timeout_error", error.code)
+    if isinstance(error, GatewayError):
         return 503, error_document(str(error), "server_error", error.code)
     if isinstance(error, RequestError):
         status = _STATUS.get(error.code, 400)
@@ -83,11 +95,12 @@ def when_again(status: int, error: CoeError) -> dict[str, str]:
     if isinstance(error, BudgetExhaustedError):
         after_s = error.retry_after_s
         later = {} if after_s is None else {"retry-after": str(after_s)}
-        return {"x-should-retry": "false"} | later
+        return {**NO_RETRY, **later}
+    if isinstance(error, OverloadedError):
+        return {"retry-after": str(error.retry_after_s)}
     headers = {"retry-after": _pause(error)} if status in (429, 503) else {}
-    if isinstance(error, ExpertError) and error.n_attempts > 1 and status >= 500:
-        headers["x-should-retry"] = "false"
-    return headers
+    tried = isinstance(error, ExpertError) and error.n_attempts > 1 and status >= 500
+    return {**headers, **NO_RETRY} if tried or status in _SPENT else headers
 
 
 def _pause(error: CoeError) -> str:
@@ -104,7 +117,7 @@ def refused(error: CoeError) -> Response:
     """The answer that an error is."""
     status, document = rendered(error)
     headers = when_again(status, error)
-    if status in _LAST_OF_A_CONNECTION:
+    if status in _LAST_OF_A_CONNECTION or isinstance(error, EndingError | OverdueError):
         headers["connection"] = "close"
     return as_json(document, status, headers)
 

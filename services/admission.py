@@ -1,0 +1,113 @@
+"""Who is let in before anything of a body is read, and how a request ends whose time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coe.errors import GatewayError
+from coe.services.door import Door
+from coe.services.refusals import refused, rendered
+
+ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/admin/")
+"""Paths that are answered whoever is inside: they say how a gateway is, and mend it."""
+
+_LAST_WORDS_S: Final = 1.0
+_CLOSE: Final = (b"connection", b"close")
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An application behind a door.
+
+    Parameters
+    ----------
+    count : told of the code of every refusal.
+    """
+
+    app: ASGIApp
+    door: Door
+    count: Callable[[str], None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on; or refuse, at once or when the time is over."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        sent = _Sent(self.door, send)
+        if scope["path"].startswith(ALWAYS):
+            await self.app(scope, receive, sent)
+            return
+        try:
+            async with self.door.inside(scope.get("coe.caller", "")):
+                await self.app(scope, receive, sent)
+        except GatewayError as error:
+            self.count(error.code)
+            await self._end(error, sent, scope, receive)
+
+    async def _end(self, error: GatewayError, sent: _Sent, scope: Scope, receive: Receive) -> None:
+        """Say why, as far as that can still be said."""
+        if not sent.started:
+            await refused(error)(scope, receive, sent)
+            return
+        if sent.ended:
+            return
+        if sent.streams:
+            try:
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await sent.last(error)
+                return
+            except TimeoutError:
+                # who reads so slowly has a full buffer in front of the last words
+                pass
+        if (abort := scope.get("coe.abort")) is None:
+            raise error
+        abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class _Sent:
+    """How far an answer has got; the last one of its connection when nobody should come any more.
+
+    Parameters
+    ----------
+    send : of the server.
+    """
+
+    def __init__(self, door: Door, send: Send) -> None:
+        self._door = door
+        self._send = send
+        self.started = self.streams = self.ended = False
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Hand a message on to the server."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = message.get("headers", [])
+            self.streams = any(
+                name == b"content-type" and value.startswith(b"text/event-stream")
+                for name, value in headers
+            )
+            if self._door.phase != "open":
+                message = {**message, "headers": [h for h in headers if h[0] != _CLOSE[0]]}
+                message["headers"].append(_CLOSE)
+        elif not message.get("more_body", False):
+            return self._finish(message)
+        return self._send(message)
+
+    async def last(self, error: GatewayError) -> None:
+        """End a stream with an event that holds the error."""
+        _, document = rendered(error)
+        event = b"\n\ndata: " + json.dumps(document).encode() + b"\n\n"
+        await self({"type": "http.response.body", "body": event, "more_body": True})
+        await self({"type": "http.response.body", "body": b""})
+
+    async def _finish(self, message: Message) -> None:
+        await self._send(message)
+        self.ended = True

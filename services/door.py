@@ -1,0 +1,72 @@
+"""The door of a gateway: who is inside, until when, and whether anybody is let in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from coe.crowd import Crowd
+from coe.errors import EndingError, GatewayError, OverdueError
+
+Phase = Literal["open", "leaving", "shut", "cut"]
+"""Open; still open, but nobody should come; nobody is let in; and who is inside has to go."""
+
+
+@dataclass(slots=True)
+class Door:
+    """Lets requests in, and shows them out when their time is over.
+
+    Parameters
+    ----------
+    longest_s : that a request may take, from its head to the last byte of its answer.
+    """
+
+    crowd: Crowd
+    longest_s: float
+    phase: Phase = "open"
+    _inside: set[asyncio.Timeout] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def inside(self, caller: str) -> AsyncIterator[None]:
+        """Be inside, as one of the requests of ``caller``.
+
+        Raises
+        ------
+        EndingError
+            The door is shut; or it was cut, and the context cancelled.
+        OverloadedError
+            As `Crowd.enter`.
+        OverdueError
+            The context took too long, and was cancelled.
+        """
+        if self.phase in ("shut", "cut"):
+            raise EndingError("the gateway is being ended, and takes no more requests")
+        self.crowd.enter(caller)
+        timer = asyncio.timeout(self.longest_s)
+        try:
+            async with timer:
+                self._inside.add(timer)
+                yield
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise self._why() from error
+        finally:
+            self._inside.discard(timer)
+            self.crowd.leave(caller)
+
+    def cut(self) -> None:
+        """Let nobody in, and have everybody go."""
+        self.phase = "cut"
+        now = asyncio.get_running_loop().time()
+        for timer in self._inside:
+            if not timer.expired():
+                timer.reschedule(now)
+
+    def _why(self) -> GatewayError:
+        if self.phase == "cut":
+            return EndingError("the gateway is being ended, and the answer took too long for that")
+        return OverdueError(f"the request took longer than {self.longest_s:g} s")

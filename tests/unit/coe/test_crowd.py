@@ -1,0 +1,67 @@
+"""How many requests may be answered at once, and of whom."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coe.crowd import Crowd
+from coe.errors import OverloadedError
+
+
+def crowd(most=512, own=64):
+    return Crowd(most, own, np.random.default_rng(0))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans())))
+def test_limits_hold_and_whoever_left_makes_room(steps):
+    inside, kept = Counter(), crowd(5, 2)
+    for caller, comes in steps:
+        if comes:
+            full = inside.total() == 5 or (caller != "" and inside[caller] == 2)
+            if full:
+                with pytest.raises(OverloadedError):
+                    kept.enter(caller)
+            else:
+                kept.enter(caller)
+                inside[caller] += 1
+        elif inside[caller]:
+            kept.leave(caller)
+            inside[caller] -= 1
+        assert kept.n == inside.total()
+
+
+def test_one_caller_leaves_room_for_others():
+    """One that asks for ten times its share costs nobody else a refusal."""
+    kept = crowd()
+    refused = Counter()
+    for n in range(640):
+        for caller in ["greedy", f"tenant-{n % 63}"] if n < 189 else ["greedy"]:
+            try:
+                kept.enter(caller)
+            except OverloadedError:
+                refused[caller] += 1
+    assert refused == {"greedy": 640 - 64}
+
+
+def test_nobody_in_particular_has_no_share_of_his_own():
+    kept = crowd(100, 2)
+    for _ in range(100):
+        kept.enter("")
+    with pytest.raises(OverloadedError, match="100 requests"):
+        kept.enter("")
+
+
+def test_who_is_refused_at_once_does_not_come_back_at_once():
+    kept = crowd(1)
+    kept.enter("")
+    delays = []
+    for _ in range(400):
+        with pytest.raises(OverloadedError) as refused:
+            kept.enter("")
+        delays.append(refused.value.retry_after_s)
+    shares = Counter(delays)
+    assert shares.keys() == {1, 2, 3, 4, 5}
+    assert min(shares.values()) > 50
