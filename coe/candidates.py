@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from coe.core import Budget, ExpertSpec, Request
 from coe.decision import Candidate
@@ -41,16 +40,13 @@ def candidates(
             quality, error, mean = ready.quality, ready.quality_se, float(ready.n_tokens)
             cautious = mean
         longest = _longest(spec, request) or math.inf
+        load = loads.get(spec.id)
         predicted, bound = (
             spec.estimate(
-                quality,
-                prompt_tokens,
-                min(tokens, longest) * request.n_answers,
-                loads.get(spec.id),
+                quality, prompt_tokens, min(tokens, longest) * request.n_answers, load, error
             )
             for tokens in (mean, cautious)
         )
-        predicted, bound = (replace(one, quality_se=error) for one in (predicted, bound))
         found.append(Candidate(Mode.single(spec.id), predicted, bound))
     return found
 

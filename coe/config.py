@@ -113,6 +113,7 @@ class RoutingSection(Section):
     switch_margin: NonNegative = 0.03
     most_experts: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] = 1
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    read_pinned: bool = False
     escalations: EscalationsSection | None = None
 
 

@@ -58,12 +58,16 @@ class Budget:
 
     def ceilings(self) -> dict[str, float]:
         """Present ceilings by axis name, in the order of the fields."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {axis: getattr(self, axis) for axis in _AXES}
         return {axis: value for axis, value in values.items() if value is not None}
 
     def tightened(self, other: Budget) -> Budget:
         """The smaller ceiling of both on every axis."""
         mine, theirs = self.ceilings(), other.ceilings()
+        if not theirs:
+            return self
+        if not mine:
+            return other
         return Budget(
             **{a: min(mine.get(a, math.inf), theirs.get(a, math.inf)) for a in {*mine, *theirs}}
         )
@@ -76,6 +80,9 @@ class Budget:
             if axis in ("latency_ms", "ttft_ms")
         }
         return replace(self, **left)
+
+
+_AXES = tuple(f.name for f in fields(Budget))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,9 @@ class Policy:
     local_only: bool = False
     ban: frozenset[str] = frozenset()
     force: frozenset[str] = frozenset()
+
+
+_IDLE = Load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +182,10 @@ class ExpertSpec:
         prompt_tokens: float,
         output_tokens: float,
         load: Load | None = None,
+        quality_se: float = 0.0,
     ) -> Estimate:
         """The estimate of one answer of ``output_tokens`` under the present ``load``."""
-        load = load or Load()
+        load = load or _IDLE
         stretch = load.slowdown * self.stretch(load)
         ttft_ms = load.delay_ms + self.profile.ttft_ms(prompt_tokens) * stretch
         return Estimate(
@@ -184,6 +195,7 @@ class ExpertSpec:
             energy_j=self.profile.energy_j(prompt_tokens, output_tokens),
             cost_usd=self.cost_usd(prompt_tokens, output_tokens),
             output_tokens=output_tokens,
+            quality_se=quality_se,
         )
 
     def stretch(self, load: Load) -> float:
@@ -208,10 +220,11 @@ class Request:
     combine answers (``None``: the best there is), of at most ``most_experts``. ``tenant`` is whose
     request it is, "" where nobody said. ``cache``: it may be answered by a copy of an earlier
     answer, and its own copied. ``needs`` holds, by what an expert must be capable of to answer it,
-    the field that asks for that; ``extras`` the fields that only some experts take. ``standing``
-    holds, by expert, the answers that stand ready for it; a router fills it in. Where there are
-    ``steps``, what is done for the request is noted there. ``traceparent`` goes with it to the
-    experts that hear HTTP, unless it is "".
+    the field that asks for that; ``extras`` the fields that only some experts take. ``read``: what
+    it says is read even where nothing hangs on it. ``standing`` holds, by expert, the answers that
+    stand ready for it; a router fills it in. Where there are ``steps``, what is done for the
+    request is noted there. ``traceparent`` goes with it to the experts that hear HTTP, unless it is
+    "".
     """
 
     messages: tuple[Message, ...]
@@ -231,6 +244,7 @@ class Request:
     cache: bool = True
     needs: Mapping[Capability, str] = field(default_factory=dict)
     extras: frozenset[str] = frozenset()
+    read: bool = False
     standing: Mapping[str, Standing] = field(default_factory=dict)
     payload: Mapping[str, Any] = field(default_factory=dict)
     steps: Steps | None = field(default=None, compare=False, repr=False)

@@ -123,7 +123,7 @@ class Engine:
         decision, _ = among_present(
             self.router.dispatch, priced, left, *self._now(request), frozenset()
         )
-        decision = replace(decision, running=running)
+        decision = _paced(decision, running)
         if (refusal := self._refusal(request, decision)) is not None:
             raise refusal
         return decision
@@ -203,7 +203,7 @@ class Engine:
         else:
             decision, outgoing = among_present(*given)
         self._note(request, "decide", started)
-        return replace(decision, running=running), outgoing
+        return _paced(decision, running), outgoing
 
     def _now(self, request: Request) -> tuple[dict[str, Load], frozenset[str]]:
         """How busy every expert is, requests of other gateways included, and who is absent.
@@ -223,7 +223,7 @@ class Engine:
         if self.pacer is None:
             return request, Prices()
         running = running_prices(self.pacer, self.now())
-        return replace(request, policy=steered(request.policy, running)), running
+        return replace(request, policy=steered(request.policy, running), read=True), running
 
     def _refusal(self, request: Request, decision: Decision) -> InfeasibleError | None:
         """Why a budget over time declines the request, if one does."""
@@ -325,6 +325,11 @@ class Engine:
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""
         self._loads[expert_id] = self._loads[expert_id].left(slowdown)
+
+
+def _paced(decision: Decision, running: Prices) -> Decision:
+    """The decision with what budgets over time added to its prices."""
+    return decision if running == decision.running else replace(decision, running=running)
 
 
 def _others_may_answer(error: CoeError, request: Request) -> bool:

@@ -39,6 +39,26 @@ def why(
     return f"{said}; {ready[name].why}" if name in ready and ready[name].why else said
 
 
+def taken(choice: Choice, request: Request, ceilings: Budget) -> int:
+    """The index of what is taken.
+
+    Raises
+    ------
+    InfeasibleError
+        Nothing is: it says what budget would do.
+    """
+    if choice.nearest is None:
+        raise InfeasibleError(
+            f"nothing on offer has every expert that policy {request.policy.name!r} forces",
+            "coe.experts",
+            "no_expert",
+        )
+    index = choice.taken(request.policy.on_infeasible)
+    if index is None:
+        raise refusal(choice, ceilings.ceilings())
+    return index
+
+
 def _chosen(
     candidates: Sequence[Candidate],
     options: Options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 _SMOOTHING = 0.2  # weight of the latest request in what is learned of an expert's slowdown
 
@@ -21,7 +21,7 @@ class Load:
 
     def entered(self) -> Load:
         """With one request more."""
-        return replace(self, n_in_flight=self.n_in_flight + 1)
+        return Load(self.n_in_flight + 1, self.slowdown, self.n_copies, self.delay_ms)
 
     def shared(self, there: Presence) -> Load:
         """With the requests of all gateways, for the copies that are there."""
@@ -36,7 +36,7 @@ class Load:
         learned = self.slowdown
         if slowdown is not None:
             learned += _SMOOTHING * (min(max(slowdown, 0.1), 10.0) - learned)
-        return replace(self, n_in_flight=self.n_in_flight - 1, slowdown=learned)
+        return Load(self.n_in_flight - 1, learned, self.n_copies, self.delay_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from coe.conversation import held, utility_of
 from coe.core import Budget, ExpertSpec, Request, TurnRule
 from coe.decision import Candidate, Decision, Selection
 from coe.errors import InfeasibleError, UnknownExpertError
-from coe.explain import alternatives, left_out, needed, refusal, unable, why
+from coe.explain import alternatives, left_out, needed, taken, unable, why
 from coe.load import Load
 from coe.offers import Offers, selection
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
 from coe.optimizer.select import select_or_decline, slack
 from coe.permitted import Circle, capable, incapable, permitted, roomy
+from coe.pinned import decided_unread, needs_no_reading
 from coe.repertoire import Repertoire
 from coe.retrieval import Retriever, Scales, decided
 from coe.routers.artefact import Artefact
@@ -56,6 +57,8 @@ class Router:
     offers : what a plan leaves to choose from; ``None``: every expert alone.
     repertoire : modes of several experts that were learned; ``None``: none.
     stocks : of the experts that compute nothing, by id: candidates where an answer stands ready.
+    read_pinned : requests that name their expert are read, too; else only where a ceiling, an index
+        or a stock goes by what they say.
     tenants : the routers of those who have an expert of their own, and under "" that of everybody
         else, as `coe.personal.personal` makes them; empty: this one decides for all.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
@@ -77,6 +80,7 @@ class Router:
     stocks: Mapping[str, Stock] = field(default_factory=dict)
     most_experts: int = 1
     top_p: float = 1.0
+    read_pinned: bool = False
     tenants: Mapping[str, Router] = field(default_factory=dict)
 
     @classmethod
@@ -162,6 +166,9 @@ class Router:
             return mine.dispatch(request, budget, loads, excluded)
         laps = Laps(self.now)
         self._check_names(request)
+        if self._needs_no_reading(request, budget):
+            given = (self.specs, self.artefact.expectation, loads or {}, excluded)
+            return decided_unread(request, *given, self.new_id(), laps), request
         self._check_room(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
         laps("check")
@@ -200,7 +207,7 @@ class Router:
         choice, instead = select_or_decline(
             slate.options, slate.only_of(declining(request, ids)), nearest
         )
-        index = _index(choice, request, ceilings)
+        index = taken(choice, request, ceilings)
         shown = slate.shown(index)
         offered = [slate.candidate(k) for k in shown]
         options, index = slate.options_of(shown), shown.index(index)
@@ -283,10 +290,17 @@ class Router:
 
     def texts(self, request: Request) -> tuple[str, ...]:
         """The texts whose vectors `decide` asks for."""
+        if self._needs_no_reading(request, None):
+            return ()
         texts = [turn.text for turn in turns_read(request.messages, self.turns)]
         if self.retriever is not None and request.retrieve != "never":
             texts.append(request.text)
         return tuple(dict.fromkeys(texts))
+
+    def _needs_no_reading(self, request: Request, budget: Budget | None) -> bool:
+        if self.stocks or self.read_pinned or (budget is not None and budget.ceilings()):
+            return False
+        return needs_no_reading(request, self.artefact.expectation, self.retriever is not None)
 
     def _read(self, request: Request, lap: Callable[[str], None] = untimed) -> TextReading:
         """What is read of the turn that holds."""
@@ -376,20 +390,6 @@ class Router:
         """Longest answer; ceilings on joules and dollars are kept where one expert answers."""
         held = choice.status == "optimal" and len(picked.expert_ids) == 1
         return cap(self.specs[picked.expert_ids[0]], request, ceilings if held else None)
-
-
-def _index(choice: Choice, request: Request, ceilings: Budget) -> int:
-    """The chosen index, or an error that says what budget would do."""
-    if choice.nearest is None:
-        raise InfeasibleError(
-            f"nothing on offer has every expert that policy {request.policy.name!r} forces",
-            "coe.experts",
-            "no_expert",
-        )
-    index = choice.taken(request.policy.on_infeasible)
-    if index is None:
-        raise refusal(choice, ceilings.ceilings())
-    return index
 
 
 def _status(choice: Choice, request: Request) -> Literal["optimal", "nearest", "pinned"]:

@@ -36,6 +36,8 @@ class Switches:
 
     def among(self, expert_ids: Iterable[str]) -> Switches:
         """These for whoever knows of no other experts."""
+        if not (self.banned or self.forced):
+            return self
         known = frozenset(expert_ids)
         return Switches(self.banned & known, self.forced & known)
 

@@ -60,6 +60,16 @@ class Expectation:
             expected = self.lengths.refine(expected, X, known)
         return replace(expected, quality=self.led(expected.quality))
 
+    def overall(self) -> Expected | None:
+        """What each expert is expected to do with a prompt of which nothing is known.
+
+        ``None``: nothing can be said.
+        """
+        expected = self.table.overall()
+        if self.incumbent is None:
+            return expected
+        return replace(expected, quality=self.led(expected.quality))
+
     def led(self, quality: NDArray[np.float64]) -> NDArray[np.float64]:
         """``quality`` (n_prompts, n_experts) with the incumbent, if there is one, ahead of all."""
         if self.incumbent is None:

@@ -89,6 +89,15 @@ class QualityTable:
             ),
         )
 
+    def overall(self) -> Expected:
+        """What is expected of a prompt of which nothing is known: the `GENERAL` row."""
+        return Expected(
+            quality=self.quality[-1:],
+            quality_se=self.quality_se[-1:],
+            mean_tokens=self.mean_tokens[-1:],
+            cautious_tokens=self.cautious_tokens[-1:],
+        )
+
     def expected(self, probabilities: Floats, uncertain: NDArray[np.bool_]) -> Expected:
         """Per prompt the mixture of the category rows; the `GENERAL` row where ``uncertain``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -144,6 +144,7 @@ class Gateway:
     async def route(self, http: HttpRequest) -> Response:
         """Decide without answering."""
         request, _ = self._parsed(http, await self._document(http))
+        request = replace(request, read=True)
         engine = self.runtime.engine
         decision = engine.decide(request, await engine.prepare(request))
         self.journal.note(decision)

@@ -77,6 +77,7 @@ def chat_request(
         most_experts=asked.k,
         tenant=asked.tenant,
         cache=asked.cache,
+        read=asked.explain,
         needs=needs_of(chat),
         extras=more,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},

@@ -462,7 +462,7 @@ def test_an_expert_that_fails_does_not_change_what_was_read(router):
 
 
 def test_a_pinned_expert_answers_every_turn(router):
-    decision = router.decide(conversation("some code", "some maths", pinned="large"))
+    decision = router.decide(conversation("some code", "some maths", pinned="large", read=True))
     assert (decision.expert_id, decision.category.name) == ("large", "maths")
 
 
