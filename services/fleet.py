@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -188,8 +189,7 @@ async def running(
             yield Fleet(specs, experts, hosts, copies, on_cluster, turns, accounts, stocks)
         finally:
             await stack.aclose()
-            for host in hosts.values():
-                await host.stop()
+            await asyncio.gather(*(host.stop() for host in hosts.values()))
 
 
 async def _turns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -14,10 +15,13 @@ from pathlib import Path
 from coe.config import Config
 from coe.errors import ConfigError
 from coe.services.cli.console import configuration, say
+from coe.services.drain import Drain
 from coe.services.gateway import Gateway
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
-from coe.services.server import Server, listening, server
+from coe.services.server import listening, server
+
+_HURRIED_S = 1.8
 
 
 def run(config_path: Path | None, host: str | None, port: int | None) -> None:
@@ -39,16 +43,26 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
 
 async def _serve(config: Config, listener: socket.socket) -> None:
     async with serving(config, say) as runtime:
-        gateway = _server(runtime)
+        drain = _draining(runtime, say)
         say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, _url(listener)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, gateway.handle_exit, number, None)
+            loop.add_signal_handler(number, _asked_to_end, drain, number)
         try:
-            await gateway.serve(sockets=[listener])
+            await drain.server.serve(sockets=[listener])
+            await drain.over()
         finally:
             announcement.cancel()
+
+
+def _asked_to_end(drain: Drain, number: signal.Signals) -> None:
+    """End, or do so at once; what is not done soon after that is left as it is."""
+    if drain.begun:
+        # the ledger is whole whenever the process ends, and engines end with it
+        asyncio.get_running_loop().call_later(_HURRIED_S, os._exit, 1)
+    # nobody shares requests out to a gateway in somebody's terminal
+    drain.begin(0.0 if number == signal.SIGINT else None)
 
 
 async def _announce(runtime: Runtime, url: str) -> None:
@@ -93,18 +107,21 @@ async def gateway_on(
         As `coe.services.runtime.serving`.
     """
     async with serving(config, say, now) as runtime:
-        gateway = _server(runtime)
-        task = asyncio.create_task(gateway.serve(sockets=[listener]))
+        drain = _draining(runtime, say)
+        task = asyncio.create_task(drain.server.serve(sockets=[listener]))
         try:
             yield _url(listener), runtime
         finally:
-            gateway.should_exit = True
+            drain.begin(0.0)
             await task
+            await drain.over()
 
 
-def _server(runtime: Runtime) -> Server:
-    head_timeout_s = runtime.config.gateway.head_timeout_s
-    return server(Gateway(runtime).app(), head_timeout_s, timeout_graceful_shutdown=20)
+def _draining(runtime: Runtime, say: Say) -> Drain:
+    """The server of a runtime, and how it ends."""
+    section, gateway = runtime.config.gateway, Gateway(runtime)
+    running = server(gateway.app(), section.head_timeout_s)
+    return Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
 
 
 def listen(host: str, port: int) -> socket.socket:
