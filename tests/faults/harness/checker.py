@@ -270,7 +270,9 @@ def _usage(history: History) -> Iterator[str]:
     """No usage is not a usage of nothing, and nothing is a usage."""
     for entry, told in history.pairs:
         seen = history.by_tag.get(entry.tag)
-        if told is None or history.copies or entry.end != "done" or seen is None:
+        if told is None or seen is None or history.copies:
+            continue
+        if entry.end != "done" or entry.status != 200:
             continue
         n_output = told.booked[_TOKENS] - entry.prompt_tokens
         if entry.stated is not None and entry.stated.get("completion_tokens") == 0:
@@ -298,7 +300,9 @@ def _replayed(history: History) -> Iterator[str]:
 
 def _wire(history: History) -> Iterator[str]:
     """A stream is complete and in order, or has visibly failed."""
-    generated = {e.tag: e.generated for e in history.attested if e.end == "done"}
+    generated = {
+        e.tag: e.generated for e in history.attested if e.end == "done" and e.status == 200
+    }
     for seen in history.seen:
         if seen.end in ("silent", "odd", "open") or (seen.odd and seen.end != "broken"):
             yield f"{seen.tag}: {seen.end} {seen.odd}"

@@ -1,0 +1,117 @@
+"""Experts, a gateway over them and callers, put up for one fault and checked at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.checker import History, violations
+from harness.client import Caller, Seen
+from harness.dump import Book
+from harness.expert import Attested, FakeExpert
+from harness.gateway import LARGE, SMALL, Process, Setup, Threaded, process, threaded, written
+
+
+@dataclass(slots=True)
+class Stage:
+    """What stands while a fault is caused.
+
+    ``books`` are ledgers that were read before they went on.
+    """
+
+    small: FakeExpert
+    large: FakeExpert
+    setup: Setup
+    gateway: Threaded | Process
+    caller: Caller
+    others: list[FakeExpert] = field(default_factory=list)
+
+    @property
+    def attested(self) -> list[Attested]:
+        """What all experts attest, in the order that they were asked in."""
+        entries = [e for x in (self.small, self.large, *self.others) for e in x.log]
+        return sorted(entries, key=lambda entry: entry.at_s)
+
+    def attempts(self, tag: str) -> list[Attested]:
+        """Who was asked on behalf of a request."""
+        return [entry for entry in self.attested if entry.tag == tag]
+
+    async def checked(self, books: Sequence[Book] = (), **more: Any) -> History:
+        """The history so far, of which nothing is wrong."""
+        if isinstance(self.gateway, Threaded):
+            await self.gateway.flushed()
+        elif self.gateway.running is not None:
+            await self.settled()
+        kept = list(books) or [self.setup.book()]
+        now_ms = time.time_ns() // 1_000_000
+        history = History(self.caller.seen, self.attested, kept, self.setup.limits, now_ms, **more)
+        if found := violations(history):
+            raise AssertionError("\n".join(map(str, found)))
+        return history
+
+    async def settled(self, within_s: float = 10.0) -> None:
+        """Returns when the file says that nothing is held any more."""
+        deadline = time.monotonic() + within_s
+        while any(any(held) for held, _ in self.setup.book().balances.values()):
+            assert time.monotonic() < deadline, "something is held for ever"
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def stage(folder: Path, own_process: bool = False, **given: Any) -> AsyncIterator[Stage]:
+    """Two experts and a gateway; ``given`` is for `written` or, as ``run``, for `process`."""
+    small, large = FakeExpert(SMALL), FakeExpert(LARGE)
+    run = given.pop("run", {})
+    await small.start()
+    await large.start()
+    setup = written(folder / "gateway", {SMALL: small.url, LARGE: large.url}, **given)
+    try:
+        async with process(setup, **run) if own_process else threaded(setup) as gateway:
+            caller = Caller(gateway.port)
+            try:
+                yield Stage(small, large, setup, gateway, caller)
+            finally:
+                caller.close()
+    finally:
+        await small.die()
+        await large.die()
+
+
+def ends(seen: Sequence[Seen]) -> dict[str, int]:
+    """How many requests ended in which way."""
+    found: dict[str, int] = {}
+    for one in seen:
+        name = f"{one.end} {one.code}" if one.code else one.end
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+async def eventually(condition: Any, what: str, within_s: float = 10.0) -> Any:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come within {within_s:g} s"
+        await asyncio.sleep(0.02)
+    return found
+
+
+def supervised(copies: dict[str, Sequence[FakeExpert]]) -> str:
+    """What a fleet's supervisor says of these copies of experts."""
+    return json.dumps({"epoch": "e", "version": 1, "replicas": dict(_replicas(copies))})
+
+
+def _replicas(copies: dict[str, Sequence[FakeExpert]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, running in copies.items():
+        for n, expert in enumerate(running):
+            report = {"state": "ready", "address": expert.url.removesuffix("/v1"), "slots": 64}
+            replica_id = f"{name}-{n}"
+            yield (
+                replica_id,
+                {"replica_id": replica_id, "expert_id": name, "node": "here", "report": report},
+            )
