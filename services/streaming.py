@@ -12,6 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 _T = TypeVar("_T")
 
+_LOOKS_AFTER_S = 0.02
+
 
 class EventStream(Response):
     """An event stream that gives the answer up when the client goes away.
@@ -56,26 +58,65 @@ class EventStream(Response):
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
     """The result of ``work``, which is cancelled when the client goes away.
 
-    The body must have been read.
+    The body must have been read. Who goes away sooner than `_LOOKS_AFTER_S` is noticed then.
 
     Raises
     ------
     ClientDisconnect
         The client went away first.
     """
-    task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+    lookout = _Lookout(receive)
+    lookout.start()
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        gone.cancel()
-        task.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        result = await work
+    except asyncio.CancelledError as error:
+        if lookout.stop():
+            raise ClientDisconnect from error
+        raise
+    except BaseException:
+        lookout.stop()
+        raise
+    if lookout.stop():
+        raise ClientDisconnect
+    return result
 
 
-async def _disconnected(receive: Receive) -> None:
-    """Returns when the client has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Lookout:
+    """Cancels the task that it was started in when the client goes away.
+
+    Most answers end before it begins to look: they cost a timer, and no task.
+
+    Parameters
+    ----------
+    receive : of the request, whose body has been read.
+    """
+
+    __slots__ = ("_gone", "_looking", "_n_cancelled", "_receive", "_task", "_timer")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look out from soon on; to be followed by `stop`."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._n_cancelled = task, task.cancelling()
+        self._timer = asyncio.get_running_loop().call_later(_LOOKS_AFTER_S, self._look)
+
+    def stop(self) -> bool:
+        """Look no more; whether the client went away, and nobody else cancelled the task."""
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        return self._gone and self._task.uncancel() <= self._n_cancelled
+
+    def _look(self) -> None:
+        self._looking = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
