@@ -53,5 +53,7 @@ def visible(expert_ids: Iterable[str], own: Mapping[str, str], tenant: str) -> t
     own : by tenant, the expert that it keeps to itself. Two may keep the same one.
     tenant : whoever is not in ``own`` sees everybody's experts only.
     """
+    if not own:
+        return tuple(expert_ids)
     mine, private = own.get(tenant), set(own.values())
     return tuple(name for name in expert_ids if name == mine or name not in private)

@@ -65,6 +65,10 @@ class CoeBody(Wire):
     cache: bool = True
 
 
+NOTHING_ASKED: Final = CoeBody()
+"""What a body without the object says. All such bodies share it: a copy each is dear."""
+
+
 class StreamOptions(Wire):
     """What a stream says beside its answer."""
 
@@ -88,7 +92,7 @@ class _Sampled(Wire):
     stop: Stop = None
     seed: Seed | None = None
     user: Caller | None = None
-    coe: CoeBody = CoeBody()
+    coe: CoeBody = Field(default_factory=lambda: NOTHING_ASKED)
 
     @model_validator(mode="after")
     def _streams(self) -> _Sampled:

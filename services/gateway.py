@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from starlette.applications import Starlette
@@ -21,13 +20,13 @@ from starlette.routing import Route
 from coe.answer import before_end
 from coe.core import Request
 from coe.crowd import Crowd
-from coe.decision import Citation, Receipt
 from coe.engine import AnyReply
 from coe.environment import admin_token
 from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
 from coe.personal import NOBODY, as_wished
 from coe.services.admin import Admin
 from coe.services.admission import Admission
+from coe.services.answers import as_answer, document_of, event_of_citations, headers_of
 from coe.services.body import json_of
 from coe.services.completions import chat_of, completion_of, retold
 from coe.services.door import Door
@@ -134,12 +133,12 @@ class Gateway:
         if request.stream:
             events = self._events(reply)
             told = retold(events) if older else events
-            return EventStream(told, reply.close, _headers(reply, None))
+            return EventStream(told, reply.close, headers_of(reply, None))
         body = await unless_gone(http.receive, self._whole(reply))
         assert reply.receipt is not None
-        document = _with_extras(body, reply, explain)
+        document = document_of(body, reply, explain)
         told_whole = completion_of(document) if older else document
-        return as_json(told_whole, headers=_headers(reply, reply.receipt))
+        return as_answer(told_whole, headers_of(reply, reply.receipt))
 
     async def route(self, http: HttpRequest) -> Response:
         """Decide without answering."""
@@ -227,7 +226,7 @@ class Gateway:
         Where passages were retrieved, an event that cites them stands before the end mark.
         """
         self.metrics.in_flight.inc()
-        cited = _cited(reply)
+        cited = event_of_citations(reply)
         try:
             async with aclosing(reply.pieces()) as pieces:
                 async for piece in before_end(pieces, cited) if cited else pieces:
@@ -289,61 +288,6 @@ class Gateway:
     async def _crash(self, http: HttpRequest, error: Exception) -> Response:
         document = error_document("the gateway failed; it goes on serving", "server_error")
         return as_json(document, 500, NO_RETRY)
-
-
-def _headers(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:
-    """What every answer says of itself; a stream's head can only hold predictions."""
-    predicted = reply.decision.predicted
-    source = receipt or predicted
-    return {
-        "x-coe-decision-id": reply.decision.decision_id,
-        "x-coe-experts": ",".join(_asked(reply, receipt)),
-        # a header holds ASCII only; categories are named by the owner's outcome table
-        "x-coe-category": quote(reply.decision.category.name, safe=" /+.:_-"),
-        "x-coe-energy-j": f"{source.energy_j:.6g}",
-        "x-coe-latency-ms": f"{source.latency_ms:.6g}",
-        "x-coe-figures": "predicted" if receipt is None else receipt.energy_source,
-        "x-coe-retrieved": str(len(_citations(reply))),
-        "x-coe-declined": str(reply.decision.declined).lower(),
-    }
-
-
-def _asked(reply: AnyReply, receipt: Receipt | None) -> tuple[str, ...]:
-    """Who was asked; as long as that is not known, who may be."""
-    if receipt is None or not receipt.parts:
-        return reply.decision.selection.expert_ids
-    return tuple(part.expert_id for part in receipt.parts)
-
-
-def _citations(reply: AnyReply) -> tuple[Citation, ...]:
-    retrieval = reply.decision.retrieval
-    return () if retrieval is None else retrieval.citations
-
-
-def _cited(reply: AnyReply) -> bytes:
-    """The event of a stream that says what its answer may cite; empty where nothing is."""
-    citations = _citations(reply)
-    if not citations:
-        return b""
-    decision_id, mode = reply.decision.decision_id, reply.decision.selection.mode
-    document = {
-        "id": decision_id,
-        "object": "chat.completion.chunk",
-        "created": 0,
-        "model": mode.name if mode.kind == "mixture" else reply.decision.expert_id,
-        "choices": [],
-        "coe": {"decision_id": decision_id, "citations": [asdict(c) for c in citations]},
-    }
-    return b"data: " + json.dumps(document).encode() + b"\n\n"
-
-
-def _with_extras(body: bytes, reply: AnyReply, explain: bool) -> dict[str, Any]:
-    """The expert's document under the expert's public name, with the decision and the receipt."""
-    document: dict[str, Any] = json.loads(body, parse_constant=lambda name: None)
-    assert reply.receipt is not None
-    extras = decision_document(reply.decision, explain)
-    extras["receipt"] = receipt_document(reply.receipt)
-    return document | {"model": reply.receipt.expert_id, "coe": extras}
 
 
 def _model_row(name: str, owner: str, description: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ def needs_of(chat: ChatBody) -> dict[Capability, str]:
     """By capability the first field that needs it, in the order of the body's model."""
     found: dict[Capability, str] = {}
     for n, message in enumerate(chat.messages):
-        for part in sorted(message.parts & _OF_PART.keys()):
-            found.setdefault(_OF_PART[part], f"messages[{n}].content")
+        if isinstance(message.content, list):
+            for part in sorted(message.parts & _OF_PART.keys()):
+                found.setdefault(_OF_PART[part], f"messages[{n}].content")
         if field := _of_tools(message):
             found.setdefault("tools", f"messages[{n}].{field}")
     if chat.tools or chat.functions:

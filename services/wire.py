@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from coe.core import Budget, Policy, Prices, Request
 from coe.decision import Decision, Receipt, Retrieval
 from coe.errors import UnknownExpertError
 from coe.mode import Mode
-from coe.services.bodies import ChatBody
+from coe.services.bodies import NOTHING_ASKED, ChatBody
 from coe.services.fields import complaint, unknown
 from coe.services.needs import needs_of
 from coe.services.strict_json import document_of
@@ -22,6 +23,11 @@ from coe.tenants import visible
 AUTO: Final = "auto"
 UNSUPPORTED: Final = frozenset({"best_of", "echo", "suffix", "prompt_logprobs"})
 """Fields of other interfaces whose cost is more than it looks, or that no chat has."""
+
+
+_FIELDS: Final = frozenset(ChatBody.model_fields)
+_PINNED: Final = Policy("pinned")
+_NO_BUDGET: Final = Budget()
 
 
 def parse_chat(
@@ -65,7 +71,7 @@ def chat_request(
     request = Request(
         messages=tuple(message.as_message() for message in chat.messages),
         policy=policy,
-        budget=Budget(**asked.budget.model_dump()),
+        budget=_NO_BUDGET if asked is NOTHING_ASKED else Budget(**asked.budget.model_dump()),
         pinned=pinned,
         allow=None if allow is None else frozenset(allow),
         deny=frozenset(asked.experts.deny),
@@ -100,8 +106,8 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "category_turns_ago": guess.turns_ago,
         "experts": [{"id": name, "weight": weight} for name, weight in selected],
         **_mode(decision.selection.mode),
-        "predicted": _figures(asdict(decision.predicted)),
-        "cautious": _figures(asdict(decision.cautious)),
+        "predicted": _rounded(decision.predicted),
+        "cautious": _rounded(decision.cautious),
         "budget": decision.budget.ceilings(),
         "binding": decision.binding,
         "slack": _figures(decision.slack),
@@ -125,8 +131,8 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         document["alternatives"] = [
             {
                 "id": other.expert_id,
-                "predicted": _figures(asdict(other.estimate)),
-                "cautious": _figures(asdict(other.cautious)),
+                "predicted": _rounded(other.estimate),
+                "cautious": _rounded(other.cautious),
                 "utility": _short(other.utility),
                 "violated": list(other.violated),
                 "why_not": other.why_not,
@@ -147,7 +153,7 @@ def retrieval_document(retrieval: Retrieval | None) -> dict[str, Any] | None:
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:
     """A receipt as JSON."""
-    document: dict[str, Any] = _rounded(asdict(receipt))
+    document: dict[str, Any] = _rounded(receipt)
     return document
 
 
@@ -155,11 +161,11 @@ def _checked(
     document: Mapping[str, Any], extras: frozenset[str]
 ) -> tuple[ChatBody, frozenset[str]]:
     """The body as a model, and the fields beyond it that some expert takes."""
-    more = document.keys() - ChatBody.model_fields.keys()
+    more = document.keys() - _FIELDS
     if strange := [name for name in document if name in more - extras]:
         raise unknown(strange, UNSUPPORTED)
     try:
-        named = {name: value for name, value in document.items() if name not in more}
+        named = {k: v for k, v in document.items() if k not in more} if more else document
         return ChatBody.model_validate(named), frozenset(more)
     except ValidationError as error:
         raise complaint(error) from error
@@ -170,7 +176,7 @@ def _addressee(
 ) -> tuple[Policy, str | None]:
     """The policy and the pinned expert that a ``model`` stands for."""
     if model in expert_ids:
-        return Policy("pinned"), model
+        return _PINNED, model
     prefix, _, name = model.partition(":")
     if prefix == AUTO and (name or "default") in policies and not model.endswith(":"):
         return policies[name or "default"], None
@@ -189,12 +195,24 @@ def _figures(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _rounded(value: Any) -> Any:
-    """The same with short figures, however deep, and lists for tuples."""
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
+    """As JSON has it: short figures, however deep, lists for tuples, objects for dataclasses."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return _short(value)
     if isinstance(value, list | tuple):
         return [_rounded(inner) for inner in value]
-    return _short(value) if isinstance(value, float) else value
+    if isinstance(value, Mapping):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return {name: _rounded(getattr(value, name)) for name in _names(value.__class__)}
+
+
+@cache
+def _names(kind: Hashable) -> tuple[str, ...]:
+    """The fields of a dataclass."""
+    assert isinstance(kind, type)
+    assert is_dataclass(kind)
+    return tuple(field.name for field in fields(kind))
 
 
 def _short(value: float) -> float:

@@ -21,7 +21,7 @@ from coe.config import Config, GatewaySection, load_config
 from coe.core import Estimate
 from coe.decision import Receipt
 from coe.errors import InfeasibleError, RequestError, UnknownExpertError
-from coe.services import gateway
+from coe.services import answers
 from coe.services.gateway import Gateway
 from coe.services.metrics import Metrics
 from coe.services.wire import ChatBody, decision_document
@@ -123,7 +123,7 @@ def test_every_endpoint_is_documented() -> None:
 
 
 def test_every_header_is_documented() -> None:
-    used = set(re.findall(r"x-coe-[a-z-]+", inspect.getsource(gateway)))
+    used = set(re.findall(r"x-coe-[a-z-]+", inspect.getsource(answers)))
     assert used
     assert set(re.findall(r"x-coe-[a-z-]+", HTTP)) == used
 
