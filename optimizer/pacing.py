@@ -163,6 +163,34 @@ class Pacer:
             if _counts(allowance, tenant) and self._index(k, began_s) == self._window[k]:
                 self._spent[k] += spent.get(allowance.resource, 0.0)
 
+    def become(self, allowances: Sequence[Allowance], now_s: float) -> None:
+        """Go by other allowances from now on, with all that is known of those that stay.
+
+        One stays that has the name, resource, tenant and window of an old one, whatever its amount:
+        what it spent, its arrivals and its price remain. A new one begins in the window of now,
+        with nothing spent. Requests are remembered where no new resource would be missing of them.
+
+        Parameters
+        ----------
+        allowances : at least one.
+        """
+        if tuple(allowances) == self.allowances:
+            return
+        other = Pacer(allowances, self.started_s, self._forecast)
+        other._roll(now_s)
+        old = {_lasting(allowance): k for k, allowance in enumerate(self.allowances)}
+        for n, allowance in enumerate(other.allowances):
+            other._arrivals[n].since_s = now_s
+            if (k := old.get(_lasting(allowance))) is not None:
+                other._window[n], other._spent[n] = self._window[k], self._spent[k]
+                other._arrivals[n], other._prices[n] = self._arrivals[k], self._prices[k]
+        if set(other.resources) <= set(self.resources):
+            columns = [self.resources.index(name) for name in other.resources]
+            for quality, usage, tenant in self._sample.rows():
+                other._sample.add(np.array(quality), np.array(usage)[:, columns], tenant)
+        other._n_seen, other._solved_s = self._n_seen, -math.inf
+        self.__dict__.update(other.__dict__)
+
     def left(self, now_s: float) -> tuple[float, ...]:
         """What is left of each allowance in its present window; negative when overspent."""
         self._roll(now_s)
@@ -311,6 +339,11 @@ class _Sample:
             pads = [(0, more[0]), (0, more[1])]
             self.quality = np.pad(self.quality, pads, constant_values=-np.inf)
             self.usage = np.pad(self.usage, [*pads, (0, 0)])
+
+
+def _lasting(allowance: Allowance) -> tuple[str, str, str | None, float]:
+    """What makes an allowance the same one as before."""
+    return allowance.name, allowance.resource, allowance.tenant, allowance.window_s
 
 
 def _counts(allowance: Allowance, tenant: str | None) -> bool:

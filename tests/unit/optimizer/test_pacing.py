@@ -272,3 +272,30 @@ def test_a_rate_is_finite_at_the_very_beginning():
     arrivals = Arrivals(memory_s=100.0, since_s=0.0)
     arrivals.add(0.0)
     assert 0 < arrivals.per_s(0.0) < 2
+
+
+def test_other_allowances_begin_with_what_is_known_of_those_that_stay():
+    day = Allowance("energy_j", 1000, 1000, name="day")
+    pacer = Pacer([day, Allowance("energy_j", 50, 100, name="minute")])
+    drive(pacer, 60)
+    before, asked = pacer.left(60.0), price(pacer, 60.0)
+    pacer.become([replace(day, amount=2000), Allowance("energy_j", 70, 30, name="new")], 60.0)
+    assert pacer.left(60.0) == (before[0] + 1000, 70)
+    drive(pacer, 20, start=60.0)
+    assert pacer.left(80.0)[0] < before[0] + 1000
+    # half as much is left for the rest as was planned: it costs more than it did
+    pacer.become([replace(day, amount=100)], 80.0)
+    assert price(pacer, 80.0) >= asked
+    json.dumps(pacer.state())
+
+
+def test_a_new_resource_is_paced_by_requests_from_then_on():
+    pacer = Pacer([Allowance("energy_j", 100, 1000, name="day")])
+    drive(pacer, 60)
+    pacer.become([Allowance("cost_usd", 1, 1000, name="day")], 60.0)
+    assert pacer.prices(60.0) == {"cost_usd": 0.0}
+    for k in range(20):
+        pacer.observe(60.0 + k, QUALITY, ENERGY)
+    assert pacer.prices(80.0)["cost_usd"] > 0
+    pacer.become([Allowance("energy_j", 1, 1000, name="x")], 80.0)
+    assert pacer.left(80.0) == (1,)
