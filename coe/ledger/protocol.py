@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from coe.ledger.amounts import Amounts
-from coe.ledger.limits import Payer
+from coe.ledger.limits import Limit, Payer
 
 
 class Store(Protocol):
@@ -40,4 +41,14 @@ class Store(Protocol):
         ------
         LedgerConflictError
             As `settle`.
+        """
+
+
+class KeptStore(Store, Protocol):
+    """A store whose limits can be others from one moment to the next."""
+
+    def under(self, limits: Sequence[Limit]) -> None:
+        """Go by these limits from now on; what requests hold and took remains booked.
+
+        A limit that is new, or has another window or scope than before, starts at zero.
         """

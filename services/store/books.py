@@ -120,6 +120,12 @@ class Books:
             raise
         self._own.add(name)
 
+    def under(self, limits: Sequence[Limit]) -> None:
+        """As `KeptStore.under`; the journal hears of it in its turn."""
+        if self.ledger.limits != tuple(limits):
+            self.ledger.limits = tuple(limits)
+            self.keep()
+
     def note(self, event: Event | None) -> None:
         """Have the ledger's last event written soon; ``None``: nothing happened."""
         if event is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coe.errors import LedgerConflictError
 from coe.ledger.amounts import Amounts
-from coe.ledger.limits import Payer
+from coe.ledger.limits import Limit, Payer
 from coe.services.store.books import Books
 from coe.services.store.refusal import exhausted
 
@@ -40,3 +41,7 @@ class LocalStore:
     def release(self, request_id: str) -> None:
         """As `Store.release`; costs no wait."""
         self.books.release(request_id)
+
+    def under(self, limits: Sequence[Limit]) -> None:
+        """As `KeptStore.under`."""
+        self.books.under(limits)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from coe.environment import redis_url, state_home
 from coe.errors import ConfigError
 from coe.ledger.limits import Limit
-from coe.ledger.protocol import Store
+from coe.ledger.protocol import KeptStore
 from coe.services.store.books import TICK_S, Books, wall_ms
 from coe.services.store.local import LocalStore
 from coe.store import RedisStoreSection, SqliteStoreSection
@@ -20,7 +20,7 @@ async def opened(
     section: SqliteStoreSection | RedisStoreSection | None,
     limits: Sequence[Limit],
     now_ms: Callable[[], int] = wall_ms,
-) -> AsyncIterator[Store | None]:
+) -> AsyncIterator[KeptStore | None]:
     """The store that a section asks for, kept up until the context ends; no limits, no store.
 
     Raises
@@ -52,7 +52,7 @@ async def opened(
 
 
 @asynccontextmanager
-async def _shared(books: Books, section: RedisStoreSection, url: str) -> AsyncIterator[Store]:
+async def _shared(books: Books, section: RedisStoreSection, url: str) -> AsyncIterator[KeptStore]:
     try:
         from coe.services.store.enforcer import Enforcer
         from coe.services.store.shared import SharedStore

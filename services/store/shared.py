@@ -7,7 +7,7 @@ grants a small share of every limit on its own, and then nothing more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -36,9 +36,8 @@ class SharedStore:
         self.books = books
         self.reachable = False
         self._enforcer = enforcer
-        self._ration = Ledger(
-            filter(None, (_scaled(limit, share) for limit in books.ledger.limits))
-        )
+        self._share = share
+        self._ration = Ledger(self._shares())
         self._seen: dict[Account, Amounts] = {}
         self._epoch = self._run_id = ""
         self._unsaid: dict[str, Entry] = {}
@@ -84,6 +83,15 @@ class SharedStore:
         if request_id in self._ration.held:
             self._ration.release(request_id, self.books.now_ms())
         self._say(request_id)
+
+    def under(self, limits: Sequence[Limit]) -> None:
+        """As `KeptStore.under`; the other gateways of this Redis need the same limits."""
+        self.books.under(limits)
+        self._ration.limits = self._shares()
+
+    def _shares(self) -> tuple[Limit, ...]:
+        """What this gateway may grant alone, of every limit."""
+        return tuple(_scaled(limit, self._share) for limit in self.books.ledger.limits)
 
     async def start(self) -> None:
         """Meet Redis, and from now on keep it and the journal at one.
@@ -299,7 +307,7 @@ class SharedStore:
         self._wake.set()
 
 
-def _scaled(limit: Limit, share: float) -> Limit | None:
+def _scaled(limit: Limit, share: float) -> Limit:
     """The limit with a share of its ceilings, rounded down."""
     parts = [None if c is None else int(c * share) for c in limit.ceilings()]
     energy_uj, cost_uusd, tokens, requests = parts
