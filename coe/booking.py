@@ -149,6 +149,7 @@ class Booking:
             cost_usd=self.spec.cost_usd(prompt_tokens, output_tokens),
             failed_over=self.failed_over,
             copied_from=None if ready is None else ready.origin,
+            config=self.decision.config,
         )
         if self.hold is not None:
             self.hold.settle(self.receipt)
@@ -234,6 +235,7 @@ def summed(
         failed_over=failed_over,
         parts=tuple(parts),
         agreement=agreement,
+        config=parts[0].config if parts else "",
     )
 
 

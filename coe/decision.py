@@ -125,6 +125,7 @@ class Decision:
     declined : nobody answers, as the chosen expert says.
     needed : where it is declined for the ceilings, per present one the smallest value that alone
         would admit an expert, ``None`` where none would.
+    config : short name of the configuration that it was made under; empty where nobody said.
     """
 
     decision_id: str
@@ -146,6 +147,7 @@ class Decision:
     declined: bool = False
     needed: Mapping[str, float | None] = field(default_factory=dict)
     steps_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
+    config: str = ""
 
     @property
     def expert_id(self) -> str:
@@ -199,7 +201,7 @@ class Receipt:
     ``expert_id`` names whose answer was delivered, or the mode of a mixture. Where several were
     asked, ``parts`` are their own receipts, joules, dollars and tokens are sums, and ``agreement``
     says how their answers became one; ``None`` where none did. ``copied_from`` says whose answer
-    it is where it was given before.
+    it is where it was given before. ``config`` names the configuration that it was decided under.
     """
 
     decision_id: str
@@ -218,3 +220,4 @@ class Receipt:
     parts: tuple[Receipt, ...] = ()
     agreement: Agreement | None = None
     copied_from: Origin | None = None
+    config: str = ""

@@ -95,6 +95,11 @@ class Engine:
     store: Store | None = None
     _loads: dict[str, Load] = field(default_factory=dict)
 
+    @property
+    def config(self) -> str:
+        """Short name of the configuration that it answers under; empty where nobody said."""
+        return self.router.config
+
     async def prepare(self, request: Request) -> Budget | None:
         """Let the embedder fetch what `decide` needs; returns the ceilings that are left by then.
 

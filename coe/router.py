@@ -63,6 +63,7 @@ class Router:
         else, as `coe.personal.personal` makes them; empty: this one decides for all.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
         weights make up more than this share.
+    config : short name of the configuration that it decides under, for decisions.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
         beyond the price of what the present one need not read again; more if the turn is brief.
     """
@@ -82,6 +83,7 @@ class Router:
     top_p: float = 1.0
     read_pinned: bool = False
     tenants: Mapping[str, Router] = field(default_factory=dict)
+    config: str = ""
 
     @classmethod
     def load(
@@ -232,6 +234,7 @@ class Router:
             decide_ms=0.0,
             declined=instead is not None,
             needed={} if instead is None else needed(instead),
+            config=self.config,
         )
 
     def _slate(

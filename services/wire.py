@@ -97,6 +97,7 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
     selected = zip(decision.selection.expert_ids, decision.selection.weights, strict=True)
     document: dict[str, Any] = {
         "decision_id": decision.decision_id,
+        "config": decision.config,
         "policy": decision.policy,
         "status": decision.status,
         "category": guess.name,
