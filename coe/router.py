@@ -49,8 +49,7 @@ class Router:
     ----------
     embedder : must be the one the artefact was trained on; `Artefact.check_canaries` checks.
     artefact : category router and quality table.
-    specs : experts that may answer. One that the artefact does not know can only be pinned, unless
-        it has a stock.
+    specs : experts that may answer. By name only, where artefact and stocks know none.
     now : monotonic seconds.
     retriever : where passages come from; ``None``: nothing is retrieved.
     turns : which turns of a conversation are read, as in `coe.routers.turns`.
@@ -63,9 +62,9 @@ class Router:
         else, as `coe.personal.personal` makes them; empty: this one decides for all.
     most_experts, top_p : of a planned set answer at most so many, and the fewest whose gate
         weights make up more than this share.
-    config : short name of the configuration that it decides under, for decisions.
     switch_margin : points of quality that another expert must add to take over under ``sticky``,
         beyond the price of what the present one need not read again; more if the turn is brief.
+    config : short name of the configuration, for decisions.
     """
 
     embedder: Embedder

@@ -38,6 +38,8 @@ class Admin:
     def routes(self) -> list[Route]:
         """What a gateway adds to its own; errors are left to its handlers."""
         return [
+            Route("/admin/reload", self._guarded(self._reload), methods=["POST"]),
+            Route("/admin/status", self._guarded(self._status)),
             Route("/admin/experts", self._guarded(self._experts)),
             Route("/admin/experts/{expert_id:path}", self._guarded(self._turn), methods=["PUT"]),
         ]
@@ -62,6 +64,25 @@ class Admin:
             )
         if not hmac.compare_digest(shown.encode(), f"Bearer {self.token}".encode()):
             raise RequestError("the operator's token is missing or wrong", None, "invalid_token")
+
+    async def _reload(self, http: Request) -> Response:
+        reloads = self.runtime.reloads
+        if reloads is None:
+            raise RequestError(
+                "this gateway was not started from a file", None, "nothing_to_reload"
+            )
+        outcome = await reloads.reload()
+        return JSONResponse(outcome.document(), 422 if outcome.status == "refused" else 200)
+
+    async def _status(self, http: Request) -> Response:
+        reloads, runtime = self.runtime.reloads, self.runtime
+        return JSONResponse(
+            {
+                "config": runtime.engine.config,
+                "reload": None if reloads is None else reloads.last.document(),
+                "experts": runtime.fleet.states(),
+            }
+        )
 
     async def _experts(self, http: Request) -> Response:
         rows = [self._row(expert_id) for expert_id in self.runtime.fleet.specs]

@@ -31,6 +31,7 @@ def headers_of(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:
         "x-coe-figures": "predicted" if receipt is None else receipt.energy_source,
         "x-coe-retrieved": str(len(_citations(reply))),
         "x-coe-declined": "true" if reply.decision.declined else "false",
+        "x-coe-config": reply.decision.config,
     }
 
 

@@ -20,7 +20,7 @@ from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
-from coe.kinds import EmbeddedSection, ExpertSection, ReplaySection, VllmSection
+from coe.kinds import AnyExpert, EmbeddedSection, ExpertSection, ReplaySection, VllmSection
 from coe.load import Presence
 from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted
@@ -51,6 +51,9 @@ class Fleet:
     accounts : of the cluster's nodes.
     turns : who of the embedded ones is in memory; ``None`` where all are, always.
     stocks : of the experts that compute nothing.
+    sections : what each expert was made of.
+    engines : every engine process of this gateway, those that are only ending included.
+    client : the connections to experts; ``None`` where nobody is asked over any.
     """
 
     specs: Mapping[str, ExpertSpec]
@@ -61,6 +64,9 @@ class Fleet:
     turns: Turns | None = None
     accounts: NodeAccounts = field(default_factory=NodeAccounts)
     stocks: Mapping[str, Stock] = field(default_factory=dict)
+    sections: Mapping[str, AnyExpert] = field(default_factory=dict)
+    engines: set[WatchedHost] = field(default_factory=set)
+    client: aiohttp.ClientSession | None = None
 
     def states(self) -> dict[str, str]:
         """Every expert's state: its engine's, its best copy's (or ``absent``), else ready.
@@ -143,12 +149,12 @@ async def running(
     """
     present = runnable(config, say, only)
     away = [e for e in present if config.on_fleet(e)]
-    here = [e for e in present if not config.on_fleet(e)]
+    here = [e for e in present if e not in away]
     engines = [e for e in here if isinstance(e, EmbeddedSection | VllmSection)]
     turns: Turns | None = None
 
     def noticed(host: WatchedHost) -> None:
-        _remark(say, host)
+        remark(say, host)
         if turns is not None:
             turns.noticed(host)
 
@@ -156,17 +162,13 @@ async def running(
         e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
         for e in engines
     }
-    async with (
-        session() as client,
-        AsyncExitStack() as stack,
-    ):
-        experts = {e.id: _expert(e, config, client, hosts) for e in here}
+    async with session() as client, AsyncExitStack() as stack:
+        experts = {e.id: adapter(e, config, client, hosts.get(e.id)) for e in here}
         turns = await _turns(config, hosts, stack)
         if turns is not None:
             experts |= {n: ExpertByTurns(n, experts[n], turns) for n in turns.expert_ids}
         copies = None
-        idle_w = {name: node.metering.idle_w for name, node in config.nodes.items()}
-        accounts = NodeAccounts(idle_w, say)
+        accounts = NodeAccounts({n: node.metering.idle_w for n, node in config.nodes.items()}, say)
         if config.fleet is not None and away:
             # the fleet may still be as another coe.yaml had it: what is local is asked there only
             kept_on = {e.id: e.node for e in away if e.node and config.is_local(e)}
@@ -174,22 +176,23 @@ async def running(
             following = following_fleet(config.fleet, asking, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
             experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
-        free = [
-            e for e in config.experts if isinstance(e, FreeSection) and e.id in (only or [e.id])
-        ]
+        wanted = only or [e.id for e in config.experts]
+        free = [e for e in config.experts if isinstance(e, FreeSection) and e.id in wanted]
         stocks = {e.id: stock_of(e, now) for e in free}
-        specs = {e.id: served(e, config) for e in present}
-        specs |= {e.id: config.spec(e) for e in free}
+        specs = {e.id: served(e, config) for e in present} | {e.id: config.spec(e) for e in free}
         experts |= {name: StandingExpert(name) for name in stocks}
+        running_here: set[WatchedHost] = {*hosts.values()}
         by_turns = frozenset(turns.expert_ids) if turns is not None else frozenset[str]()
         try:
             for name in hosts.keys() - by_turns:
                 await hosts[name].start()
-            on_cluster = frozenset(e.id for e in away)
-            yield Fleet(specs, experts, hosts, copies, on_cluster, turns, accounts, stocks)
+            yield Fleet(
+                specs, experts, hosts, copies, frozenset(e.id for e in away), turns, accounts, stocks,
+                sections={e.id: e for e in (*present, *free)}, engines=running_here, client=client,
+            )  # fmt: skip
         finally:
             await stack.aclose()
-            await asyncio.gather(*(host.stop() for host in hosts.values()))
+            await asyncio.gather(*(host.stop() for host in running_here))
 
 
 async def _turns(
@@ -210,7 +213,8 @@ async def _turns(
     return turns
 
 
-def _remark(say: Say, host: WatchedHost) -> None:
+def remark(say: Say, host: WatchedHost) -> None:
+    """Say what became of an engine, if anything did."""
     if host.state == "ready":
         again = "" if host.n_starts == 1 else f" again (start {host.n_starts})"
         say(f"expert {host.name}: ready{again}")
@@ -218,14 +222,22 @@ def _remark(say: Say, host: WatchedHost) -> None:
         say(f"expert {host.name}: {host.state}: {host.reason}")
 
 
-def _expert(
+def adapter(
     section: ExpertSection,
     config: Config,
     client: aiohttp.ClientSession,
-    hosts: Mapping[str, WatchedHost],
+    host: WatchedHost | None,
 ) -> Expert:
+    """The expert of a section, with the host of its engine where it has one.
+
+    Raises
+    ------
+    ConfigError
+        The key of an address is not set, or a recording cannot be read.
+    """
     if isinstance(section, EmbeddedSection | VllmSection):
-        return hosted(section, client, lambda: hosts[section.id].address)
+        assert host is not None
+        return hosted(section, client, lambda: host.address)
     if isinstance(section, ReplaySection):
         # reads Parquet: 40 MB of memory that a gateway without replay does not need
         from coe.services.recording import read_recording

@@ -188,7 +188,13 @@ class Gateway:
         overall = "ready" if ready else "failed" if fleet.has_failed else "starting"
         if self.door.phase != "open":
             overall = "draining"
-        status = {"status": overall, "experts": fleet.states()}
+        reloads = self.runtime.reloads
+        status = {
+            "status": overall,
+            "experts": fleet.states(),
+            "config": self.runtime.engine.config,
+            "reload": "unchanged" if reloads is None else reloads.last.status,
+        }
         return as_json(status, 200 if ready else 503)
 
     async def scrape(self, http: HttpRequest) -> Response:

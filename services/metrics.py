@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from coe.decision import Decision, Receipt
 from coe.energy import EnergyAccount
+from coe.services.reloading import Outcome
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _DECIDE_SECONDS = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
@@ -32,6 +33,8 @@ class Metrics:
     latency: Histogram = field(init=False)
     in_flight: Gauge = field(init=False)
     metered: Gauge = field(init=False)
+    reloads: Counter = field(init=False)
+    stale: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
@@ -70,6 +73,12 @@ class Metrics:
             "coe_meter_joules", "Joules that a machine's meter counted, and whose they are.",
             ("machine", "part"), registry=r,
         )  # fmt: skip
+        self.reloads = Counter(
+            "coe_reloads", "Readings of the configuration, by outcome.", ("outcome",), registry=r
+        )
+        self.stale = Gauge(
+            "coe_config_refused", "1 while the files on disk are refused, else 0.", registry=r
+        )
 
     def settle(self, decision: Decision, receipt: Receipt) -> None:
         """Count a finished answer; what it took counts for the experts that took it."""
@@ -89,6 +98,11 @@ class Metrics:
         self.decide.observe(decision.decide_ms / 1000)
         self.ttft.labels(name).observe(receipt.ttft_ms / 1000)
         self.latency.labels(name).observe(receipt.latency_ms / 1000)
+
+    def reloaded(self, outcome: Outcome) -> None:
+        """Count a reading of the configuration."""
+        self.reloads.labels(outcome.status).inc()
+        self.stale.set(outcome.status == "refused")
 
     def page(self, machines: Mapping[str, EnergyAccount]) -> bytes:
         """The text that Prometheus scrapes.

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from coe.budgets import load_budgets
 from coe.cache import AnswerCache
-from coe.config import Config, RetrievalSection
-from coe.core import ExpertSpec, Policy
+from coe.config import Config, EscalationsSection
+from coe.core import Policy
 from coe.energy import EnergyAccount
 from coe.engine import Engine
-from coe.errors import ConfigError, PlanError
 from coe.escalation import Escalations
-from coe.offers import Offers
-from coe.optimizer.pacing import Pacer
+from coe.ledger.protocol import KeptStore
+from coe.optimizer.pacing import Allowance, Pacer
 from coe.personal import Personal, personal
-from coe.plan import Plan
-from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.embed import Embedder
-from coe.routers.retrieve import Index
+from coe.services.draft import Draft, drafted
 from coe.services.embedding import HttpEmbedder, check_local, configured
 from coe.services.fleet import Fleet, running
 from coe.services.metering.machine import metered
-from coe.services.personal import tenants_of
-from coe.services.prefetch import prefetching
+from coe.services.prefetch import PrefetchedEmbedder, prefetching
+from coe.services.reloading import Reloading
 from coe.services.runnable import Say
 from coe.services.store.opening import opened
-from coe.stock import Constants, Stock
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Runtime:
-    """A configuration brought to life.
+    """A configuration brought to life; another one may take its place between two requests.
 
     ``machines`` are those whose joules are measured, ``tenants`` those with an expert of their own.
-    ``embedder`` gives vectors to whoever asks; ``None``: the router's does.
+    ``embedder`` gives vectors to whoever asks; ``None``: the router's does. ``ground`` is what
+    another configuration is built on, and ``reloads`` who does that; ``None``: nobody.
     """
 
     config: Config
@@ -49,6 +46,72 @@ class Runtime:
     machines: Mapping[str, EnergyAccount] = field(default_factory=dict)
     tenants: Mapping[str, Personal] = field(default_factory=dict)
     embedder: Embedder | None = None
+    ground: Ground | None = None
+    reloads: Reloading | None = None
+
+    def become(self, other: Runtime) -> None:
+        """Serve what another one does, from the next request on."""
+        for one in fields(self):
+            if one.name != "reloads":
+                setattr(self, one.name, getattr(other, one.name))
+
+
+@dataclass(slots=True)
+class Ground:
+    """What stays under a gateway whatever its configuration becomes.
+
+    Parameters
+    ----------
+    stack : ends with the gateway.
+    embedder : the configured one; ``None``: the artefact's.
+    store : of hard limits; ``None`` as long as there were none.
+    prefetched : what fetches vectors from an endpoint before a decision.
+    account : of this machine's meter.
+    """
+
+    stack: AsyncExitStack
+    embedder: Embedder | None
+    say: Say
+    store: KeptStore | None = None
+    prefetched: PrefetchedEmbedder | None = None
+    account: EnergyAccount | None = None
+
+    def runtime(self, draft: Draft, fleet: Fleet, before: Engine) -> Runtime:
+        """What serves a draft, with all that an engine before it has learned and counts.
+
+        Prices, loads and switches are the engine's own, those of budgets and experts that stay.
+        """
+        router, modes, section = draft.router, draft.router.artefact.modes, draft.config.routing
+        if self.prefetched is not None:
+            router = embedded_by(self.prefetched, router)
+        router = replace(router, config=draft.tag)
+        engine = replace(
+            before,
+            router=personal(router, draft.tenants),
+            experts=fleet.experts,
+            warm=None if self.prefetched is None else self.prefetched.warm,
+            pacer=_paced(before, draft.budgets.as_allowances()),
+            presence=fleet.presence,
+            accounts={} if self.account is None else dict.fromkeys(fleet.hosts, self.account),
+            copy_accounts=fleet.accounts.copies,
+            confidence=None if modes is None else modes.confidence,
+            n_options=2.0 if modes is None else modes.n_options,
+            habits={} if modes is None else modes.habits,
+            escalations=_bounded(before, section.escalations),
+            cache=next((s for s in fleet.stocks.values() if isinstance(s, AnswerCache)), None),
+            store=self.store,
+        )
+        machines = fleet.accounts.machines
+        return Runtime(
+            draft.config,
+            draft.policies,
+            engine,
+            fleet,
+            machines if self.account is None else {"gateway": self.account},
+            draft.tenants,
+            draft.router.embedder,
+            self,
+        )
 
 
 @asynccontextmanager
@@ -82,125 +145,43 @@ async def serving(
         does without it when it is down.
     """
     budgets = load_budgets(config.budgets, config.specs)
-    policies = budgets.as_policies()
-    check_local(config.embedder, policies, config.tenants)
+    check_local(config.embedder, budgets.as_policies(), config.tenants)
     async with running(config, say, now=now) as fleet, AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(config.store, budgets.as_limits()))
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
-        router = await asyncio.to_thread(router_of, config, fleet.specs, embedder, fleet.stocks)
-        tenants = await asyncio.to_thread(tenants_of, config, router.embedder)
-        learned = {one.expert_id for one in tenants.values() if one.gate is not None}
-        known = {*router.artefact.expectation.expert_ids, *learned, *fleet.stocks}
-        for name in fleet.specs.keys() - known:
-            say(f"expert {name}: not in the artefact, so it only answers when asked for by name")
-        for remark in _unheard_of(fleet.stocks, router.artefact.category.classes_.tolist()):
+        draft = await asyncio.to_thread(
+            drafted, config, budgets, fleet.specs, embedder, fleet.stocks
+        )
+        for remark in draft.remarks():
             say(remark)
-        engine = Engine(router, fleet.experts, now, store=store)
-        engine.cache = next((s for s in fleet.stocks.values() if isinstance(s, AnswerCache)), None)
+        ground = Ground(stack, embedder, say, store)
         if isinstance(embedder, HttpEmbedder):
-            prefetched = await stack.enter_async_context(prefetching(embedder, say))
-            engine.router = embedded_by(prefetched, engine.router)
-            engine.warm = prefetched.warm
-        engine.router = personal(engine.router, tenants)
-        machines: Mapping[str, EnergyAccount] = fleet.accounts.machines
-        engine.copy_accounts = fleet.accounts.copies
+            ground.prefetched = await stack.enter_async_context(prefetching(embedder, say))
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
         if fleet.hosts:
-            account = await stack.enter_async_context(metered(config.metering, say))
-            if account is not None:
-                engine.accounts = dict.fromkeys(fleet.hosts, account)
-                machines = {"gateway": account}
-        if (modes := router.artefact.modes) is not None:
-            engine.confidence, engine.n_options = modes.confidence, modes.n_options
-            engine.habits = modes.habits
-        if (bounds := config.routing.escalations) is not None:
-            engine.escalations = Escalations(bounds.per_minute, bounds.burst, engine.now)
-        if allowances := budgets.as_allowances():
-            engine.pacer = Pacer(allowances, engine.now())
-        engine.presence = fleet.presence
-        yield Runtime(config, policies, engine, fleet, machines, tenants, router.embedder)
+            ground.account = await stack.enter_async_context(metered(config.metering, say))
+        yield ground.runtime(draft, fleet, Engine(draft.router, fleet.experts, now))
 
 
-def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator[str]:
-    """A line for every expert whose canned answers are for categories that no prompt is of."""
-    for name, stock in stocks.items():
-        if isinstance(stock, Constants):
-            named = {category for canned in stock.answers for category in canned.categories}
-            if unknown := sorted(named - set(known)):
-                there = ", ".join(sorted(known))
-                yield f"expert {name}: no prompt is of category {', '.join(unknown)}, only {there}"
-
-
-def router_of(
-    config: Config,
-    specs: Mapping[str, ExpertSpec],
-    embedder: Embedder | None,
-    stocks: Mapping[str, Stock],
-) -> Router:
-    """The router of a configuration, under its plan and with its index, tenants left aside.
-
-    Parameters
-    ----------
-    embedder : the configured one; ``None``: the artefact's.
-
-    Raises
-    ------
-    ArtefactError, ConfigError, PlanError
-        As `Router.load`, `retriever_of` and `offers_of`.
-    """
-    router = Router.load(config.artefact, list(specs.values()), embedder)
-    retriever = retriever_of(config.retrieval, router.embedder)
-    routing = config.routing.model_dump(exclude={"escalations"})
-    under = router.under(offers_of(config, specs))
-    return replace(under, retriever=retriever, stocks=stocks, **routing)
-
-
-def offers_of(config: Config, experts: Collection[str]) -> Offers | None:
-    """What the configured plan offers; ``None`` where there is none.
-
-    Raises
-    ------
-    PlanError
-        It is absent or malformed, it found nothing that fits, or none of its experts is among
-        ``experts``.
-    """
-    if config.plan is None:
+def _paced(before: Engine, allowances: Sequence[Allowance]) -> Pacer | None:
+    """The pacer of an engine under other budgets over time, or a new one."""
+    if not allowances:
         return None
-    found = Plan.load(config.plan)
-    if found.certificate is None:
-        raise PlanError(
-            f"{config.plan}: nothing fitted when it was made ({found.status}): "
-            "make it again with other budgets"
-        )
-    if not set(found.experts) & set(experts):
-        planned, running_now = ", ".join(found.experts) or "none", ", ".join(experts)
-        raise PlanError(
-            f"{config.plan}: planned for {planned}, but what runs is {running_now}: "
-            "make it again with `coe plan`"
-        )
-    return Offers.of(found)
+    if before.pacer is None:
+        return Pacer(allowances, before.now())
+    before.pacer.become(allowances, before.now())
+    return before.pacer
 
 
-def retriever_of(section: RetrievalSection | None, embedder: Embedder) -> Retriever | None:
-    """What retrieves under this configuration; ``None`` where there is no section.
-
-    Raises
-    ------
-    ArtefactError
-        The index is absent, altered, or its vectors are another embedder's.
-    ConfigError
-        The mode needs vectors that the index does not have.
-    """
-    if section is None:
+def _bounded(before: Engine, bounds: EscalationsSection | None) -> Escalations | None:
+    """The buckets of an engine where their bounds are the same, else new ones."""
+    if bounds is None:
         return None
-    index = Index.load(section.index, embedder)
-    if section.mode == "dense" and index.dense is None:
-        raise ConfigError(
-            f"retrieval.mode: {section.index} has no vectors, so it cannot be searched by dense: "
-            "choose bm25 or hybrid, or build it with vectors"
-        )
-    return Retriever(index, section.k, section.passage_tokens, section.mode)
+    known = before.escalations
+    if known is not None and (known.per_minute, known.burst) == (bounds.per_minute, bounds.burst):
+        return known
+    return Escalations(bounds.per_minute, bounds.burst, before.now)
 
 
 def embedded_by(embedder: Embedder, router: Router) -> Router:

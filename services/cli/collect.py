@@ -15,9 +15,9 @@ from coe.routers.embed import load_default
 from coe.routers.outcomes import Outcomes, read_prompts
 from coe.services.cli.console import configuration, print_json, progress_bar, say, tell
 from coe.services.collect import collect
+from coe.services.draft import retriever_of
 from coe.services.embedding import configured
 from coe.services.fleet import running
-from coe.services.runtime import retriever_of
 
 
 def run(

@@ -28,13 +28,13 @@ from coe.routers.embed import load_for
 from coe.services.cli.console import print_json, results
 from coe.services.cli.fleet_control import seen
 from coe.services.cli.serve import address, listen
+from coe.services.draft import offers_of
 from coe.services.embedding import check_local, configured
 from coe.services.metering.detect import ALL, survey
 from coe.services.metering.machine import kinds
 from coe.services.mixable import vocabularies
 from coe.services.personal import tenants_of
 from coe.services.runnable import missing
-from coe.services.runtime import offers_of
 from coe.services.weights import embedded_weights, verified
 
 _GIB = 1024**3

@@ -16,9 +16,9 @@ from coe.routers.outcomes import Outcomes
 from coe.routers.retrieval_training import Lessons, curve, measured, paired
 from coe.routers.train import embed_all
 from coe.services.cli.console import configuration, notes, print_json, results, say, tell
+from coe.services.draft import retriever_of
 from coe.services.embedding import configured
 from coe.services.report import GateCurve, write_report
-from coe.services.runtime import retriever_of
 
 _DIGITS = 5
 _HIDDEN = ("oracle",)

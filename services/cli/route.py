@@ -19,11 +19,11 @@ from coe.free import FreeSection, stock_of
 from coe.mode import Kind
 from coe.personal import as_wished, personal
 from coe.services.cli.console import configuration, print_json, results, say, tell
+from coe.services.draft import router_of
 from coe.services.embedding import check_local, configured
 from coe.services.mixable import served
 from coe.services.personal import tenants_of
 from coe.services.runnable import runnable
-from coe.services.runtime import router_of
 from coe.services.wire import AUTO, decision_document
 
 

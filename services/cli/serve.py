@@ -9,14 +9,15 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from coe.config import Config
+from coe.config import Config, find_config
 from coe.errors import ConfigError
 from coe.services.cli.console import configuration, say
 from coe.services.drain import Drain
 from coe.services.gateway import Gateway
+from coe.services.live.reloads import kept_at
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
 from coe.services.server import listening, server
@@ -32,23 +33,24 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
     ConfigError
         The configuration is wrong or the address is taken.
     """
-    config = configuration(config_path)
+    config, path = configuration(config_path), find_config(config_path)
     listener = listen(
         config.gateway.host if host is None else host, config.gateway.port if port is None else port
     )
     runner = asyncio.Runner(loop_factory=_loop)
     with runner, listener:
-        runner.run(_serve(config, listener))
+        runner.run(_serve(config, path, listener))
 
 
-async def _serve(config: Config, listener: socket.socket) -> None:
-    async with serving(config, say) as runtime:
+async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
+    async with serving(config, say) as runtime, kept_at(path, runtime, say) as reloads:
         drain = _draining(runtime, say)
         say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, _url(listener)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _asked_to_end, drain, number)
+        loop.add_signal_handler(signal.SIGHUP, reloads.soon)
         try:
             await drain.server.serve(sockets=[listener])
             await drain.over()
@@ -94,11 +96,13 @@ async def gateway_on(
     listener: socket.socket,
     say: Say = lambda line: None,
     now: Callable[[], float] = time.monotonic,
+    path: Path | None = None,
 ) -> AsyncIterator[tuple[str, Runtime]]:
     """Address and runtime of a gateway that lives in this event loop for the time being.
 
     Parameters
     ----------
+    path : the file that it is kept at; ``None``: it stays as it is.
     now : as in `coe.services.runtime.serving`.
 
     Raises
@@ -106,7 +110,9 @@ async def gateway_on(
     ConfigError, ArtefactError
         As `coe.services.runtime.serving`.
     """
-    async with serving(config, say, now) as runtime:
+    async with serving(config, say, now) as runtime, AsyncExitStack() as stack:
+        if path is not None:
+            await stack.enter_async_context(kept_at(path, runtime, say))
         drain = _draining(runtime, say)
         task = asyncio.create_task(drain.server.serve(sockets=[listener]))
         try:
@@ -120,6 +126,8 @@ async def gateway_on(
 def _draining(runtime: Runtime, say: Say) -> Drain:
     """The server of a runtime, and how it ends."""
     section, gateway = runtime.config.gateway, Gateway(runtime)
+    if runtime.reloads is not None:
+        runtime.reloads.told = gateway.metrics.reloaded
     running = server(gateway.app(), section.head_timeout_s)
     return Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
 

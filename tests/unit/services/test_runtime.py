@@ -16,9 +16,10 @@ from coe.routers.confidence import Confidence
 from coe.routers.habit import Habit
 from coe.routers.modes import LearnedModes, ModeTable
 from coe.routers.retrieve import Index, Passage
+from coe.services.draft import retriever_of
 from coe.services.embedding import HttpEmbedder
 from coe.services.prefetch import PrefetchedEmbedder
-from coe.services.runtime import embedded_by, retriever_of, serving
+from coe.services.runtime import embedded_by, serving
 
 PASSAGES = [Passage("p1", "code of engines", "a.md"), Passage("p2", "maths of roses", "b.md")]
 

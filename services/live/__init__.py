@@ -1,0 +1,1 @@
+"""What changes while a gateway serves: its files are watched, read, checked, and swapped in."""

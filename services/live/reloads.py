@@ -1,0 +1,180 @@
+"""One configuration after the other: read and checked beside what serves, then swapped in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from coe.budgets import Budgets, load_budgets
+from coe.config import Config, load_config
+from coe.errors import CoeError
+from coe.ledger.limits import Limit
+from coe.routers.folder import MALFORMED
+from coe.services.draft import drafted
+from coe.services.host.watched import WatchedHost
+from coe.services.live.experts import Change, changed
+from coe.services.live.files import Look, files_of, look
+from coe.services.live.staying import staying
+from coe.services.reloading import Outcome
+from coe.services.runnable import Say
+from coe.services.runtime import Runtime
+from coe.services.store.opening import opened
+
+LOOK_EVERY_S = 0.5
+"""How often files are looked at. One that was written is read when it stood still for so long."""
+
+_DRAIN_S = 600.0
+_BAD = (CoeError, OSError, *MALFORMED)
+
+
+class Reloads:
+    """Keeps a runtime at what its files say. A `Reloading`.
+
+    Parameters
+    ----------
+    path : of ``coe.yaml``.
+    runtime : what serves; it becomes another one in one step, between two requests.
+    say : told once of everything that is refused, left, or swapped.
+    """
+
+    def __init__(self, path: Path, runtime: Runtime, say: Say) -> None:
+        self.told: Callable[[Outcome], None] = lambda outcome: None
+        self._path = path
+        self._runtime = runtime
+        self._say = say
+        self._lock = asyncio.Lock()
+        self._last = Outcome("unchanged", runtime.engine.config)
+        self._said: tuple[str, tuple[str, ...]] = ("", ())
+        self._wanted = runtime.config
+        self._ending: set[asyncio.Task[None]] = set()
+        self._asked = asyncio.Event()
+
+    @property
+    def last(self) -> Outcome:
+        """As `Reloading.last`."""
+        return self._last
+
+    def soon(self) -> None:
+        """Have the files read again, whether they changed or not."""
+        self._asked.set()
+
+    async def reload(self) -> Outcome:
+        """As `Reloading.reload`; one attempt at a time."""
+        async with self._lock:
+            try:
+                outcome = await self._tried()
+            except _BAD as error:
+                message = str(error) if isinstance(error, CoeError) else repr(error)
+                outcome = Outcome("refused", self._runtime.engine.config, message)
+            self._last = outcome
+            self._tell(outcome)
+            return outcome
+
+    async def watch(self) -> None:
+        """Reload whenever files have changed and stand still again, until cancelled."""
+        # what serves was read some time ago: the first look finds what has changed since
+        known: Look = {}
+        before = await self._look()
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass
+            asked = self._asked.is_set()
+            self._asked.clear()
+            now = await self._look()
+            if asked or (now != known and now == before):
+                # what changes while it is read differs from this at the next look
+                known = now
+                await self.reload()
+            before = now
+
+    async def close(self) -> None:
+        """Wait for nothing any more: engines that are leaving end with the fleet."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _look(self) -> Look:
+        # those of a configuration that was refused, too: what was wrong may be put right in them
+        wanted = {*files_of(self._path, self._runtime.config), *files_of(self._path, self._wanted)}
+        return await asyncio.to_thread(look, sorted(wanted))
+
+    async def _tried(self) -> Outcome:
+        runtime, ground = self._runtime, self._runtime.ground
+        assert ground is not None
+        config, budgets, left = await asyncio.to_thread(self._read)
+        change = await changed(runtime.fleet, config, runtime.engine.now, self._say)
+        try:
+            fleet, present = change.fleet, runtime.embedder
+            draft = await asyncio.to_thread(
+                drafted, config, budgets, fleet.specs, ground.embedder, fleet.stocks, present
+            )
+            if draft.tag == runtime.engine.config and not (change.arriving or change.leaving):
+                return Outcome("unchanged", draft.tag, "", left)
+            await self._limit(budgets.as_limits())
+        except BaseException:
+            await change.give_up()
+            raise
+        # nothing is awaited from here on: no request sees half of it
+        runtime.become(ground.runtime(draft, fleet, runtime.engine))
+        for remark in draft.remarks():
+            self._say(remark)
+        self._end(change)
+        return Outcome("swapped", draft.tag, "", left)
+
+    def _read(self) -> tuple[Config, Budgets, tuple[str, ...]]:
+        self._wanted = load_config(self._path)
+        config, left = staying(self._runtime.config, self._wanted)
+        return config, load_budgets(config.budgets, config.specs), left
+
+    async def _limit(self, limits: Sequence[Limit]) -> None:
+        """Have the ledger go by other hard limits; the first ones open it."""
+        ground = self._runtime.ground
+        assert ground is not None
+        if ground.store is not None:
+            ground.store.under(limits)
+        elif limits:
+            opening = opened(self._runtime.config.store, limits)
+            ground.store = await ground.stack.enter_async_context(opening)
+
+    def _end(self, change: Change) -> None:
+        """End engines that nobody is sent to any more, once they have answered."""
+        for host in change.leaving:
+            task = asyncio.create_task(self._drained(host, change.fleet.engines))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _drained(self, host: WatchedHost, engines: set[WatchedHost]) -> None:
+        await host.drain(_DRAIN_S)
+        await host.stop()
+        engines.discard(host)
+
+    def _tell(self, outcome: Outcome) -> None:
+        self.told(outcome)
+        if outcome.status == "swapped":
+            self._say(f"configuration {outcome.config} serves now")
+        said = (outcome.message, outcome.left)
+        if said != self._said:
+            self._said = said
+            if outcome.message:
+                self._say(f"refused, {outcome.config} still serves: {outcome.message}")
+            if outcome.left:
+                self._say(f"left as it is until a restart: {', '.join(outcome.left)}")
+
+
+@asynccontextmanager
+async def kept_at(path: Path, runtime: Runtime, say: Say) -> AsyncIterator[Reloads]:
+    """What keeps a runtime at what its files say, while the context lasts."""
+    reloads = Reloads(path, runtime, say)
+    runtime.reloads = reloads
+    watching = asyncio.create_task(reloads.watch(), name="reloads")
+    try:
+        yield reloads
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await reloads.close()
