@@ -187,8 +187,8 @@ async def running(
             for name in hosts.keys() - by_turns:
                 await hosts[name].start()
             yield Fleet(
-                specs, experts, hosts, copies, frozenset(e.id for e in away), turns, accounts, stocks,
-                sections={e.id: e for e in (*present, *free)}, engines=running_here, client=client,
+                specs, experts, hosts, copies, frozenset(e.id for e in away), turns, accounts,
+                stocks, {e.id: e for e in (*present, *free)}, running_here, client,
             )  # fmt: skip
         finally:
             await stack.aclose()
