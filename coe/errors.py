@@ -30,7 +30,8 @@
         │   └── ExpertUnaskedError         not even asked: nothing is there that could be
         │       └── ExpertOverloadedError      nothing there takes one more request now
         ├── ExpertTimeoutError         there, but silent for longer than allowed
-        └── ExpertRejectedError        answered with an HTTP error of its own
+        ├── ExpertRejectedError        answered with an HTTP error of its own
+        └── ExpertUntrustedError       what came is no answer, or not from whom it should be
 
 Every constructor argument reaches ``super().__init__``, so that an error survives pickling
 between processes.
@@ -320,6 +321,23 @@ class ExpertRejectedError(ExpertError):
         self.status = status
         self.body = body
         self.retry_after = retry_after
+
+
+class ExpertUntrustedError(ExpertError):
+    """What came from the expert's side is not passed on: no answer, or not from whom it should be.
+
+    Parameters
+    ----------
+    expert_id, reason : as in `ExpertError`.
+    code : ``"upstream_invalid"``: what was sent is no answer; ``"upstream_redirect"``: it points
+        elsewhere; ``"upstream_blocked"``: its address is none to connect to; ``"upstream_tls"``:
+        it does not prove who it is.
+    """
+
+    def __init__(self, expert_id: str, reason: str, code: str = "upstream_invalid") -> None:
+        super().__init__(expert_id, reason)
+        self.args = (expert_id, reason, code)
+        self.code = code
 
 
 UNANSWERED: Final = (ExpertError, BudgetExhaustedError, LedgerUnavailableError)

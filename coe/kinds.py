@@ -28,6 +28,7 @@ class _ExpertSection(Section):
     replicas: ReplicasSection = ReplicasSection()
     first_token_timeout_s: Positive = 60.0
     idle_timeout_s: Positive = 30.0
+    answer_timeout_s: Positive = 600.0
     shared: bool = False
     capabilities: list[Capability] | None = None
     extras: list[Annotated[str, Field(pattern=r"^\w{1,64}$")]] = Field(default=[])
@@ -60,7 +61,6 @@ class VllmSection(_ExpertSection):
     environment: dict[str, str] = Field(default={})
     logprobs: bool = False
     start_timeout_s: Positive = 600.0
-    answer_timeout_s: Positive = 600.0
 
 
 class HttpSection(_ExpertSection):
@@ -71,8 +71,9 @@ class HttpSection(_ExpertSection):
     upstream_model: str | None = None
     logprobs: bool = False
     api_key_env: str | None = None
-    connect_timeout_s: Positive = 3.0
-    answer_timeout_s: Positive = 600.0
+    connect_timeout_s: Positive = 1.0
+    first_token_timeout_s: Positive = 30.0
+    max_answer_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
 
 
 class ReplaySection(_ExpertSection):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import aiohttp
 
@@ -31,9 +30,8 @@ def hosted(
         address=address,
         first_token_timeout_s=section.first_token_timeout_s,
         idle_timeout_s=section.idle_timeout_s,
+        answer_timeout_s=section.answer_timeout_s,
         api_key=key,
         keep_alive=not embedded,
     )
-    if isinstance(section, VllmSection):
-        engine = replace(engine, answer_timeout_s=section.answer_timeout_s)
     return EmbeddedExpert(engine) if embedded else engine

@@ -257,4 +257,5 @@ def adapter(
         first_token_timeout_s=section.first_token_timeout_s,
         idle_timeout_s=section.idle_timeout_s,
         answer_timeout_s=section.answer_timeout_s,
+        max_answer_bytes=section.max_answer_bytes,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,6 +20,7 @@ from coe.errors import (
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
+    ExpertUntrustedError,
     GatewayError,
     InfeasibleError,
     LedgerUnavailableError,
@@ -49,7 +51,8 @@ NO_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}
 _SPENT: Final = frozenset({409, 500, 502, 504})
 # what an expert says of the request; anything else it says is the operator's business
 _PASSED_ON: Final = frozenset({400, 404, 413, 422, 429})
-_PASSED_ON_CHARS: Final = 200
+# a code or the name of a field, which cannot repeat a prompt
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,63}")
 
 
 def error_document(
@@ -76,13 +79,14 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
         kind = "timeout_error" if status == 408 else "invalid_request_error"
         return status, error_document(str(error), kind, error.code, error.param, **more)
     if isinstance(error, ExpertRejectedError) and error.status in _PASSED_ON:
-        detail = _said(error.body)
-        message = f"{error}: {detail}" if detail else str(error)
-        return error.status, error_document(message, "invalid_request_error", "expert_rejected")
+        message = f"{error}{_reason(error.body)}"
+        return error.status, error_document(message, "invalid_request_error", "upstream_rejected")
     if isinstance(error, ExpertTimeoutError):
-        return 504, error_document(str(error), "timeout_error", "expert_timeout")
+        return 504, error_document(str(error), "timeout_error", "upstream_timeout")
     if isinstance(error, ExpertRejectedError):
         return 502, error_document(str(error), "server_error", "expert_failed")
+    if isinstance(error, ExpertUntrustedError):
+        return 502, error_document(str(error), "server_error", error.code)
     if isinstance(error, EmbeddingError):
         message = "the embedder gives no vectors now"
         return 503, error_document(message, "server_error", "embedder_unavailable")
@@ -131,7 +135,12 @@ def as_json(
     return Response(content, status, dict(headers or {}), media_type="application/json")
 
 
-def _said(body: bytes) -> str:
-    """What an expert says is wrong, on one line and not much of it: it may repeat the prompt."""
-    text = " ".join(body.decode(errors="replace").split())
-    return "".join(c if c.isprintable() else "?" for c in text[:_PASSED_ON_CHARS])
+def _reason(body: bytes) -> str:
+    """Why an expert refuses, as far as words of its error say so; none of its own sentences."""
+    try:
+        error = json.loads(body)["error"]
+        said = [error.get("code") or error.get("type"), error.get("param")]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return ""
+    words = [word for word in said if isinstance(word, str) and _WORD.fullmatch(word)]
+    return f": {', '.join(words)}" if words else ""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from coe.errors import ExpertTimeoutError, ExpertUnavailableError
+from coe.errors import ExpertTimeoutError, ExpertUnavailableError, ExpertUntrustedError
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def as_its_own(expert_id: str) -> Iterator[None]:
         raise ExpertTimeoutError(expert_id, "no answer in time") from error
     except aiohttp.ClientResponseError as error:
         reason = f"answered something else than HTTP ({type(error).__name__})"
-        raise ExpertUnavailableError(expert_id, reason) from error
+        raise ExpertUntrustedError(expert_id, reason) from error
     except aiohttp.ClientPayloadError as error:
         raise ExpertUnavailableError(expert_id, "the answer broke off") from error
     except (aiohttp.ClientError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,22 @@ import aiohttp
 import orjson
 
 from coe.core import Request
-from coe.errors import ExpertRejectedError, ExpertUnavailableError
+from coe.errors import (
+    ExpertError,
+    ExpertRejectedError,
+    ExpertUnavailableError,
+    ExpertUntrustedError,
+)
+from coe.experts.clamp import Clamp
+from coe.experts.events import Events
 from coe.experts.failures import as_its_own
 from coe.experts.patience import Patience
+from coe.experts.whole import MOST_BYTES, check_answer, object_in, whole_of
 
 _KEPT_ERROR_BYTES = 4096
 _OK = 200
+# for the end of a body whose stream has ended
+_AFTER_END_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,7 @@ class HttpExpert:
         and after it.
     answer_timeout_s : longest time for an answer, streamed or whole.
     keep_alive : reuse the connection; off for servers that drop it after a stream.
+    max_answer_bytes : longest whole answer.
     """
 
     expert_id: str
@@ -49,27 +60,67 @@ class HttpExpert:
     idle_timeout_s: float = 30.0
     answer_timeout_s: float = 600.0
     keep_alive: bool = True
+    max_answer_bytes: int = MOST_BYTES
 
-    async def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
-        """The answer's body as the server sends it, byte for byte."""
-        ends_at = asyncio.get_running_loop().time() + self.answer_timeout_s
-        limit_s = self.first_token_timeout_s if request.stream else self.answer_timeout_s
-        url = f"{self.base_url.rstrip('/')}/chat/completions"
+    def stream(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
+        """The answer's body, which has been looked at: as the server sends it, where that is sound.
+
+        A stream ends with its end mark or with an error, and passes in whole events
+        (`coe.experts.events`); a whole answer in one piece.
+
+        Raises
+        ------
+        ExpertError
+            As `Expert.stream`.
+        ExpertUntrustedError
+            What the server sent is no answer, or it is not the server that it should be.
+        """
+        return (
+            self._streamed(request, max_tokens)
+            if request.stream
+            else self._whole(request, max_tokens)
+        )
+
+    async def _whole(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
         with as_its_own(self.expert_id):
-            async with asyncio.timeout(limit_s):
-                response = await self._asked("POST", url, _written(self._body(request, max_tokens)))
+            async with asyncio.timeout(self.answer_timeout_s):
+                response = await self._answering(request, max_tokens)
+                async with response:
+                    body = await whole_of(self.expert_id, response, self.max_answer_bytes)
+        check_answer(self.expert_id, body)
+        yield body
+
+    async def _streamed(
+        self, request: Request, max_tokens: int | None
+    ) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self.answer_timeout_s
+        events = Events(self.expert_id)
+        clamp = Clamp(None if max_tokens is None else max_tokens * request.n_answers)
+        with as_its_own(self.expert_id):
+            async with asyncio.timeout(self.first_token_timeout_s):
+                response = await self._answering(request, max_tokens)
                 try:
-                    piece = await response.content.readany()
+                    self._check_stream(response)
+                    passing = await _next(response.content, events)
                 except BaseException:
                     response.close()
                     raise
             async with self._reading(response, ends_at) as patience:
-                now = asyncio.get_running_loop().time
-                while piece:
-                    yield piece
-                    patience.since = now()
-                    piece = await response.content.readany()
+                while passing := clamp.feed(passing):
+                    yield passing
+                    if events.ended or clamp.ended:
+                        break
+                    patience.since = loop.time()
+                    passing = await _next(response.content, events)
                     patience.since = None
+                if events.ended:
+                    await _to_the_end(response.content)
+
+    def _check_stream(self, response: aiohttp.ClientResponse) -> None:
+        kind = response.content_type
+        if kind in ("text/html", "application/json"):
+            raise ExpertUntrustedError(self.expert_id, f"answered with {kind}, not with a stream")
 
     async def document(
         self, path: str, body: Mapping[str, Any] | None, silence_s: float
@@ -86,25 +137,29 @@ class HttpExpert:
         ExpertError
             As `Expert.stream`; `ExpertUnavailableError` also where it is something else.
         """
-        url = self.base_url.rstrip("/").removesuffix("/v1") + path
-        method, content = ("GET", None) if body is None else ("POST", _written(body))
+        content = None if body is None else _written(body)
         with as_its_own(self.expert_id):
             async with asyncio.timeout(silence_s):
-                response = await self._asked(method, url, content)
+                response = await self._asked(self._root + path, content)
                 async with response:
-                    text = await response.read()
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+                    text = await whole_of(self.expert_id, response, self.max_answer_bytes)
+        found = object_in(text)
+        if found is None:
             raise ExpertUnavailableError(self.expert_id, f"has no JSON object at {path}")
         return found
 
-    async def _asked(self, method: str, url: str, content: bytes | None) -> aiohttp.ClientResponse:
-        """What the server answers, its body still to come."""
+    @property
+    def _root(self) -> str:
+        return self.base_url.rstrip("/").removesuffix("/v1")
+
+    async def _answering(self, request: Request, max_tokens: int | None) -> aiohttp.ClientResponse:
+        url = f"{self.base_url.rstrip('/')}/chat/completions"
+        return await self._asked(url, _written(self._body(request, max_tokens)))
+
+    async def _asked(self, url: str, content: bytes | None) -> aiohttp.ClientResponse:
+        """What the server answers at an address, the body still to come."""
         response = await self.client.request(
-            method,
+            "GET" if content is None else "POST",
             url,
             data=content,
             headers=self._headers(),
@@ -114,6 +169,10 @@ class HttpExpert:
         if response.status != _OK:
             async with response:
                 raise await self._rejection(response)
+        coding = response.headers.get("content-encoding", "identity")
+        if coding != "identity":
+            response.close()
+            raise ExpertUntrustedError(self.expert_id, "compressed its answer, unasked")
         return response
 
     @asynccontextmanager
@@ -145,11 +204,44 @@ class HttpExpert:
             headers["connection"] = "close"
         return headers
 
-    async def _rejection(self, response: aiohttp.ClientResponse) -> ExpertRejectedError:
+    async def _rejection(self, response: aiohttp.ClientResponse) -> ExpertError:
+        if 300 <= response.status < 400:
+            reason = f"points elsewhere (HTTP {response.status}), where nobody goes"
+            return ExpertUntrustedError(self.expert_id, reason, "upstream_redirect")
         body = await response.content.read(_KEPT_ERROR_BYTES)
+        later = response.headers.getall("retry-after", [])
         return ExpertRejectedError(
-            self.expert_id, f"answered HTTP {response.status}", response.status, body
+            self.expert_id,
+            f"answered HTTP {response.status}",
+            response.status,
+            body,
+            later[0] if len(later) == 1 else None,
         )
+
+
+async def _next(body: aiohttp.StreamReader, events: Events) -> bytes:
+    """The next events of a stream, as many as are there.
+
+    Raises
+    ------
+    ExpertUnavailableError, ExpertUntrustedError
+        The stream has ended without its mark; or as `Events.feed`.
+    """
+    while piece := await body.readany():
+        if passing := events.feed(piece):
+            return passing
+    passing = events.end()
+    if not passing:
+        raise ExpertUnavailableError(events.expert_id, "the answer broke off")
+    return passing
+
+
+async def _to_the_end(body: aiohttp.StreamReader) -> None:
+    """Read what follows the end mark, so that the connection can be used again."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_AFTER_END_S):
+            while await body.readany():
+                pass
 
 
 def _written(document: Mapping[str, Any]) -> bytes:

@@ -42,7 +42,8 @@ _ENGINE = TypeAdapter(_Engine)
 # what only gateways and the supervisor need: a change of it is no reason to start another copy
 _PRICES = {"params_b", "answer_tokens", "usd_per_mtok_in", "usd_per_mtok_out"}
 _DECIDING = {*_PRICES, "local", "shared"}
-_GATEWAYS = {*_PRICES, "shared", "replicas", "first_token_timeout_s", "idle_timeout_s"}
+_TIMEOUTS = {"first_token_timeout_s", "idle_timeout_s", "answer_timeout_s"}
+_GATEWAYS = {*_PRICES, *_TIMEOUTS, "shared", "replicas"}
 
 
 def deployments(config: Config) -> list[Deployment]:

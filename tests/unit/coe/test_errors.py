@@ -20,6 +20,7 @@ from coe.errors import (
     ExpertTimeoutError,
     ExpertUnaskedError,
     ExpertUnavailableError,
+    ExpertUntrustedError,
     FleetError,
     GatewayError,
     InfeasibleError,
@@ -68,6 +69,7 @@ ERRORS = [
     ExpertOverloadedError("a", "its queue is full", 3.5),
     ExpertTimeoutError("a", "silent for 3 s"),
     ExpertRejectedError("a", "answered HTTP 418", 418, b"teapot", "7"),
+    ExpertUntrustedError("a", "points elsewhere", "upstream_redirect"),
 ]
 
 
@@ -147,7 +149,13 @@ def test_errors_form_one_tree():
             ["UnknownExpertError", "InfeasibleError", "BudgetExhaustedError"], "RequestError"
         ),
         **dict.fromkeys(
-            ["ExpertUnavailableError", "ExpertTimeoutError", "ExpertRejectedError"], "ExpertError"
+            [
+                "ExpertUnavailableError",
+                "ExpertTimeoutError",
+                "ExpertRejectedError",
+                "ExpertUntrustedError",
+            ],
+            "ExpertError",
         ),
         "ExpertUnaskedError": "ExpertUnavailableError",
         "ExpertOverloadedError": "ExpertUnaskedError",

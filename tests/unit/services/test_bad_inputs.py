@@ -5,10 +5,8 @@ sent as they are; ``[part, n]`` and ``{"$times": [part, n]}`` repeat. What only 
 (``raw``) is sent to a process in `tests/integration/test_bad_inputs.py`.
 
 Where others answer otherwise, and why not here: a key of one request that is malformed is no
-conflict, but ``invalid_idempotency_key``; what an expert does is said in ``expert_rejected`` and
-``expert_timeout``, as experts are called everywhere, with at most 200 signs of its own reason, for
-that tells a caller what to change; ceilings stand in the object ``coe``, and so do their names; an
-expert's stream is passed on byte for byte, whatever its texts hold.
+conflict, but ``invalid_idempotency_key``; ceilings stand in the object ``coe``, and so do their
+names. What experts send is in `tests/unit/coe/test_http_truth.py`.
 """
 
 import json

@@ -1,0 +1,73 @@
+"""The end that is put to a stream whose expert does not keep to its cap."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from coe.answer import DONE
+
+# how events that say nothing are usually written: the role, the end, the usage
+_SILENT = (b'"content":""', b'"content": ""', b'"delta":{}', b'"delta": {}', b'"choices":[]')
+
+
+@dataclass(slots=True)
+class Clamp:
+    """Passes the events of a stream on until they have said as much as was asked for.
+
+    An event that says something counts as one token at least. As long as there are fewer events
+    than tokens nothing is parsed.
+
+    Parameters
+    ----------
+    most_tokens : of all its answers together; ``None``: no limit.
+    ended : whether the stream was ended here, by an event with the reason ``length`` and the end
+        mark.
+    """
+
+    most_tokens: int | None
+    ended: bool = False
+    _n_tokens: int = 0
+
+    def feed(self, events: bytes) -> bytes:
+        """What of these whole events passes."""
+        if self.most_tokens is None or not events:
+            return events
+        n_events = events.count(b"\n\n")
+        if self._n_tokens + n_events <= self.most_tokens:
+            self._n_tokens += max(0, n_events - sum(map(events.count, _SILENT)))
+            return events
+        passed: list[bytes] = []
+        for event in events.split(b"\n\n")[:-1]:
+            document = _saying(event)
+            self._n_tokens += document is not None
+            if document is not None and self._n_tokens > self.most_tokens:
+                self.ended = True
+                return b"".join((*passed, _cut_short(document), DONE))
+            passed.append(event + b"\n\n")
+        return events
+
+
+def _saying(event: bytes) -> dict[str, Any] | None:
+    """The document of an event that says something; ``None`` where it does not."""
+    try:
+        document = orjson.loads(event[5:])
+    except ValueError:
+        return None
+    choices = document.get("choices") if isinstance(document, dict) else None
+    for choice in choices if isinstance(choices, list) else []:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if isinstance(delta, dict) and any(v for k, v in delta.items() if k != "role"):
+            return dict(document)
+    return None
+
+
+def _cut_short(document: dict[str, Any]) -> bytes:
+    """The event that says of the answers in another one that they end here."""
+    index = {choice.get("index", 0) for choice in document["choices"] if isinstance(choice, dict)}
+    choices = [{"index": n, "delta": {}, "finish_reason": "length"} for n in sorted(index, key=str)]
+    kept = {k: v for k, v in document.items() if k in ("id", "object", "created", "model")}
+    return b"data: " + json.dumps(kept | {"choices": choices}).encode() + b"\n\n"

@@ -1,0 +1,66 @@
+"""A whole answer as it may be passed on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+import orjson
+
+from coe.errors import ExpertUntrustedError
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Longest whole answer, by default."""
+
+
+async def whole_of(expert_id: str, response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """The body of a response, which must not be longer than ``most_bytes``.
+
+    Raises
+    ------
+    ExpertUntrustedError
+        It is longer, or shorter than its head says.
+    """
+    parts, n_bytes = [], 0
+    try:
+        while part := await response.content.readany():
+            n_bytes += len(part)
+            if n_bytes > most_bytes:
+                raise ExpertUntrustedError(expert_id, f"sent more than {most_bytes} bytes")
+            parts.append(part)
+    except aiohttp.ClientPayloadError as error:
+        raise ExpertUntrustedError(expert_id, "the answer broke off") from error
+    return b"".join(parts)
+
+
+def check_answer(expert_id: str, body: bytes) -> None:
+    """Nothing, where a body is a chat completion of at least one choice.
+
+    Raises
+    ------
+    ExpertUntrustedError
+        It is not.
+    """
+    document = object_in(body)
+    if document is None:
+        what = "something else than a JSON object" if body.strip() else "nothing"
+        raise ExpertUntrustedError(expert_id, f"answered with {what}")
+    choices = document.get("choices")
+    if not (isinstance(choices, list) and choices and all(isinstance(c, dict) for c in choices)):
+        failed = "error" in document
+        said = "failed, and said so in its answer" if failed else "answered without a choice"
+        raise ExpertUntrustedError(expert_id, said)
+
+
+def object_in(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body holds, if it holds one; NaN and infinities are let through."""
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        # slower, and takes what others write: NaN, halves of characters, integers of any length
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+    return document if isinstance(document, dict) else None
