@@ -44,7 +44,7 @@ async def test_f03_an_expert_that_never_answers_is_given_up_in_time(two: Stage, 
     async with background(two.caller) as seen:
         hung = await two.caller.ask("hung", Script(ttft_s=60.0), stream, model=SMALL)
     deadline_s = 1.0 if stream else 2.0
-    assert (hung.status, hung.code) == (504, "expert_timeout")
+    assert (hung.status, hung.code) == (504, "upstream_timeout")
     assert deadline_s <= hung.took_s < deadline_s + SOON_S
     (attempt,) = two.attempts("hung")
     await eventually(lambda: attempt.end == "gone", "the end of the connection", 1.0)
@@ -61,7 +61,7 @@ async def test_f04_a_stream_that_stalls_ends_in_an_error_event(two: Stage, k):
         script = Script(tokens=20, after=k, end="stall")
         stalled = await two.caller.ask("stalled", script, True, model=SMALL)
     assert (stalled.end, len(stalled.numbers)) == ("error", k)
-    assert stalled.code == "expert_timeout"
+    assert stalled.code == "upstream_timeout"
     assert stalled.took_s < 0.5 + SOON_S
     assert ends(seen).keys() <= {"done", "whole"}
     history = await two.checked()
@@ -180,7 +180,7 @@ async def test_f13_redirects_are_not_followed_and_no_key_is_sent(tmp_path, monke
             script = Script(status=status, headers=[["location", place]], body="")
             for stream in (True, False):
                 seen = await two.caller.ask(f"r{n}{stream}", script, stream)
-                assert (seen.status, seen.code) == (502, "expert_failed")
+                assert (seen.status, seen.code) == (502, "upstream_redirect")
                 assert "sk-canary" not in str(seen)
         assert {entry.authorization for entry in two.attested} == {"bearer sk-canary"} or {
             entry.authorization for entry in two.attested
