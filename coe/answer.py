@@ -158,34 +158,6 @@ async def before_end(pieces: AsyncIterator[bytes], event: bytes) -> AsyncIterato
         yield piece
 
 
-@dataclass(slots=True)
-class WithoutUsage:
-    """Leaves out of a stream the events that state its usage and nothing else.
-
-    A caller must ask for them with ``stream_options.include_usage``.
-    """
-
-    _rest: bytes = b""
-    _left_out: bool = False
-
-    def feed(self, piece: bytes) -> bytes:
-        """What of the stream up to this piece may pass; the line that it breaks off in waits."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        return b"".join(line + b"\n" for line in lines if self._passes(line))
-
-    def end(self) -> bytes:
-        """What is left of a stream that broke off in a line."""
-        return self._rest
-
-    def _passes(self, line: bytes) -> bool:
-        if self._left_out and not line.strip():
-            return False  # the blank line that ends the event
-        stating = line.startswith(b"data:") and b'"usage"' in line
-        document = (_object(line[5:]) if stating else None) or {}
-        self._left_out = bool(document.get("usage")) and not document.get("choices")
-        return not self._left_out
-
-
 def _mark_in(text: bytes, at_line_start: bool) -> int | None:
     """Where the end mark begins that stands at the start of a line."""
     for mark in _END_MARKS:

@@ -52,6 +52,7 @@ class GatewaySection(Section):
     max_in_flight: Annotated[int, Field(gt=0)] = 512
     max_in_flight_per_caller: Annotated[int, Field(gt=0)] = 64
     answer_timeout_s: Positive = 600.0
+    waiting_every_s: Positive = 10.0
     drain_accept_s: NonNegative = 2.0
     drain_answers_s: NonNegative = 20.0
     admin_token_env: str = "COE_ADMIN_TOKEN"
@@ -236,6 +237,8 @@ class Config(Section):
             usd_per_mtok_out=expert.usd_per_mtok_out,
             local=self.is_local(expert),
             shared=expert.shared,
+            stream_usage=isinstance(expert, VllmSection)
+            or (isinstance(expert, HttpSection) and expert.stream_usage),
             logprobs=not isinstance(expert, ReplaySection) and expert.logprobs,
             vocabulary=expert.vocabulary if isinstance(expert, EmbeddedSection) else None,
             capabilities=frozenset(expert.capabilities)

@@ -154,6 +154,7 @@ class ExpertSpec:
     usd_per_mtok_in, usd_per_mtok_out : price per million prompt and output tokens.
     local : a prompt that goes to it stays on machines labelled local.
     shared : a generalist that takes part whenever several experts do (DeepSeekMoE).
+    stream_usage : of a stream it states its tokens if it is asked to.
     logprobs : it can say how likely each token that it writes was to it.
     vocabulary : experts of the same one can write an answer together, token by token; ``None``: it
         does not say what it expects next.
@@ -171,6 +172,7 @@ class ExpertSpec:
     usd_per_mtok_out: float = 0.0
     local: bool = False
     shared: bool = False
+    stream_usage: bool = False
     logprobs: bool = False
     vocabulary: str | None = None
     capabilities: frozenset[Capability] = EVERYTHING

@@ -40,6 +40,7 @@ from coe.routers.confidence import Confidence
 from coe.routers.habit import Habit
 from coe.switches import Switches
 from coe.tab import Tab
+from coe.usage import asks_for_usage
 
 # what any other expert would say too
 _SHARED_STATUSES = frozenset({400, 413, 415, 422})
@@ -70,7 +71,6 @@ class Engine:
     confidence, n_options, habits : what several answers to one request are weighed by, as in
         `coe.ballot.Ballot`.
     escalations : how often cascades may go on; ``None``: always.
-    waiting_every_s : of a stream that waits for several experts, seconds between comment lines.
     switches : what an operator has switched; they hold from the next decision on.
     cache : is fed the answers of single experts; ``None``: no expert copies answers.
     store : grants what every answer may take, before its expert is asked; ``None``: there are no
@@ -89,7 +89,6 @@ class Engine:
     n_options: float = 2.0
     habits: Mapping[str, Habit] = field(default_factory=dict)
     escalations: Escalations | None = None
-    waiting_every_s: float = 2.0
     switches: Switches = field(default_factory=Switches)
     cache: AnswerCache | None = None
     store: Store | None = None
@@ -133,7 +132,9 @@ class Engine:
             raise refusal
         return decision
 
-    async def answer(self, request: Request) -> AnyReply:
+    async def answer(
+        self, request: Request, opened: Callable[[AnyReply], None] = lambda reply: None
+    ) -> AnyReply:
         """The reply, its first piece in hand.
 
         An expert that fails before its first piece, or that the hard limits do not leave enough
@@ -141,6 +142,10 @@ class Engine:
         After the first piece nothing is retried. Of several experts those that give no answer are
         left out; if none does, or one of a mixture does not, the next best decision without them
         takes over.
+
+        Parameters
+        ----------
+        opened : told of every reply before its experts are asked.
 
         Raises
         ------
@@ -166,6 +171,7 @@ class Engine:
         lost: dict[str, CoeError] = {}
         while True:
             reply = self._reply(outgoing, decision, tuple(_failed(lost)), started, tab)
+            opened(reply)
             try:
                 await reply.begin()
                 return reply
@@ -262,7 +268,10 @@ class Engine:
         chosen, specs = decision.selection, self.router.specs
         if chosen.mode.kind == "single":
             longest = decision.max_tokens
-            return self._open(decision.expert_id, request, longest, decision, started, tab, failed)
+            one = self._open(decision.expert_id, request, longest, decision, started, tab, failed)
+            asks = request.stream and one.spec.stream_usage
+            one.hides_usage = asks and not asks_for_usage(request)
+            return one
         if chosen.mode.kind == "mixture":
             return Mixing(self, self.experts, specs, request, decision, started, failed, tab)
 
@@ -287,7 +296,6 @@ class Engine:
             started=started,
             failed_over=failed,
             escalations=self.escalations,
-            waiting_every_s=self.waiting_every_s,
         )
 
     def _open(

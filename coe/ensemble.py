@@ -10,7 +10,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
-from coe.answer import WithoutUsage
 from coe.ballot import Elected
 from coe.booking import summed
 from coe.candidates import cap
@@ -20,18 +19,16 @@ from coe.decision import Agreement, Decision, Escalation, Outcome, Receipt
 from coe.errors import UNANSWERED, CoeError, ExpertError
 from coe.escalation import Escalations
 from coe.mode import Mode
-from coe.panel import Member, Panel, asks_for_usage, streamed
-
-WAITING = b": waiting\n\n"
+from coe.panel import Member, Panel, streamed
+from coe.usage import WithoutUsage, asks_for_usage
 
 
 @dataclass(slots=True)
 class Ensemble:
     """The answer of several experts on its way, with the face of a `Reply`.
 
-    Nothing of an answer is delivered before it is elected; a stream meanwhile consists of comment
-    lines. Then it is the elected answer's own events, byte for byte. What a fusion writes is
-    passed on as it comes.
+    Nothing of an answer is delivered before it is elected. Then it is the elected answer's own
+    events, byte for byte. What a fusion writes is passed on as it comes.
 
     Parameters
     ----------
@@ -40,7 +37,6 @@ class Ensemble:
     specs : of the experts, by id.
     request : as the experts are to get it, but for its streaming.
     escalations : what each tenant may still go on for; ``None``: no bounds.
-    waiting_every_s : seconds between comment lines.
     nonce : a new word that delimits the answers quoted in a fusion.
     """
 
@@ -52,7 +48,6 @@ class Ensemble:
     started: float
     failed_over: tuple[str, ...] = ()
     escalations: Escalations | None = None
-    waiting_every_s: float = 2.0
     nonce: Callable[[], str] = field(default=lambda: secrets.token_hex(4))
     receipt: Receipt | None = None
     _begun: float = 0.0
@@ -76,12 +71,12 @@ class Ensemble:
         return self.panel.errors
 
     async def begin(self) -> None:
-        """Wait for the first piece: of a whole answer all of it, of a stream maybe a comment.
+        """Wait for the first piece: of an answer that is elected that is all of it.
 
         Raises
         ------
         ExpertError, BudgetExhaustedError, LedgerUnavailableError
-            Of the first expert in the order of asking, where none has answered before that piece.
+            Of the first expert in the order of asking, where none has answered.
         """
         self._begun = self.now()
         self._body = self._run()
@@ -92,15 +87,14 @@ class Ensemble:
 
         Raises
         ------
-        ExpertError, BudgetExhaustedError, LedgerUnavailableError
-            No expert answered after the first piece, or the writer of a fusion failed.
+        ExpertError
+            The writer of a fusion failed.
         """
         assert self._body is not None
         async with aclosing(self._body) as body:
-            self._handed_on = self._first is not WAITING
+            self._handed_on = True
             yield self._first
             async for piece in body:
-                self._handed_on = piece is not WAITING
                 yield piece
 
     async def close(self) -> None:
@@ -112,9 +106,7 @@ class Ensemble:
         outcome: Outcome = "failed"
         deciding = asyncio.create_task(self._decide())
         try:
-            while not (await asyncio.wait({deciding}, timeout=self.waiting_every_s))[0]:
-                if self.request.stream:
-                    yield WAITING
+            await asyncio.wait({deciding})
             self._winner = deciding.result()
             async with aclosing(self._said(self._winner)) as pieces:
                 async for piece in pieces:

@@ -69,6 +69,7 @@ class HttpSection(_ExpertSection):
     kind: Literal["http"]
     base_url: Url
     upstream_model: str | None = None
+    stream_usage: bool = True
     logprobs: bool = False
     api_key_env: str | None = None
     connect_timeout_s: Positive = 1.0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from coe.assembly import Assembly
 from coe.ballot import Ballot, Given
@@ -15,6 +14,7 @@ from coe.decision import Receipt
 from coe.errors import UNANSWERED, CoeError, ExpertError
 from coe.logprobs import WithoutLogprobs
 from coe.reply import Reply
+from coe.usage import with_usage
 
 
 @dataclass(slots=True, eq=False)
@@ -150,16 +150,5 @@ class Panel:
 
 def streamed(request: Request) -> Request:
     """The request as members get it: streamed, so that what is cancelled can be counted."""
-    options = {**_stream_options(request), "include_usage": True}
-    asking = {"stream": True, "stream_options": options}
-    return replace(request, stream=True, payload={**request.payload, **asking})
-
-
-def asks_for_usage(request: Request) -> bool:
-    """Whether the caller wants a streamed answer to state its usage."""
-    return bool(_stream_options(request).get("include_usage"))
-
-
-def _stream_options(request: Request) -> Mapping[str, Any]:
-    options = request.payload.get("stream_options")
-    return options if isinstance(options, Mapping) else {}
+    asking = with_usage(request)
+    return replace(asking, stream=True, payload={**asking.payload, "stream": True})

@@ -14,12 +14,14 @@ from coe.decision import Decision, Outcome, Receipt
 from coe.errors import UNANSWERED, CoeError, ExpertUnavailableError
 from coe.experts.protocol import Expert, close
 from coe.tab import Tab
+from coe.usage import WithoutUsage, with_usage
 
 
 @dataclass(slots=True)
 class Reply:
     """An answer on its way.
 
+    ``hides_usage`` where the expert is asked to state it though the caller did not ask;
     ``recording`` reads along where the answer may be copied; ``tab`` is where it is charged, if
     there are hard limits. ``receipt`` is ``None`` until the pieces have ended, were closed, or
     failed; ``errors`` says by expert why `begin` has failed.
@@ -33,6 +35,7 @@ class Reply:
     decision: Decision
     started: float
     failed_over: tuple[str, ...] = ()
+    hides_usage: bool = False
     recording: Recording | None = None
     tab: Tab | None = None
     errors: Mapping[str, CoeError] = field(default_factory=dict)
@@ -72,7 +75,8 @@ class Reply:
             raise
 
     async def _ask(self) -> None:
-        pieces = self._rest = self.expert.stream(self.request, self.max_tokens)
+        asked = with_usage(self.request) if self.hides_usage else self.request
+        pieces = self._rest = self.expert.stream(asked, self.max_tokens)
         self.booking.enter(pieces)
         try:
             self._first = await anext(pieces)
@@ -91,6 +95,8 @@ class Reply:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The pieces of the body, byte for byte as the expert sent them. To be iterated once.
 
+        Only a usage that nobody asked for is left out.
+
         Raises
         ------
         ExpertError
@@ -98,12 +104,18 @@ class Reply:
         """
         assert self._rest is not None
         outcome: Outcome = "failed"
+        passing = WithoutUsage() if self.hides_usage else None
         try:
             self._feed(self._first)
-            yield self._first
+            yield self._first if passing is None else passing.feed(self._first)
             async for piece in self._rest:
                 self._feed(piece)
-                yield piece
+                if passing is None:
+                    yield piece
+                elif passed := passing.feed(piece):
+                    yield passed
+            if passing is not None and (rest := passing.end()):
+                yield rest
             if not self._meter.reading().ended:
                 raise ExpertUnavailableError(self.spec.id, "the answer broke off")
             outcome = "complete"

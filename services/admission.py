@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coe.errors import GatewayError
 from coe.services.door import Door
-from coe.services.refusals import refused, rendered
+from coe.services.refusals import error_event, refused
 
 ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/admin/")
 """Paths that are answered whoever is inside: they say how a gateway is, and mend it."""
@@ -103,9 +102,7 @@ class _Sent:
 
     async def last(self, error: GatewayError) -> None:
         """End a stream with an event that holds the error."""
-        _, document = rendered(error)
-        event = b"\n\ndata: " + json.dumps(document).encode() + b"\n\n"
-        await self({"type": "http.response.body", "body": event, "more_body": True})
+        await self({"type": "http.response.body", "body": error_event(error), "more_body": True})
         await self({"type": "http.response.body", "body": b""})
 
     async def _finish(self, message: Message) -> None:

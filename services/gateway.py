@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
 from coe.services.metrics import Metrics
 from coe.services.openapi import openapi_document
-from coe.services.refusals import NO_RETRY, as_json, error_document, refused, rendered
+from coe.services.refusals import NO_RETRY, as_json, error_document, error_event, refused, rendered
 from coe.services.runtime import Runtime
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
@@ -118,27 +117,20 @@ class Gateway:
         self, http: HttpRequest, document: dict[str, Any], older: bool = False
     ) -> Response:
         request, explain = self._parsed(http, document)
+        if request.stream:
+            every_s = self.runtime.config.gateway.waiting_every_s
+            return EventStream(_Streamed(self, request, older), every_s)
         with self.metrics.in_flight.track_inprogress():
             reply = await unless_gone(http.receive, self.runtime.engine.answer(request))
         self.journal.note(reply.decision)
         try:
-            return await self._respond(http, request, reply, explain, older)
+            body = await unless_gone(http.receive, self._whole(reply))
         except BaseException:
             await reply.close()
             raise
-
-    async def _respond(
-        self, http: HttpRequest, request: Request, reply: AnyReply, explain: bool, older: bool
-    ) -> Response:
-        if request.stream:
-            events = self._events(reply)
-            told = retold(events) if older else events
-            return EventStream(told, reply.close, headers_of(reply, None))
-        body = await unless_gone(http.receive, self._whole(reply))
         assert reply.receipt is not None
-        document = document_of(body, reply, explain)
-        told_whole = completion_of(document) if older else document
-        return as_answer(told_whole, headers_of(reply, reply.receipt))
+        told = document_of(body, reply, explain)
+        return as_answer(completion_of(told) if older else told, headers_of(reply, reply.receipt))
 
     async def route(self, http: HttpRequest) -> Response:
         """Decide without answering."""
@@ -224,27 +216,10 @@ class Gateway:
                 return b"".join([piece async for piece in pieces])
         finally:
             self.metrics.in_flight.dec()
-            self._settle(reply)
+            self.settle(reply)
 
-    async def _events(self, reply: AnyReply) -> AsyncGenerator[bytes, None]:
-        """The expert's bytes; an error after the first ends the stream with an error event.
-
-        Where passages were retrieved, an event that cites them stands before the end mark.
-        """
-        self.metrics.in_flight.inc()
-        cited = event_of_citations(reply)
-        try:
-            async with aclosing(reply.pieces()) as pieces:
-                async for piece in before_end(pieces, cited) if cited else pieces:
-                    yield piece
-        except UNANSWERED as error:
-            _, document = rendered(error)
-            yield b"\n\ndata: " + json.dumps(document).encode() + b"\n\n"
-        finally:
-            self.metrics.in_flight.dec()
-            self._settle(reply)
-
-    def _settle(self, reply: AnyReply) -> None:
+    def settle(self, reply: AnyReply) -> None:
+        """Keep and count what an answer took, if it has ended; once."""
         if reply.receipt is not None:
             self.journal.note(reply.decision, reply.receipt)
             self.metrics.settle(reply.decision, reply.receipt)
@@ -294,6 +269,60 @@ class Gateway:
     async def _crash(self, http: HttpRequest, error: Exception) -> Response:
         document = error_document("the gateway failed; it goes on serving", "server_error")
         return as_json(document, 500, NO_RETRY)
+
+
+@dataclass(slots=True)
+class _Streamed:
+    """The stream of the answer to one request."""
+
+    gateway: Gateway
+    request: Request
+    older: bool
+    _asked: list[AnyReply] = field(default_factory=list)
+    _settled: bool = False
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        return headers_of(self._asked[-1], None) if self._asked else None
+
+    async def open(self) -> None:
+        gateway = self.gateway
+        with gateway.metrics.in_flight.track_inprogress():
+            try:
+                reply = await gateway.runtime.engine.answer(self.request, self._asked.append)
+            except CoeError:
+                self._asked.clear()
+                raise
+        gateway.journal.note(reply.decision)
+
+    def events(self) -> AsyncGenerator[bytes, None]:
+        events = self._events(self._asked[-1])
+        return retold(events) if self.older else events
+
+    async def close(self) -> None:
+        if self._asked and not self._settled:
+            # whoever left did so before the first event
+            await self._asked[-1].close()
+            self.gateway.settle(self._asked[-1])
+
+    async def _events(self, reply: AnyReply) -> AsyncGenerator[bytes, None]:
+        """The expert's bytes; an error after the first ends the stream with an error event.
+
+        Where passages were retrieved, an event that cites them stands before the end mark.
+        """
+        gateway = self.gateway
+        gateway.metrics.in_flight.inc()
+        cited = event_of_citations(reply)
+        try:
+            async with aclosing(reply.pieces()) as pieces:
+                async for piece in before_end(pieces, cited) if cited else pieces:
+                    yield piece
+        except UNANSWERED as error:
+            yield error_event(error)
+        finally:
+            gateway.metrics.in_flight.dec()
+            gateway.settle(reply)
+            self._settled = True
 
 
 def _model_row(name: str, owner: str, description: str) -> dict[str, Any]:

@@ -126,6 +126,12 @@ def refused(error: CoeError) -> Response:
     return as_json(document, status, headers)
 
 
+def error_event(error: CoeError) -> bytes:
+    """The error as the last event of a stream, which may have broken off in another one."""
+    _, document = rendered(error)
+    return b"\n\ndata: " + json.dumps(document).encode() + b"\n\n"
+
+
 def as_json(
     document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:

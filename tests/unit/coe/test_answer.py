@@ -11,7 +11,6 @@ from coe.answer import (
     DONE,
     AnswerMeter,
     Reading,
-    WithoutUsage,
     before_end,
     chunk,
     completion,
@@ -276,37 +275,3 @@ async def test_a_stream_without_its_end_mark_stays_as_it_is(body):
 async def test_pieces_are_passed_on_as_they_come():
     pieces = list(pieces_of("chatcmpl-1", "a", TOKENS))
     assert await passed(pieces) == [*pieces[:-1], MORE + DONE]
-
-
-# ---- usage that nobody asked for
-
-
-def without_usage(*pieces):
-    passing = WithoutUsage()
-    return b"".join([*map(passing.feed, pieces), passing.end()])
-
-
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-@given(st.data())
-def test_only_events_of_usage_alone_are_left_out_however_a_stream_is_cut(newline, data):
-    stating = chunk("chatcmpl-1", "a", {}, "stop", (3, 5))  # the last one that has a choice
-    kept = ending_with(stating).replace(b"\n", newline)
-    whole = ending_with(stating + event(usage=USAGE)).replace(b"\n", newline)
-    cuts = data.draw(st.lists(st.integers(0, len(whole)), max_size=20))
-    edges = [0, *sorted(cuts), len(whole)]
-    assert without_usage(*(whole[a:b] for a, b in pairwise(edges))) == kept
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        BODY,
-        BODY[:-30],  # broken off in a line
-        b": waiting\n\n" + BODY,
-        ending_with(event(usage=None)),
-        ending_with(event(coe={"usage": 1})),
-        b'data: "usage"\n\ndata: {"usage"\n\n',
-    ],
-)
-def test_everything_else_passes(body):
-    assert without_usage(body) == body

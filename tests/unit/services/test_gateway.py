@@ -14,7 +14,6 @@ from coe.capability import EVERYTHING
 from coe.config import DATA, load_config
 from coe.energy import EnergyAccount
 from coe.engine import Engine
-from coe.ensemble import WAITING
 from coe.errors import (
     ExpertRejectedError,
     ExpertTimeoutError,
@@ -32,7 +31,7 @@ from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.retrieve import Index, Passage
 from coe.services.fleet import Fleet
-from coe.services.gateway import Gateway
+from coe.services.gateway import Gateway, _Streamed
 from coe.services.runtime import Runtime
 from coe.services.wire import parse_chat
 
@@ -280,12 +279,13 @@ async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, st
         gateway.runtime.policies,
         frozenset(stubs),
     )
-    reply = await gateway.runtime.engine.answer(request)
-    gateway.journal.note(reply.decision)
-    events = gateway._events(reply)
+    streamed = _Streamed(gateway, request, older=False)
+    await streamed.open()
+    events = streamed.events()
     await anext(events)
     await events.aclose()
-    _, receipt = gateway.journal.find(reply.decision.decision_id)
+    await streamed.close()
+    _, receipt = gateway.journal.find(streamed.headers["x-coe-decision-id"])
     assert receipt.outcome == "cancelled"
     assert stubs[LARGE].n_closed == 1
 
@@ -298,7 +298,6 @@ def both(gateway, stubs, in_mode):
     """The gateway while it asks both experts for every answer."""
     engine = gateway.runtime.engine
     engine.router = in_mode(engine.router, Mode("vote", ((SMALL, LARGE),)))
-    engine.waiting_every_s = 0.0
     stubs[SMALL].tokens, stubs[LARGE].tokens = ["4"], ["5"]
     return gateway
 
@@ -319,21 +318,12 @@ async def test_an_answer_of_several_says_whose_it_is_and_who_was_asked(both, cli
 
 
 async def test_a_stream_of_several_says_in_its_head_who_may_answer(both, client, stubs):
-    stubs[LARGE].token_s = stubs[SMALL].token_s = 1
-    stubs[LARGE].sleep = stubs[SMALL].sleep = pause
     answer = await post(client, body(stream=True))
     assert {*answer.headers["x-coe-experts"].split(",")} == {SMALL, LARGE}
     assert answer.headers["x-coe-figures"] == "predicted"
-    assert answer.content.startswith(WAITING)
     assert answer.content.endswith(DONE)
     _, receipt = both.journal.find(answer.headers["x-coe-decision-id"])
     assert (receipt.outcome, len(receipt.parts)) == ("complete", 2)
-
-
-async def pause(seconds):
-    """A few rounds of the event loop."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_what_several_took_counts_for_each_and_the_answer_for_one(both, client):
