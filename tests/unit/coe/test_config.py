@@ -75,7 +75,12 @@ def test_an_expert_becomes_the_noun_that_the_deciding_layers_see(tmp_path):
     assert load_config(tmp_path / "coe.yaml").specs == {
         "near": ExpertSpec("near", profile, local=True, capabilities=OF_KIND["replay"]),
         "far": ExpertSpec(
-            "far", profile, slots=3, usd_per_mtok_in=0.5, capabilities=OF_KIND["http"]
+            "far",
+            profile,
+            slots=3,
+            usd_per_mtok_in=0.5,
+            stream_usage=True,
+            capabilities=OF_KIND["http"],
         ),
     }
 
