@@ -31,6 +31,7 @@ from coe.kinds import (
     VllmSection,
 )
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
+from coe.shadow import ShadowSection
 from coe.store import StoreSection
 from coe.tenants import TenantName, TenantSection, check_experts
 from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml, wrong_field
@@ -130,6 +131,7 @@ class Config(Section):
     budgets: Path = DATA / "budgets.yaml"
     store: StoreSection | None = None
     plan: Path | None = None
+    shadow: ShadowSection | None = None
     devices: dict[str, DeviceSection] = Field(default={})
     nodes: dict[Name, NodeSection] = Field(default={})
     fleet: FleetSection | None = None
@@ -280,6 +282,7 @@ def load_config(path: Path) -> Config:
             "plan": None if config.plan is None else base / config.plan,
             "metering": _resolved(config.metering, base),
             "store": config.store and config.store.beside(base),
+            "shadow": config.shadow and config.shadow.beside(base),
             "experts": [_resolved(expert, base) for expert in config.experts],
             "retrieval": _resolved(config.retrieval, base),
             "tenants": {name: _resolved(one, base) for name, one in config.tenants.items()},

@@ -216,6 +216,16 @@ class Engine:
         self._note(request, "decide", started)
         return _paced(decision, running), outgoing
 
+    def seen(self, request: Request) -> tuple[Request, dict[str, Load], frozenset[str]]:
+        """A request under the switches and prices of now, how busy experts are, who is absent.
+
+        Raises
+        ------
+        InfeasibleError
+            It asks for an expert that is switched off.
+        """
+        return (self._priced(request)[0], *self._now(request))
+
     def _now(self, request: Request) -> tuple[dict[str, Load], frozenset[str]]:
         """How busy every expert is, requests of other gateways included, and who is absent.
 

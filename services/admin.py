@@ -40,6 +40,7 @@ class Admin:
         return [
             Route("/admin/reload", self._guarded(self._reload), methods=["POST"]),
             Route("/admin/status", self._guarded(self._status)),
+            Route("/admin/shadow", self._guarded(self._shadow)),
             Route("/admin/experts", self._guarded(self._experts)),
             Route("/admin/experts/{expert_id:path}", self._guarded(self._turn), methods=["PUT"]),
         ]
@@ -83,6 +84,13 @@ class Admin:
                 "experts": runtime.fleet.states(),
             }
         )
+
+    async def _shadow(self, http: Request) -> Response:
+        shadow, section = self.runtime.shadow, self.runtime.config.shadow
+        if shadow is None or section is None:
+            raise RequestError("no second router decides here", None, "no_shadow")
+        about = {"config": self.runtime.engine.config, "share": section.share}
+        return JSONResponse(about | shadow.comparison.document())
 
     async def _experts(self, http: Request) -> Response:
         rows = [self._row(expert_id) for expert_id in self.runtime.fleet.specs]

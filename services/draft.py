@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from coe.budgets import Budgets
+from coe.cache import AnswerCache
 from coe.config import Config, RetrievalSection
 from coe.core import ExpertSpec, Policy
 from coe.errors import ConfigError, PlanError
@@ -33,6 +34,7 @@ class Draft:
     ----------
     router : under the plan and with the index, tenants left aside.
     tag : short name of all of it: the same for the same settings, budgets, plan and artefact.
+    shadow : the second router, which nobody is answered by; ``None`` where there is none.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Draft:
     router: Router
     tenants: Mapping[str, Personal]
     tag: str
+    shadow: Router | None = None
 
     def remarks(self) -> Iterator[str]:
         """A line for everything in it that will do less than it seems to."""
@@ -79,7 +82,27 @@ def drafted(
     if embedder is None and present is not None:
         embedder = present if Artefact.load(config.artefact).embedder == present.name else None
     router = router_of(config, specs, embedder, stocks)
-    return Draft(config, budgets, policies, router, tenants_of(config, router.embedder), tag)
+    tenants = tenants_of(config, router.embedder)
+    return Draft(config, budgets, policies, router, tenants, tag, _shadow_of(config, router))
+
+
+def _shadow_of(config: Config, live: Router) -> Router | None:
+    """The second router of a configuration, over the same experts and under the same plan rules.
+
+    It has no copies of answers and no tenants' gates, which belong to the live artefact, and
+    searches only where the live router's index suits it.
+    """
+    section = config.shadow
+    if section is None:
+        return None
+    own = {"artefact": section.artefact, "plan": section.plan, "retrieval": None}
+    copies = {name for name, stock in live.stocks.items() if isinstance(stock, AnswerCache)}
+    specs = {name: spec for name, spec in live.specs.items() if name not in copies}
+    stocks = {name: stock for name, stock in live.stocks.items() if name not in copies}
+    same = Artefact.load(section.artefact).embedder == live.embedder.name
+    embedder = live.embedder if same else None
+    router = router_of(config.model_copy(update=own), specs, embedder, stocks)
+    return replace(router, retriever=live.retriever) if same else router
 
 
 def tag_of(config: Config, budgets: Budgets) -> str:
@@ -91,12 +114,14 @@ def tag_of(config: Config, budgets: Budgets) -> str:
         A file that it names cannot be read.
     """
     said: list[object] = [config.model_dump(mode="json"), budgets.model_dump(mode="json")]
-    said.append(identity(config.artefact))
-    if config.plan is not None:
+    shadow = config.shadow
+    artefacts = [config.artefact] if shadow is None else [config.artefact, shadow.artefact]
+    said += map(identity, artefacts)
+    for plan in filter(None, [config.plan, None if shadow is None else shadow.plan]):
         try:
-            said.append(hashlib.sha256(config.plan.read_bytes()).hexdigest())
+            said.append(hashlib.sha256(plan.read_bytes()).hexdigest())
         except OSError as error:
-            raise PlanError(f"{config.plan}: cannot be read: {error.strerror}") from error
+            raise PlanError(f"{plan}: cannot be read: {error.strerror}") from error
     if config.retrieval is not None:
         said.append(identity(config.retrieval.index))
     said += [identity(one.gate) for one in config.tenants.values() if one.gate is not None]

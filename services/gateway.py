@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -121,8 +121,7 @@ class Gateway:
             every_s = self.runtime.config.gateway.waiting_every_s
             return EventStream(_Streamed(self, request, older), every_s)
         with self.metrics.in_flight.track_inprogress():
-            reply = await unless_gone(http.receive, self.runtime.engine.answer(request))
-        self.journal.note(reply.decision)
+            reply = await unless_gone(http.receive, self.begun(request))
         try:
             body = await unless_gone(http.receive, self._whole(reply))
         except BaseException:
@@ -131,6 +130,18 @@ class Gateway:
         assert reply.receipt is not None
         told = document_of(body, reply, explain)
         return as_answer(completion_of(told) if older else told, headers_of(reply, reply.receipt))
+
+    async def begun(
+        self, request: Request, told: Callable[[AnyReply], None] = lambda reply: None
+    ) -> AnyReply:
+        """As `Engine.answer`; the decision is kept, and compared where a second router decides."""
+        engine, shadow = self.runtime.engine, self.runtime.shadow
+        glimpse = None if shadow is None else shadow.glimpse(engine, request)
+        reply = await engine.answer(request, told)
+        self.journal.note(reply.decision)
+        if shadow is not None and glimpse is not None:
+            shadow.note(glimpse, reply.decision)
+        return reply
 
     async def route(self, http: HttpRequest) -> Response:
         """Decide without answering."""
@@ -151,6 +162,10 @@ class Gateway:
         decision, receipt = kept
         document = decision_document(decision)
         document["receipt"] = None if receipt is None else receipt_document(receipt)
+        shadow = self.runtime.shadow
+        if shadow is not None and (found := shadow.find(decision.decision_id)) is not None:
+            live, shade = found
+            document["shadow"] = shade.beside(live)
         return as_json(document)
 
     async def models(self, http: HttpRequest) -> Response:
@@ -191,6 +206,8 @@ class Gateway:
 
     async def scrape(self, http: HttpRequest) -> Response:
         """Prometheus metrics."""
+        if self.runtime.shadow is not None:
+            self.metrics.shadowed(self.runtime.shadow.comparison)
         return Response(
             self.metrics.page(self.runtime.machines), media_type="text/plain; version=0.0.4"
         )
@@ -289,11 +306,10 @@ class _Streamed:
         gateway = self.gateway
         with gateway.metrics.in_flight.track_inprogress():
             try:
-                reply = await gateway.runtime.engine.answer(self.request, self._asked.append)
+                await gateway.begun(self.request, self._asked.append)
             except CoeError:
                 self._asked.clear()
                 raise
-        gateway.journal.note(reply.decision)
 
     def events(self) -> AsyncGenerator[bytes, None]:
         events = self._events(self._asked[-1])

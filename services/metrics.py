@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from coe.decision import Decision, Receipt
 from coe.energy import EnergyAccount
 from coe.services.reloading import Outcome
+from coe.shadow import OUTCOMES, Comparison
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _DECIDE_SECONDS = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
@@ -35,6 +36,8 @@ class Metrics:
     metered: Gauge = field(init=False)
     reloads: Counter = field(init=False)
     stale: Gauge = field(init=False)
+    shadow: Gauge = field(init=False)
+    shadow_difference: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
@@ -79,6 +82,14 @@ class Metrics:
         self.stale = Gauge(
             "coe_config_refused", "1 while the files on disk are refused, else 0.", registry=r
         )
+        self.shadow = Gauge(
+            "coe_shadow_decisions", "Decisions of a second router, by what they come to.",
+            ("outcome",), registry=r,
+        )  # fmt: skip
+        self.shadow_difference = Gauge(
+            "coe_shadow_difference", "Mean of what it predicts beyond the first router's choice.",
+            ("figure",), registry=r,
+        )  # fmt: skip
 
     def settle(self, decision: Decision, receipt: Receipt) -> None:
         """Count a finished answer; what it took counts for the experts that took it."""
@@ -98,6 +109,14 @@ class Metrics:
         self.decide.observe(decision.decide_ms / 1000)
         self.ttft.labels(name).observe(receipt.ttft_ms / 1000)
         self.latency.labels(name).observe(receipt.latency_ms / 1000)
+
+    def shadowed(self, comparison: Comparison) -> None:
+        """Say how a second router compares with the first, under the present configuration."""
+        said = comparison.document()
+        for outcome in OUTCOMES:
+            self.shadow.labels(outcome).set(said[outcome])
+        for figure, value in said["mean_difference"].items():
+            self.shadow_difference.labels(figure).set(value or 0.0)
 
     def reloaded(self, outcome: Outcome) -> None:
         """Count a reading of the configuration."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 
@@ -27,6 +28,7 @@ from coe.services.metering.machine import metered
 from coe.services.prefetch import PrefetchedEmbedder, prefetching
 from coe.services.reloading import Reloading
 from coe.services.runnable import Say
+from coe.services.shadowing import Shadow
 from coe.services.store.opening import opened
 
 
@@ -36,7 +38,8 @@ class Runtime:
 
     ``machines`` are those whose joules are measured, ``tenants`` those with an expert of their own.
     ``embedder`` gives vectors to whoever asks; ``None``: the router's does. ``ground`` is what
-    another configuration is built on, and ``reloads`` who does that; ``None``: nobody.
+    another configuration is built on, and ``reloads`` who does that; ``None``: nobody. ``shadow``
+    decides beside the engine, for comparison.
     """
 
     config: Config
@@ -47,6 +50,7 @@ class Runtime:
     tenants: Mapping[str, Personal] = field(default_factory=dict)
     embedder: Embedder | None = None
     ground: Ground | None = None
+    shadow: Shadow | None = None
     reloads: Reloading | None = None
 
     def become(self, other: Runtime) -> None:
@@ -67,6 +71,7 @@ class Ground:
     store : of hard limits; ``None`` as long as there were none.
     prefetched : what fetches vectors from an endpoint before a decision.
     account : of this machine's meter.
+    shadow : of this configuration, or of the last one that had any.
     """
 
     stack: AsyncExitStack
@@ -75,6 +80,7 @@ class Ground:
     store: KeptStore | None = None
     prefetched: PrefetchedEmbedder | None = None
     account: EnergyAccount | None = None
+    shadow: Shadow | None = None
 
     def runtime(self, draft: Draft, fleet: Fleet, before: Engine) -> Runtime:
         """What serves a draft, with all that an engine before it has learned and counts.
@@ -111,7 +117,24 @@ class Ground:
             draft.tenants,
             draft.router.embedder,
             self,
+            self._shadowed(draft),
         )
+
+    def _shadowed(self, draft: Draft) -> Shadow | None:
+        """What compares the second router of a draft with the first, from zero."""
+        section, router = draft.config.shadow, draft.shadow
+        if section is None or router is None:
+            return None
+        if self.prefetched is not None and self.prefetched.name == router.embedder.name:
+            router = embedded_by(self.prefetched, router)
+        router = personal(router, {n: replace(t, gate=None) for n, t in draft.tenants.items()})
+        if self.shadow is None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
+            self.stack.callback(thread.shutdown, cancel_futures=True)
+            self.shadow = Shadow(router, section.share, thread)
+        else:
+            self.shadow = self.shadow.successor(router, section.share)
+        return self.shadow
 
 
 @asynccontextmanager

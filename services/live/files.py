@@ -22,6 +22,8 @@ def files_of(path: Path, config: Config) -> list[Path]:
     found = [path, config.budgets, config.artefact]
     if config.plan is not None:
         found.append(config.plan)
+    if config.shadow is not None:
+        found += [config.shadow.artefact, *filter(None, [config.shadow.plan])]
     if config.retrieval is not None:
         found.append(config.retrieval.index)
     return found + [one.gate for one in config.tenants.values() if one.gate is not None]

@@ -8,7 +8,17 @@ from coe.config import Config
 from coe.errors import ConfigError
 
 CHANGEABLE = frozenset(
-    {"artefact", "budgets", "plan", "routing", "retrieval", "devices", "tenants", "experts"}
+    {
+        "artefact",
+        "budgets",
+        "plan",
+        "routing",
+        "shadow",
+        "retrieval",
+        "devices",
+        "tenants",
+        "experts",
+    }
 )
 """Sections of ``coe.yaml`` that are swapped; all others stay until a restart."""
 
