@@ -30,6 +30,7 @@ from coe.kinds import (
     ReplaySection,
     VllmSection,
 )
+from coe.observing import LoggingSection, TelemetrySection
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
 from coe.shadow import ShadowSection
 from coe.store import StoreSection
@@ -130,6 +131,8 @@ class Config(Section):
     retrieval: RetrievalSection | None = None
     budgets: Path = DATA / "budgets.yaml"
     store: StoreSection | None = None
+    logging: LoggingSection = LoggingSection()
+    telemetry: TelemetrySection = TelemetrySection()
     plan: Path | None = None
     shadow: ShadowSection | None = None
     devices: dict[str, DeviceSection] = Field(default={})

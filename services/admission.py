@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coe.errors import GatewayError
 from coe.services.door import Door
+from coe.services.observing.exchange import exchange_of
 from coe.services.refusals import error_event, refused
 
 ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/admin/")
@@ -22,16 +23,10 @@ _CLOSE: Final = (b"connection", b"close")
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """An application behind a door.
-
-    Parameters
-    ----------
-    count : told of the code of every refusal.
-    """
+    """An application behind a door."""
 
     app: ASGIApp
     door: Door
-    count: Callable[[str], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on; or refuse, at once or when the time is over."""
@@ -46,7 +41,7 @@ class Admission:
             async with self.door.inside(scope.get("coe.caller", "")):
                 await self.app(scope, receive, sent)
         except GatewayError as error:
-            self.count(error.code)
+            exchange_of(scope).end(error, error.code)
             await self._end(error, sent, scope, receive)
 
     async def _end(self, error: GatewayError, sent: _Sent, scope: Scope, receive: Receive) -> None:

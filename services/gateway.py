@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +22,7 @@ from coe.crowd import Crowd
 from coe.engine import AnyReply
 from coe.environment import admin_token
 from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
+from coe.ledger.book import Ledger
 from coe.personal import NOBODY, as_wished
 from coe.services.admin import Admin
 from coe.services.admission import Admission
@@ -32,10 +33,20 @@ from coe.services.door import Door
 from coe.services.embeddings import embedding_model, embeddings
 from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
-from coe.services.metrics import Metrics
+from coe.services.observing.exchange import Exchange, exchange_of
+from coe.services.observing.metrics import Metrics
+from coe.services.observing.watch import Tell, Watch
 from coe.services.openapi import openapi_document
-from coe.services.refusals import NO_RETRY, as_json, error_document, error_event, refused, rendered
+from coe.services.refusals import (
+    NO_RETRY,
+    as_json,
+    code_of,
+    error_document,
+    error_event,
+    refused,
+)
 from coe.services.runtime import Runtime
+from coe.services.store.books import Books
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
 from coe.services.wire import AUTO, chat_request, decision_document, receipt_document
@@ -46,17 +57,28 @@ _CLIENT_CLOSED = 499
 
 @dataclass(slots=True)
 class Gateway:
-    """Serves one runtime."""
+    """Serves one runtime.
+
+    Parameters
+    ----------
+    tell : told of every request beside the metrics; see `Watch`.
+    sample : share of traces that is recorded; ``None``: nobody traces.
+    propagate : experts get to know whose part of a trace they are.
+    """
 
     runtime: Runtime
     metrics: Metrics = field(default_factory=Metrics)
     keys: Keys = field(default_factory=Keys)
+    tell: Sequence[Tell] = ()
+    sample: float | None = None
+    propagate: bool = False
     journal: DecisionJournal = field(init=False)
     door: Door = field(init=False)
 
     def __post_init__(self) -> None:
         section = self.runtime.config.gateway
         self.journal = DecisionJournal(section.kept_decisions)
+        self.metrics.ledger.ledger = self._balances
         most, own = section.max_in_flight, section.max_in_flight_per_caller
         self.door = Door(Crowd(most, own, np.random.default_rng()), section.answer_timeout_s)
 
@@ -70,21 +92,29 @@ class Gateway:
         """
         section = self.runtime.config.gateway
         token = admin_token(section.admin_token_env)
+        routes = [
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.completion, methods=["POST"]),
+            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{name:path}", self.model),
+            Route("/v1/route", self.route, methods=["POST"]),
+            Route("/v1/decisions/{decision_id}", self.decision),
+            Route("/openapi.json", self.openapi),
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.scrape),
+            *Admin(self.runtime, token).routes(),
+        ]
+        watch = Middleware(
+            Watch,
+            tell=[self.metrics.tell, *self.tell],
+            routes={route.endpoint: route.path for route in routes},
+            now=self.runtime.engine.now,
+            sample=self.sample,
+        )
         app = Starlette(
-            routes=[
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-                Route("/v1/completions", self.completion, methods=["POST"]),
-                Route("/v1/embeddings", self.embeddings, methods=["POST"]),
-                Route("/v1/models", self.models),
-                Route("/v1/models/{name:path}", self.model),
-                Route("/v1/route", self.route, methods=["POST"]),
-                Route("/v1/decisions/{decision_id}", self.decision),
-                Route("/openapi.json", self.openapi),
-                Route("/healthz", self.healthz),
-                Route("/readyz", self.readyz),
-                Route("/metrics", self.scrape),
-                *Admin(self.runtime, token).routes(),
-            ],
+            routes=routes,
             exception_handlers={
                 CoeError: self._refuse,
                 ClientDisconnect: self._gone,
@@ -92,8 +122,9 @@ class Gateway:
                 Exception: self._crash,
             },
             middleware=[
+                watch,
                 Middleware(Front, hosts=[name.lower() for name in section.hosts]),
-                Middleware(Admission, door=self.door, count=self._count),
+                Middleware(Admission, door=self.door),
             ],
         )
         # a redirect would lose the body of whoever follows it
@@ -116,12 +147,14 @@ class Gateway:
     async def _answer(
         self, http: HttpRequest, document: dict[str, Any], older: bool = False
     ) -> Response:
+        exchange = exchange_of(http.scope)
         request, explain = self._parsed(http, document)
         if request.stream:
             every_s = self.runtime.config.gateway.waiting_every_s
-            return EventStream(_Streamed(self, request, older), every_s)
+            return EventStream(_Streamed(self, request, older, exchange), every_s)
         with self.metrics.in_flight.track_inprogress():
             reply = await unless_gone(http.receive, self.begun(request))
+        exchange.reply = reply
         try:
             body = await unless_gone(http.receive, self._whole(reply))
         except BaseException:
@@ -150,6 +183,7 @@ class Gateway:
         engine = self.runtime.engine
         decision = engine.decide(request, await engine.prepare(request))
         self.journal.note(decision)
+        exchange_of(http.scope).decision = decision
         return as_json(decision_document(decision))
 
     async def decision(self, http: HttpRequest) -> Response:
@@ -213,14 +247,21 @@ class Gateway:
         )
 
     def _parsed(self, http: HttpRequest, document: dict[str, Any]) -> tuple[Request, bool]:
-        runtime = self.runtime
+        runtime, exchange = self.runtime, exchange_of(http.scope)
+        exchange.model = str(document.get("model", ""))
         experts = frozenset(runtime.fleet.experts)
         request, explain = chat_request(
             document, runtime.policies, experts, self._own, self._extras
         )
         caller, key = (http.headers.get(name) for name in ("authorization", "idempotency-key"))
         self.keys.check(key, caller or "", document)
-        return as_wished(request, runtime.tenants), explain
+        wished = as_wished(request, runtime.tenants)
+        trace = exchange.trace if self.propagate else None
+        exchange.request = replace(
+            wished, steps=exchange.steps, traceparent="" if trace is None else trace.traceparent
+        )
+        exchange.steps.note("parse", exchange.started_s, runtime.engine.now())
+        return exchange.request, explain
 
     async def _document(self, http: HttpRequest) -> dict[str, Any]:
         section = self.runtime.config.gateway
@@ -239,7 +280,11 @@ class Gateway:
         """Keep and count what an answer took, if it has ended; once."""
         if reply.receipt is not None:
             self.journal.note(reply.decision, reply.receipt)
-            self.metrics.settle(reply.decision, reply.receipt)
+
+    def _balances(self) -> tuple[Ledger, int] | None:
+        """The books of hard limits and the time on their clock; ``None``: there are none."""
+        books = getattr(self.runtime.engine.store, "books", None)
+        return (books.ledger, books.now_ms()) if isinstance(books, Books) else None
 
     def _model_rows(self) -> list[dict[str, Any]]:
         runtime = self.runtime
@@ -266,12 +311,7 @@ class Gateway:
 
     async def _refuse(self, http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, CoeError)
-        _, document = rendered(error)
-        self._count(document["error"]["code"] or "none")
         return refused(error)
-
-    def _count(self, code: str) -> None:
-        self.metrics.refusals.labels(code).inc()
 
     async def _gone(self, http: HttpRequest, error: Exception) -> Response:
         return Response(status_code=_CLIENT_CLOSED)
@@ -280,6 +320,7 @@ class Gateway:
         assert isinstance(error, HTTPException)
         message = f"{http.method} {echoed(http.scope['path'])}: {error.detail}"
         code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+        exchange_of(http.scope).code = code or ""
         document = error_document(message, "invalid_request_error", code)
         return as_json(document, error.status_code, dict(error.headers or {}))
 
@@ -295,6 +336,7 @@ class _Streamed:
     gateway: Gateway
     request: Request
     older: bool
+    exchange: Exchange
     _asked: list[AnyReply] = field(default_factory=list)
     _settled: bool = False
 
@@ -306,9 +348,10 @@ class _Streamed:
         gateway = self.gateway
         with gateway.metrics.in_flight.track_inprogress():
             try:
-                await gateway.begun(self.request, self._asked.append)
-            except CoeError:
+                self.exchange.reply = await gateway.begun(self.request, self._asked.append)
+            except CoeError as error:
                 self._asked.clear()
+                self.exchange.end(error, code_of(error))
                 raise
 
     def events(self) -> AsyncGenerator[bytes, None]:
@@ -318,6 +361,7 @@ class _Streamed:
     async def close(self) -> None:
         if self._asked and not self._settled:
             # whoever left did so before the first event
+            self.exchange.reply = self._asked[-1]
             await self._asked[-1].close()
             self.gateway.settle(self._asked[-1])
 
@@ -334,6 +378,7 @@ class _Streamed:
                 async for piece in before_end(pieces, cited) if cited else pieces:
                     yield piece
         except UNANSWERED as error:
+            self.exchange.end(error, code_of(error))
             yield error_event(error)
         finally:
             gateway.metrics.in_flight.dec()

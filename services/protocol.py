@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -35,11 +36,15 @@ class BoundedHttp(HttpToolsProtocol):
     ----------
     head_timeout_s : how long the head of a request may take to come, from the connection or from
         its first byte on.
+    unread : told of the status and the code of a request that no application gets to see.
     """
 
-    def __init__(self, *given: Any, head_timeout_s: float, **more: Any) -> None:
+    def __init__(
+        self, *given: Any, head_timeout_s: float, unread: Callable[[int, str], None], **more: Any
+    ) -> None:
         super().__init__(*given, **more)
         self._head_timeout_s = head_timeout_s
+        self._unread = unread
         self._head_bytes = 0
         self._n_fields = 0
         self._waiting: asyncio.TimerHandle | None = None
@@ -111,6 +116,7 @@ class BoundedHttp(HttpToolsProtocol):
         other = (501, "method_not_allowed", "there is no such method")
         broken = (400, "invalid_http", "this is not HTTP/1.1")
         status, code, reason = self._refusal or (other if unknown else broken)
+        self._unread(status, code)
         kind = "timeout_error" if status == HTTPStatus.REQUEST_TIMEOUT else "invalid_request_error"
         body = json.dumps(error_document(reason, kind, code)).encode()
         head = (

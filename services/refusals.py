@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from coe.errors import (
     BudgetExhaustedError,
@@ -29,6 +30,7 @@ from coe.errors import (
     RequestError,
 )
 from coe.guard.retry_after import retry_after_s
+from coe.services.observing.exchange import exchange_of
 
 _STATUS: Final = {
     "admin_disabled": 403,
@@ -94,6 +96,11 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
     return 503, error_document(str(error), "server_error", code)
 
 
+def code_of(error: CoeError) -> str:
+    """The code by which callers and metrics know an error."""
+    return rendered(error)[1]["error"]["code"] or "none"
+
+
 def when_again(status: int, error: CoeError) -> dict[str, str]:
     """Headers that say when to ask again, or that it is no use to do so at once."""
     if isinstance(error, BudgetExhaustedError):
@@ -117,13 +124,27 @@ def _pause(error: CoeError) -> str:
     return str(math.ceil(seconds or 1.0))
 
 
+class Refusal(Response):
+    """The answer that an error is; its exchange gets to know."""
+
+    error: CoeError
+    code: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        exchange_of(scope).end(self.error, self.code)
+        await super().__call__(scope, receive, send)
+
+
 def refused(error: CoeError) -> Response:
     """The answer that an error is."""
     status, document = rendered(error)
     headers = when_again(status, error)
     if status in _LAST_OF_A_CONNECTION or isinstance(error, EndingError | OverdueError):
         headers["connection"] = "close"
-    return as_json(document, status, headers)
+    refusal = Refusal(_content(document), status, headers, media_type="application/json")
+    refusal.error, refusal.code = error, code_of(error)
+    return refusal
 
 
 def error_event(error: CoeError) -> bytes:
@@ -136,8 +157,7 @@ def as_json(
     document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A document as an answer."""
-    # ASCII, because an expert may cut an emoji in two and half of one has no UTF-8 form
-    content = json.dumps(document, allow_nan=False).encode()
+    content = _content(document)
     return Response(content, status, dict(headers or {}), media_type="application/json")
 
 
@@ -150,3 +170,8 @@ def _reason(body: bytes) -> str:
         return ""
     words = [word for word in said if isinstance(word, str) and _WORD.fullmatch(word)]
     return f": {', '.join(words)}" if words else ""
+
+
+def _content(document: Mapping[str, Any]) -> bytes:
+    # ASCII, because an expert may cut an emoji in two and half of one has no UTF-8 form
+    return json.dumps(document, allow_nan=False).encode()

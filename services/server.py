@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -27,15 +27,20 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(app: Starlette, head_timeout_s: float = 10.0, **options: Any) -> Server:
+def server(
+    app: Starlette,
+    head_timeout_s: float = 10.0,
+    unread: Callable[[int, str], None] = lambda status, code: None,
+    **options: Any,
+) -> Server:
     """A quiet server of ``app``, with uvicorn's options.
 
     Parameters
     ----------
-    head_timeout_s : as in `BoundedHttp`.
+    head_timeout_s, unread : as in `BoundedHttp`.
     """
     # uvicorn calls what it is given as a class, and types it as one
-    protocol: Any = partial(BoundedHttp, head_timeout_s=head_timeout_s)
+    protocol: Any = partial(BoundedHttp, head_timeout_s=head_timeout_s, unread=unread)
     return Server(
         uvicorn.Config(
             app,

@@ -154,15 +154,22 @@ class HttpExpert:
 
     async def _answering(self, request: Request, max_tokens: int | None) -> aiohttp.ClientResponse:
         url = f"{self.base_url.rstrip('/')}/chat/completions"
-        return await self._asked(url, _written(self._body(request, max_tokens)))
+        return await self._asked(
+            url, _written(self._body(request, max_tokens)), request.traceparent
+        )
 
-    async def _asked(self, url: str, content: bytes | None) -> aiohttp.ClientResponse:
+    async def _asked(
+        self, url: str, content: bytes | None, traceparent: str = ""
+    ) -> aiohttp.ClientResponse:
         """What the server answers at an address, the body still to come."""
+        headers = self._headers()
+        if traceparent:
+            headers["traceparent"] = traceparent
         response = await self.client.request(
             "GET" if content is None else "POST",
             url,
             data=content,
-            headers=self._headers(),
+            headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=None, connect=self.connect_timeout_s),
         )

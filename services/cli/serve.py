@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from coe.config import Config, find_config
 from coe.errors import ConfigError
@@ -18,6 +19,7 @@ from coe.services.cli.console import configuration, say
 from coe.services.drain import Drain
 from coe.services.gateway import Gateway
 from coe.services.live.reloads import kept_at
+from coe.services.observing.opening import Observers, observing
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
 from coe.services.server import listening, server
@@ -43,8 +45,13 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
 
 
 async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
-    async with serving(config, say) as runtime, kept_at(path, runtime, say) as reloads:
-        drain = _draining(runtime, say)
+    logging_to = (config.logging, sys.stdout.fileno())
+    async with (
+        serving(config, say) as runtime,
+        kept_at(path, runtime, say) as reloads,
+        observing(config.telemetry, logging_to) as observers,
+    ):
+        drain = _draining(runtime, observers, say, log_config=None)
         say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, _url(listener)))
         loop = asyncio.get_running_loop()
@@ -113,7 +120,8 @@ async def gateway_on(
     async with serving(config, say, now) as runtime, AsyncExitStack() as stack:
         if path is not None:
             await stack.enter_async_context(kept_at(path, runtime, say))
-        drain = _draining(runtime, say)
+        observers = await stack.enter_async_context(observing(config.telemetry))
+        drain = _draining(runtime, observers, say)
         task = asyncio.create_task(drain.server.serve(sockets=[listener]))
         try:
             yield _url(listener), runtime
@@ -123,12 +131,19 @@ async def gateway_on(
             await drain.over()
 
 
-def _draining(runtime: Runtime, say: Say) -> Drain:
+def _draining(runtime: Runtime, observers: Observers, say: Say, **options: Any) -> Drain:
     """The server of a runtime, and how it ends."""
-    section, gateway = runtime.config.gateway, Gateway(runtime)
+    section, metrics = runtime.config.gateway, observers.metrics
+    gateway = Gateway(
+        runtime,
+        metrics,
+        tell=observers.tell,
+        sample=observers.sample,
+        propagate=observers.propagate,
+    )
     if runtime.reloads is not None:
-        runtime.reloads.told = gateway.metrics.reloaded
-    running = server(gateway.app(), section.head_timeout_s)
+        runtime.reloads.told = metrics.reloaded
+    running = server(gateway.app(), section.head_timeout_s, metrics.refuse, **options)
     return Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import json
 import re
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -23,12 +24,13 @@ from coe.decision import Receipt
 from coe.errors import InfeasibleError, RequestError, UnknownExpertError
 from coe.services import answers
 from coe.services.gateway import Gateway
-from coe.services.metrics import Metrics
+from coe.services.observing.metrics import Metrics
 from coe.services.wire import ChatBody, decision_document
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 HTTP = (ROOT / "docs/http.md").read_text()
+OBSERVABILITY = (ROOT / "docs/observability.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -112,7 +114,8 @@ def test_every_field_of_a_decision_is_documented() -> None:
 
 
 def test_every_endpoint_is_documented() -> None:
-    runtime: Any = SimpleNamespace(config=SimpleNamespace(gateway=GatewaySection()))
+    engine = SimpleNamespace(now=time.monotonic)
+    runtime: Any = SimpleNamespace(config=SimpleNamespace(gateway=GatewaySection()), engine=engine)
     routes: Any = Gateway(runtime).app().routes
     served = {
         f"{method} {route.path.replace(':path', '')}"
@@ -135,7 +138,9 @@ def test_the_usual_code_of_an_error_is_documented(error: type[RequestError]) -> 
 
 def test_every_metric_is_documented() -> None:
     names = {family.name for family in Metrics().registry.collect()}
-    assert names == set(re.findall(r"`(coe_[a-z_]+)`", HTTP))
+    (table,) = re.findall(r"## Metrics\n.*?(\| name .*?)\n\n", OBSERVABILITY, re.S)
+    first = "".join(line.split(" | ")[0] for line in table.splitlines())
+    assert names == set(re.findall(r"`(\w+)`", first))
 
 
 def test_the_layers_are_those_of_the_contract() -> None:

@@ -10,6 +10,7 @@ from coe.crowd import Crowd
 from coe.errors import EndingError, OverdueError
 from coe.services.admission import Admission
 from coe.services.door import Door
+from coe.services.observing.exchange import KEY, Exchange
 
 START = {"type": "http.response.start", "status": 200}
 JSON = [(b"content-type", b"application/json")]
@@ -78,11 +79,15 @@ class House:
     def __init__(self, inner, longest_s=60.0, most=2, own=1):
         self.door = Door(Crowd(most, own, np.random.default_rng(0)), longest_s)
         self.inner, self.refused = inner, []
-        self.app = Admission(inner, self.door, self.refused.append)
+        self.app = Admission(inner, self.door)
 
     async def ask(self, client, path="/v1/chat/completions", caller="", **more):
-        scope = {"type": "http", "path": path, "coe.caller": caller, **more}
-        await self.app(scope, client.receive, client.send)
+        exchange = Exchange("req-1", "POST", path, 0.0, 0.0)
+        scope = {"type": "http", "path": path, "coe.caller": caller, KEY: exchange, **more}
+        try:
+            await self.app(scope, client.receive, client.send)
+        finally:
+            self.refused += [exchange.code] if exchange.code else []
         return client
 
 

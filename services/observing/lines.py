@@ -1,0 +1,96 @@
+"""Lines for a log that may be blocked, full or gone: whoever has something to say never waits."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+_MOST_AT_ONCE: Final = 64
+_PATIENCE_S: Final = 1.0
+
+
+class Lines:
+    """Lines on their way into a file, written by a thread of their own.
+
+    What finds no room is dropped and counted; so is what cannot be written. Once writing goes
+    well again, a line says how many are missing.
+
+    Parameters
+    ----------
+    fd : descriptor of an open file, pipe or terminal; not closed here.
+    missing : the line about so many that are.
+    most : lines that may wait.
+    """
+
+    def __init__(self, fd: int, missing: Callable[[int], str], most: int = 4096) -> None:
+        self.n_dropped = 0
+        self.n_written = 0
+        self._fd = fd
+        self._missing = missing
+        self._most = most
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._n_unsaid = 0
+        self._mid_line = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        """Have a line written, in its turn; takes a few microseconds and raises nothing."""
+        if self._queue.qsize() >= self._most:
+            self._drop(1)
+        else:
+            self._queue.put(line.encode(errors="replace") + b"\n")
+
+    def close(self, within_s: float = 1.0) -> None:
+        """Write what waits, as far as that goes within this time."""
+        self._queue.put(None)
+        self._thread.join(within_s)
+
+    def _drop(self, n_lines: int) -> None:
+        self.n_dropped += n_lines
+        self._n_unsaid += n_lines
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            lines, last = [first], False
+            while len(lines) < _MOST_AT_ONCE and not last:
+                try:
+                    line = self._queue.get_nowait()
+                except Empty:
+                    break
+                if line is None:
+                    last = True
+                else:
+                    lines.append(line)
+            self._pass_on(lines)
+            if last:
+                return
+
+    def _pass_on(self, lines: list[bytes]) -> None:
+        try:
+            self._write(b"".join(lines))
+            self.n_written += len(lines)
+            if unsaid := self._n_unsaid:
+                self._write(self._missing(unsaid).encode() + b"\n")
+                self._n_unsaid -= unsaid
+        except OSError:
+            self._drop(len(lines))
+
+    def _write(self, text: bytes) -> None:
+        """Write it all; after what broke off in a line, on a new one."""
+        left = memoryview(b"\n" + text if self._mid_line else text)
+        while left:
+            try:
+                n_bytes = os.write(self._fd, left)
+            except BlockingIOError:
+                select.select([], [self._fd], [], _PATIENCE_S)
+                continue
+            left = left[n_bytes:]
+            self._mid_line = bool(left)

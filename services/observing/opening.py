@@ -1,0 +1,102 @@
+"""Everything that is told of a gateway's requests, opened for as long as it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from coe.errors import ConfigError
+from coe.observing import LoggingSection, OtlpSection, TelemetrySection
+from coe.services.observing.lag import watch_lag
+from coe.services.observing.lines import Lines
+from coe.services.observing.log import Log, LogHandler, line_of
+from coe.services.observing.metrics import Metrics
+from coe.services.observing.watch import Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Observers:
+    """Who is told of requests; ``sample`` and ``propagate`` are as in `Watch`."""
+
+    metrics: Metrics
+    tell: tuple[Tell, ...] = ()
+    sample: float | None = None
+    propagate: bool = False
+
+
+@asynccontextmanager
+async def observing(
+    telemetry: TelemetrySection, logging_to: tuple[LoggingSection, int] | None = None
+) -> AsyncIterator[Observers]:
+    """Metrics of their own, and whoever else the configuration wants told.
+
+    Parameters
+    ----------
+    logging_to : what is logged, and the descriptor of an open file that takes it; ``None``:
+        nothing is, and Python's own logging is left alone.
+
+    Raises
+    ------
+    ConfigError
+        Traces are wanted, and the packages that send them are not installed.
+    """
+    metrics, tell, otlp = Metrics(), list[Tell](), telemetry.otlp
+    async with AsyncExitStack() as stack:
+        if logging_to is not None:
+            log = await stack.enter_async_context(_logging(*logging_to, metrics))
+            tell.append(log.tell)
+        if otlp is not None:
+            tell.append(await stack.enter_async_context(_tracing(otlp)))
+        lagging = asyncio.create_task(watch_lag(metrics.loop_lag.observe))
+        try:
+            yield Observers(
+                metrics,
+                tuple(tell),
+                None if otlp is None else otlp.sample,
+                otlp is not None and otlp.propagate,
+            )
+        finally:
+            lagging.cancel()
+            with suppress(asyncio.CancelledError):
+                await lagging
+
+
+@asynccontextmanager
+async def _logging(section: LoggingSection, fd: int, metrics: Metrics) -> AsyncIterator[Log]:
+    """A log on ``fd``, which what libraries say goes to as well."""
+
+    def missing(n_lines: int) -> str:
+        lost = {"n_lines": n_lines}
+        return line_of(section.format, "warning", "log_lines_dropped", time.time(), lost)
+
+    lines = Lines(fd, missing)
+    for fate, count in (("written", lambda: lines.n_written), ("dropped", lambda: lines.n_dropped)):
+        metrics.log_lines.labels(fate).set_function(count)
+    log = Log(lines.put, section.format, section.level, section.access)
+    handler, root = LogHandler(log), logging.getLogger()
+    root.addHandler(handler)
+    lines.start()
+    try:
+        yield log
+    finally:
+        root.removeHandler(handler)
+        await asyncio.to_thread(lines.close)
+
+
+@asynccontextmanager
+async def _tracing(section: OtlpSection) -> AsyncIterator[Tell]:
+    try:
+        from coe.services.observing.otlp import Traces
+    except ImportError as error:
+        raise ConfigError(
+            "telemetry.otlp: what sends traces is not installed: pip install 'coe-router[otlp]'"
+        ) from error
+    traces = Traces(section)
+    try:
+        yield traces.tell
+    finally:
+        await asyncio.to_thread(traces.close)

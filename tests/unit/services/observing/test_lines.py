@@ -1,0 +1,114 @@
+"""A log that is blocked, full or gone stops nobody."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from coe.services.observing.lines import Lines
+
+
+def missing(n_lines):
+    return f"missing {n_lines}"
+
+
+def until(condition, within_s=5.0):
+    ends = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def test_lines_come_in_order(pipe):
+    reading, writing = pipe
+    lines = Lines(writing, missing)
+    lines.start()
+    for k in range(200):
+        lines.put(f"line {k}")
+    lines.close()
+    assert os.read(reading, 100_000).decode().splitlines() == [f"line {k}" for k in range(200)]
+    assert (lines.n_written, lines.n_dropped) == (200, 0)
+
+
+def test_a_reader_who_stopped_holds_nobody_up_and_is_told_what_is_missing(pipe):
+    reading, writing = pipe
+    lines = Lines(writing, missing, most=50)
+    lines.start()
+    n_lines, long = 2000, "x" * 1000  # two megabytes; the pipe holds 64 KiB
+    began = time.thread_time()
+    for _ in range(n_lines):
+        lines.put(long)
+    assert time.thread_time() - began < 1.0
+    assert lines.n_dropped > 1500
+    dropped = lines.n_dropped
+    got = bytearray()
+    reader = threading.Thread(target=lambda: got.extend(drained(reading)))
+    reader.start()
+    until(lambda: lines.n_written + lines.n_dropped == n_lines)
+    lines.put("last")
+    lines.close()
+    os.close(writing)
+    reader.join(5.0)
+    found = got.decode().splitlines()
+    assert found.count(long) == n_lines - lines.n_dropped
+    assert f"missing {dropped}" in found
+    assert found[-1] == "last"
+
+
+def drained(fd):
+    found = b""
+    while piece := os.read(fd, 65536):
+        found += piece
+    return found
+
+
+def test_a_closed_pipe_is_counted_and_another_may_take_its_place(pipe):
+    reading, writing = pipe
+    lines = Lines(writing, missing)
+    os.close(reading)
+    lines.start()
+    lines.put("lost")
+    until(lambda: lines.n_dropped == 1)
+    again, other = os.pipe()
+    os.dup2(other, writing)
+    os.close(other)
+    lines.put("found")
+    lines.close()
+    assert os.read(again, 1000).decode().splitlines() == ["found", "missing 1"]
+    os.close(again)
+
+
+def test_what_broke_off_in_a_line_is_ended_before_the_next(pipe):
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    lines = Lines(writing, missing)
+    lines.start()
+    lines.put("y" * 200_000)
+    lines.put("next")
+    got = b""
+    while not got.endswith(b"next\n"):
+        got += os.read(reading, 65536)
+    lines.close()
+    assert got == b"y" * 200_000 + b"\nnext\n"
+
+
+def test_closing_does_not_wait_for_ever(pipe):
+    _, writing = pipe
+    lines = Lines(writing, missing)
+    lines.start()
+    lines.put("z" * 200_000)
+    began = time.monotonic()
+    lines.close(within_s=0.1)
+    assert time.monotonic() - began < 2.0
