@@ -32,6 +32,7 @@ from coe.router import Router
 from coe.routers.retrieve import Index, Passage
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway, _Streamed
+from coe.services.observing.exchange import exchange_of
 from coe.services.runtime import Runtime
 from coe.services.wire import parse_chat
 
@@ -279,7 +280,7 @@ async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, st
         gateway.runtime.policies,
         frozenset(stubs),
     )
-    streamed = _Streamed(gateway, request, older=False)
+    streamed = _Streamed(gateway, request, False, exchange_of({}))
     await streamed.open()
     events = streamed.events()
     await anext(events)
