@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -66,14 +67,19 @@ STAYS = Leaving()
 class Caller:
     """Asks one gateway, on connections that are used again.
 
+    Parameters
+    ----------
+    name : what its tags begin with; a tag that is used again gets a number.
+
     Attributes
     ----------
     seen : everything that was asked, in order.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, name: str = "") -> None:
         self.seen: list[Seen] = []
-        self._address = host, port
+        self._port, self._name = port, name
+        self._used: Counter[str] = Counter()
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(
@@ -95,7 +101,9 @@ class Caller:
         slowly_bps : the caller reads no more bytes than that in a second.
         more : of the body; ``coe.tenant`` is the tag.
         """
-        now_s = time.monotonic()
+        now_s, self._used[tag] = time.monotonic(), self._used[tag] + 1
+        n_used = self._used[tag]
+        tag = self._name + (tag if n_used == 1 else f"{tag}.{n_used}")
         seen = Seen(tag, stream, now_s if due_s is None else due_s, now_s)
         self.seen.append(seen)
         body = {"messages": [{"role": "user", "content": script.prompt(tag)}], "model": model}
@@ -145,7 +153,7 @@ class Caller:
             if not (reader.at_eof() or writer.is_closing()):
                 return reader, writer
             writer.close()
-        return await asyncio.open_connection(*self._address, limit=64 * 1024)
+        return await asyncio.open_connection("127.0.0.1", self._port)
 
     async def _receive(
         self, seen: Seen, reader: asyncio.StreamReader, leaving: Leaving, slowly_bps: float
