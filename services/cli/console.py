@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,18 @@ _WRONG_INPUT = (
 results = Console(highlight=False, soft_wrap=True)
 """What a verb was asked for, for people."""
 
-notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Notes(Console):
+    """Remarks that nobody reads any more are dropped; what is at work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
+notes = _Notes(stderr=True, highlight=False, soft_wrap=True)
 """Progress, remarks and errors, on standard error."""
 
 

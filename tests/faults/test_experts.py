@@ -40,7 +40,12 @@ async def test_f01_an_expert_killed_before_its_first_byte_is_replaced_once(two: 
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_f03_an_expert_that_never_answers_is_given_up_in_time(two: Stage, stream):
+async def test_f03_an_expert_that_never_answers_is_given_up_in_time(tmp_path, stream):
+    async with stage(tmp_path, expert={"answer_timeout_s": 2.0}) as two:
+        await hung_up_on(two, stream)
+
+
+async def hung_up_on(two: Stage, stream: bool) -> None:
     async with background(two.caller) as seen:
         hung = await two.caller.ask("hung", Script(ttft_s=60.0), stream, model=SMALL)
     deadline_s = 1.0 if stream else 2.0

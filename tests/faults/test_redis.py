@@ -266,8 +266,10 @@ async def test_r07_a_redis_that_refuses_is_as_one_that_is_down(tmp_path, redis_s
 async def test_r10_a_gateway_that_is_cut_off_overspends_by_its_share_at_the_most(
     tmp_path, redis_server
 ):
-    async with fleet(tmp_path, redis_server.port, 2, 0.1, ceilings={"requests": 60}) as standing:
+    sixty = {"requests": 60}
+    async with fleet(tmp_path, redis_server.port, 2, 0.1, 1.0, ceilings=sixty) as standing:
         one, two = standing.members
+        await standing.met()
         await asyncio.gather(answered(one), answered(two))
         two.proxy.passing.clear()
         asked = [

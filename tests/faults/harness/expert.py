@@ -196,7 +196,7 @@ class _Answering:
         if n_before or script.end in ("done", "beat", "stall"):
             await self._event(_chunk(entry, {"role": "assistant", "content": ""}))
         for n in range(n_before):
-            if n and script.pace_s:
+            if n and (script.pace_s or n % 100 == 0):
                 await asyncio.sleep(script.pace_s)
             entry.generated += 1
             await self._event(_chunk(entry, {"content": token(entry.tag, n)}))

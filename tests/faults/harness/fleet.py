@@ -61,6 +61,13 @@ class Fleet:
             raise AssertionError("\n".join(map(str, found)))
         return history
 
+    async def met(self) -> None:
+        """Returns when Redis has waited for every gateway to say what it had spent."""
+        with redis.Redis(port=self.redis_port, decode_responses=True) as client:
+            (key,) = client.scan_iter("coe:{*}:epoch")
+            ready_ms = int(client.hget(key, "ready_ms"))
+        await asyncio.sleep(max(0.0, ready_ms / 1000.0 - time.time()) + 0.05)
+
     async def agreed(self, books: list[Book], within_s: float = 15.0) -> None:
         """Returns when Redis holds what all journals together do."""
         mine = summed([sums for book in books for sums in book.balances.values()])

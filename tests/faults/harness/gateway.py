@@ -81,7 +81,7 @@ def written(
     """
     folder.mkdir(parents=True, exist_ok=True)
     usual = {"device": "here", "slots": 256, "answer_tokens": 64, "context_tokens": 2048}
-    usual |= {"first_token_timeout_s": 1.0, "idle_timeout_s": 0.5, "answer_timeout_s": 2.0}
+    usual |= {"first_token_timeout_s": 1.0, "idle_timeout_s": 0.5, "answer_timeout_s": 30.0}
     usual |= {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 2.0, **(expert or {})}
     profile = {"ttft_b_ms": 0.1, "ttft_c_ms": 20, "decode_tokens_per_s": 200}
     document: dict[str, Any] = {
@@ -103,24 +103,40 @@ def written(
 
 @dataclass(slots=True)
 class Process:
-    """``coe serve`` as a process of its own."""
+    """``coe serve`` as a process of its own.
+
+    Parameters
+    ----------
+    port : where it listens; 0: at a free one.
+    command : what it is started by, such as ``taskset``.
+    stderr : where it writes, from its next start on; ``None``: to a file.
+    """
 
     setup: Setup
     port: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
+    stderr: int | None = None
     running: subprocess.Popen[bytes] | None = None
     _n_starts: int = 0
 
     async def start(self) -> None:
-        """Start, and wait until it listens."""
+        """Start, where it was before, and wait until it listens."""
         self.running, said = self._launched()
         deadline = time.monotonic() + _START_S
-        while (found := re.search(r"listening on http://[^:]+:(\d+)", said.read_text())) is None:
+        while not await self._listens(said):
             assert self.running.poll() is None, said.read_text()
             assert time.monotonic() < deadline, said.read_text()
             await asyncio.sleep(0.02)
-        self.port = int(found[1])
+
+    async def _listens(self, said: Path) -> bool:
+        self.port = self.port or _told_port(said)
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port or 1)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     def _launched(self) -> tuple[subprocess.Popen[bytes], Path]:
         self._n_starts += 1
@@ -129,7 +145,7 @@ class Process:
         with said.open("wb") as stderr:
             running = subprocess.Popen(
                 [*self.command, *coe, "--port", str(self.port)],
-                stderr=stderr,
+                stderr=stderr if self.stderr is None else self.stderr,
                 stdout=subprocess.DEVNULL,
                 env=os.environ | dict(self.environment),
             )
@@ -168,6 +184,12 @@ class Process:
         if self.running is not None:
             self.running.kill()
             await self.ended()
+
+
+def _told_port(said: Path) -> int:
+    """Where a gateway says that it listens; 0: it has not."""
+    found = re.search(r"listening on http://[^:]+:(\d+)", said.read_text())
+    return int(found[1]) if found else 0
 
 
 @asynccontextmanager
