@@ -328,6 +328,8 @@ def api_key(section: HttpSection | EndpointSection) -> str | None:
 def _resolved(section: Any, base: Path) -> Any:
     if isinstance(section, ReplaySection):
         return section.model_copy(update={"recording": base / section.recording})
+    if isinstance(section, HttpSection) and section.ca is not None:
+        return section.model_copy(update={"ca": base / section.ca})
     if isinstance(section, VllmSection):
         folder = base / section.weights
         weights = str(folder) if folder.is_dir() else section.weights

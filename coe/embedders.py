@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from coe.addresses import reach_of
 from coe.yamlfile import Positive, Section, Url
 
 
@@ -29,6 +30,15 @@ class EndpointSection(Section):
     timeout_s: Positive = 5.0
     max_chars: Annotated[int, Field(gt=0)] = 2000
     local: bool = False
+
+    @field_validator("base_url")
+    @classmethod
+    def _reachable(cls, url: str) -> str:
+        try:
+            reach_of(url)
+        except ValueError as error:
+            raise ValueError(f"ssrf_blocked: {error}") from error
+        return url
 
 
 EmbedderSection = Annotated[LocalEmbedderSection | EndpointSection, Field(discriminator="kind")]

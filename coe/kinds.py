@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from coe.addresses import Reach, reach_of
 from coe.capability import Capability
 from coe.fleet import ReplicasSection
 from coe.free import FreeSection, null_is_a_word
-from coe.yamlfile import Name, NonNegative, Positive, Section, Url
+from coe.yamlfile import Name, NonNegative, Positive, Section, Url, wrong_field
 
 
 class _ExpertSection(Section):
@@ -72,9 +73,27 @@ class HttpSection(_ExpertSection):
     stream_usage: bool = True
     logprobs: bool = False
     api_key_env: str | None = None
+    allow_loopback: bool | None = None
+    allow_private: bool | None = None
+    ca: Path | None = None
     connect_timeout_s: Positive = 1.0
     first_token_timeout_s: Positive = 30.0
     max_answer_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        try:
+            reach_of(self.base_url, self.allow_loopback, self.allow_private)
+        except ValueError as error:
+            raise wrong_field(f"ssrf_blocked: {error}", ("base_url",)) from error
+        if self.ca is not None and not self.base_url.startswith("https://"):
+            raise wrong_field("is for https only: nobody proves anything over http", ("ca",))
+        return self
+
+    @property
+    def reach(self) -> Reach:
+        """What it may be connected to by."""
+        return reach_of(self.base_url, self.allow_loopback, self.allow_private)
 
 
 class ReplaySection(_ExpertSection):

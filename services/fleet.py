@@ -13,14 +13,21 @@ import httpx
 
 from coe.config import Config, api_key
 from coe.core import ExpertSpec
-from coe.errors import WeightsError
-from coe.experts.dialling import session
+from coe.errors import ConfigError, WeightsError
+from coe.experts.dialling import Lines, lines
 from coe.experts.http import HttpExpert
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
-from coe.kinds import AnyExpert, EmbeddedSection, ExpertSection, ReplaySection, VllmSection
+from coe.kinds import (
+    AnyExpert,
+    EmbeddedSection,
+    ExpertSection,
+    HttpSection,
+    ReplaySection,
+    VllmSection,
+)
 from coe.load import Presence
 from coe.optimizer.residency import Loadable
 from coe.services.adapters import hosted
@@ -53,7 +60,7 @@ class Fleet:
     stocks : of the experts that compute nothing.
     sections : what each expert was made of.
     engines : every engine process of this gateway, those that are only ending included.
-    client : the connections to experts; ``None`` where nobody is asked over any.
+    lines : the connections to experts; ``None`` where nobody is asked over any.
     """
 
     specs: Mapping[str, ExpertSpec]
@@ -66,7 +73,7 @@ class Fleet:
     stocks: Mapping[str, Stock] = field(default_factory=dict)
     sections: Mapping[str, AnyExpert] = field(default_factory=dict)
     engines: set[WatchedHost] = field(default_factory=set)
-    client: aiohttp.ClientSession | None = None
+    lines: Lines | None = None
 
     def states(self) -> dict[str, str]:
         """Every expert's state: its engine's, its best copy's (or ``absent``), else ready.
@@ -162,8 +169,8 @@ async def running(
         e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
         for e in engines
     }
-    async with session() as client, AsyncExitStack() as stack:
-        experts = {e.id: adapter(e, config, client, hosts.get(e.id)) for e in here}
+    async with lines() as wires, AsyncExitStack() as stack:
+        experts = {e.id: adapter(e, config, wires, hosts.get(e.id)) for e in here}
         turns = await _turns(config, hosts, stack)
         if turns is not None:
             experts |= {n: ExpertByTurns(n, experts[n], turns) for n in turns.expert_ids}
@@ -175,7 +182,7 @@ async def running(
             asking = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             following = following_fleet(config.fleet, asking, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
-            experts |= {e.id: expert_on_fleet(e, config.spec(e), client, copies) for e in away}
+            experts |= {e.id: expert_on_fleet(e, config.spec(e), wires.own, copies) for e in away}
         wanted = only or [e.id for e in config.experts]
         free = [e for e in config.experts if isinstance(e, FreeSection) and e.id in wanted]
         stocks = {e.id: stock_of(e, now) for e in free}
@@ -188,7 +195,7 @@ async def running(
                 await hosts[name].start()
             yield Fleet(
                 specs, experts, hosts, copies, frozenset(e.id for e in away), turns, accounts,
-                stocks, {e.id: e for e in (*present, *free)}, running_here, client,
+                stocks, {e.id: e for e in (*present, *free)}, running_here, wires,
             )  # fmt: skip
         finally:
             await stack.aclose()
@@ -225,7 +232,7 @@ def remark(say: Say, host: WatchedHost) -> None:
 def adapter(
     section: ExpertSection,
     config: Config,
-    client: aiohttp.ClientSession,
+    wires: Lines,
     host: WatchedHost | None,
 ) -> Expert:
     """The expert of a section, with the host of its engine where it has one.
@@ -233,11 +240,11 @@ def adapter(
     Raises
     ------
     ConfigError
-        The key of an address is not set, or a recording cannot be read.
+        The key of an address is not set, or its certificates or a recording cannot be read.
     """
     if isinstance(section, EmbeddedSection | VllmSection):
         assert host is not None
-        return hosted(section, client, lambda: host.address)
+        return hosted(section, wires.own, lambda: host.address)
     if isinstance(section, ReplaySection):
         # reads Parquet: 40 MB of memory that a gateway without replay does not need
         from coe.services.recording import read_recording
@@ -249,7 +256,7 @@ def adapter(
         )
     return HttpExpert(
         expert_id=section.id,
-        client=client,
+        client=_pool(section, wires),
         base_url=section.base_url,
         upstream_model=section.upstream_model,
         api_key=api_key(section),
@@ -259,3 +266,12 @@ def adapter(
         answer_timeout_s=section.answer_timeout_s,
         max_answer_bytes=section.max_answer_bytes,
     )
+
+
+def _pool(section: HttpSection, wires: Lines) -> aiohttp.ClientSession:
+    try:
+        return wires.to(section.id, section.reach, section.ca)
+    except OSError as error:
+        raise ConfigError(
+            f"expert {section.id!r}: ca: {section.ca} holds no certificates: {error}"
+        ) from error

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import aiohttp
 
 from coe.errors import ExpertTimeoutError, ExpertUnavailableError, ExpertUntrustedError
+from coe.experts.dialling import BlockedError
 
 
 @contextmanager
@@ -19,11 +20,25 @@ def as_its_own(expert_id: str) -> Iterator[None]:
         raise ExpertTimeoutError(expert_id, "no connection in time") from error
     except TimeoutError as error:
         raise ExpertTimeoutError(expert_id, "no answer in time") from error
+    except (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError) as error:
+        reason = f"does not prove who it is ({type(error).__name__})"
+        raise ExpertUntrustedError(expert_id, reason, "upstream_tls") from error
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, BlockedError):
+            reason = f"is not connected to: {error.os_error}"
+            raise ExpertUntrustedError(expert_id, reason, "upstream_blocked") from error
+        raise _lost(expert_id, error) from error
+    except aiohttp.InvalidURL as error:
+        reason = "is not connected to: its address is none"
+        raise ExpertUntrustedError(expert_id, reason, "upstream_blocked") from error
     except aiohttp.ClientResponseError as error:
         reason = f"answered something else than HTTP ({type(error).__name__})"
         raise ExpertUntrustedError(expert_id, reason) from error
     except aiohttp.ClientPayloadError as error:
         raise ExpertUnavailableError(expert_id, "the answer broke off") from error
     except (aiohttp.ClientError, OSError) as error:
-        reason = f"connection failed ({type(error).__name__})"
-        raise ExpertUnavailableError(expert_id, reason) from error
+        raise _lost(expert_id, error) from error
+
+
+def _lost(expert_id: str, error: Exception) -> ExpertUnavailableError:
+    return ExpertUnavailableError(expert_id, f"connection failed ({type(error).__name__})")

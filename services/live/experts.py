@@ -143,11 +143,11 @@ def _made(
     hosts: Mapping[str, WatchedHost],
 ) -> dict[str, Expert]:
     """Experts that compute: the same ones where nothing changed."""
-    client = fleet.client
-    assert client is not None
+    wires = fleet.lines
+    assert wires is not None
     return {
         e.id: fleet.experts[e.id]
         if e.id in same or config.on_fleet(e)
-        else adapter(e, config, client, hosts.get(e.id))
+        else adapter(e, config, wires, hosts.get(e.id))
         for e in present
     }

@@ -217,6 +217,26 @@ def test_a_file_that_is_not_a_yaml_mapping_is_refused(complaint, text, said):
         ("prefill_w: 8", "prefill_w: .nan", "devices.board.prefill_w: Input should be a finite"),
         ("prefill_w: 8, ", "", "coe.yaml:2: devices.board.prefill_w: Field required"),
         ("kind: http", "kind: smoke", "coe.yaml:8: experts.1: Input tag 'smoke'"),
+        (
+            "http://127.0.0.1:9/v1",
+            "http://0x7f.1/v1",
+            "coe.yaml:10: experts.1.base_url: ssrf_blocked: '0x7f.1' is an address in disguise",
+        ),
+        (
+            "http://127.0.0.1:9/v1",
+            "http://169.254.169.254/v1",
+            "coe.yaml:10: experts.1.base_url: ssrf_blocked: 169.254.169.254 is no address",
+        ),
+        (
+            "http://127.0.0.1:9/v1",
+            "http://127.0.0.1:9/v1\n    allow_loopback: false",
+            "coe.yaml:10: experts.1.base_url: ssrf_blocked: 127.0.0.1 is loopback",
+        ),
+        (
+            "http://127.0.0.1:9/v1",
+            "http://127.0.0.1:9/v1\n    ca: ca.pem",
+            "coe.yaml:11: experts.1.ca: is for https only",
+        ),
         ("http://127", "ftp://127", "coe.yaml:10: experts.1.base_url: String should match"),
         ("id: far", "id: far away", "coe.yaml:8: experts.1.id: String should match"),
         ("http:", "file:", ", not 'file://127.0.0.1:9/v1'"),

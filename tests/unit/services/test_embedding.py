@@ -7,6 +7,7 @@ import threading
 import httpx
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from coe.core import Policy
 from coe.embedders import EndpointSection, LocalEmbedderSection
@@ -229,7 +230,10 @@ def test_vectors_that_are_no_numbers_are_refused(made, embedding_server, number)
 
 def test_an_address_that_cannot_be_one_is_a_wrong_configuration():
     with pytest.raises(ConfigError, match=r"^embedder\.base_url"):
-        HttpEmbedder.connect(section("http://127.0.0.1:port/v1"))
+        HttpEmbedder.connect(section("http://127.0.0.1/v1\x00"))
+    for url in ("http://127.0.0.1:port/v1", "http://169.254.169.254/", "http://me:key@127.0.0.1/"):
+        with pytest.raises(ValidationError, match="ssrf_blocked"):
+            section(url)
 
 
 # ---- absence, overload, slowness
