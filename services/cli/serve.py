@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -52,6 +53,9 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         observing(config.telemetry, logging_to) as observers,
     ):
         drain = _draining(runtime, observers, say, log_config=None)
+        # what is there now stays: to look through it again and again is a pause for all
+        gc.collect()
+        gc.freeze()
         say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, _url(listener)))
         loop = asyncio.get_running_loop()
