@@ -9,10 +9,10 @@ from coe.core import Budget, ExpertSpec, Request
 from coe.decision import Candidate
 from coe.load import Load
 from coe.mode import Mode
-from coe.routers.quality import Expected
+from coe.routers.quality import Expected, Figures
 
-# what is assumed of an expert that the artefact does not know, unless its answer stands ready
-_UNTRAINED = (0.0, 0.0, 256.0, 256.0)
+UNTRAINED = Figures(0.0, 0.0, 256.0, 256.0)
+"""What is assumed of an expert that the artefact does not know, unless its answer stands ready."""
 
 
 def candidates(
@@ -35,20 +35,32 @@ def candidates(
     prompt_tokens, found = request.prompt_tokens, []
     for spec in specs:
         k, ready = column.get(spec.id), request.standing.get(spec.id)
-        quality, error, mean, cautious = _UNTRAINED if k is None else _column(expected, k)
+        figures = UNTRAINED if k is None else _column(expected, k)
         if ready is not None:
-            quality, error, mean = ready.quality, ready.quality_se, float(ready.n_tokens)
-            cautious = mean
-        longest = _longest(spec, request) or math.inf
-        load = loads.get(spec.id)
-        predicted, bound = (
-            spec.estimate(
-                quality, prompt_tokens, min(tokens, longest) * request.n_answers, load, error
-            )
-            for tokens in (mean, cautious)
-        )
-        found.append(Candidate(Mode.single(spec.id), predicted, bound))
+            n_tokens = float(ready.n_tokens)
+            figures = Figures(ready.quality, ready.quality_se, n_tokens, n_tokens)
+        found.append(candidate(spec, figures, request, prompt_tokens, loads.get(spec.id)))
     return found
+
+
+def candidate(
+    spec: ExpertSpec, figures: Figures, request: Request, prompt_tokens: int, load: Load | None
+) -> Candidate:
+    """What an answer of one expert takes, if it is as the figures say.
+
+    Parameters
+    ----------
+    prompt_tokens : those of the request.
+    """
+    longest = _longest(spec, request) or math.inf
+    quality, error, n_answers = figures.quality, figures.quality_se, request.n_answers
+    mean = min(figures.mean_tokens, longest) * n_answers
+    cautious = min(figures.cautious_tokens, longest) * n_answers
+    return Candidate(
+        Mode.single(spec.id),
+        spec.estimate(quality, prompt_tokens, mean, load, error),
+        spec.estimate(quality, prompt_tokens, cautious, load, error),
+    )
 
 
 def cap(spec: ExpertSpec, request: Request, ceilings: Budget | None) -> int | None:
@@ -88,8 +100,11 @@ def _affordable(spec: ExpertSpec, prompt_tokens: int, ceilings: Budget) -> list[
     return caps
 
 
-def _column(expected: Expected, k: int) -> tuple[float, float, float, float]:
-    """Quality and its error, mean and cautious length of the artefact's expert ``k``."""
-    rows = (expected.quality, expected.quality_se, expected.mean_tokens, expected.cautious_tokens)
-    quality, error, mean, cautious = (float(row[0, k]) for row in rows)
-    return quality, error, mean, cautious
+def _column(expected: Expected, k: int) -> Figures:
+    """What is expected of the artefact's expert ``k``."""
+    return Figures(
+        float(expected.quality[0, k]),
+        float(expected.quality_se[0, k]),
+        float(expected.mean_tokens[0, k]),
+        float(expected.cautious_tokens[0, k]),
+    )

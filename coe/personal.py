@@ -62,13 +62,13 @@ def _seeing(router: Router, expert_ids: tuple[str, ...]) -> Router:
 
 
 def _gated(router: Router, gate: PersonalGate) -> Router:
-    """The router that knows what to expect of a tenant's own expert.
+    """The router that knows what to expect of a tenant's own expert: it reads every prompt.
 
     No plan has that expert on its menus: a tenant chooses among it and all residents of the plan.
     """
     expectation = PersonalExpectation.of_tenant(router.artefact.expectation, gate)
     artefact = replace(router.artefact, expectation=expectation)
     if router.offers is None:
-        return replace(router, artefact=artefact)
+        return replace(router, artefact=artefact, read_pinned=True)
     offers = Offers((*router.offers.experts, gate.premise.expert_id), menus={})
-    return replace(router, artefact=artefact, offers=offers)
+    return replace(router, artefact=artefact, offers=offers, read_pinned=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from coe.candidates import candidates, cap
+from coe.candidates import UNTRAINED, candidate, cap
 from coe.core import GENERAL, Budget, ExpertSpec, Request
 from coe.decision import CategoryGuess, Decision, Retrieval, Selection
 from coe.load import Load
@@ -24,7 +24,7 @@ _WHY_NOT = {
 _NO_CEILINGS = Budget()
 
 
-def needs_no_reading(request: Request, expectation: Expectation, may_retrieve: bool) -> bool:
+def needs_no_reading(request: Request, may_retrieve: bool) -> bool:
     """Whether a decision on the request is the same whatever its messages say, but for estimates.
 
     It names its expert, sets no ceilings that an estimate could break, and asks for nothing that a
@@ -42,7 +42,6 @@ def needs_no_reading(request: Request, expectation: Expectation, may_retrieve: b
         and request.most_experts is None
         and request.budget == _NO_CEILINGS
         and request.policy.budget == _NO_CEILINGS
-        and expectation.overall() is not None
     )
 
 
@@ -53,6 +52,7 @@ def decided_unread(
     loads: Mapping[str, Load],
     excluded: Collection[str],
     decision_id: str,
+    config: str,
     lap: Laps,
 ) -> Decision:
     """The decision for the pinned expert, from averages over all prompts.
@@ -60,7 +60,6 @@ def decided_unread(
     Parameters
     ----------
     request : one that `needs_no_reading`, for one of the ``specs``.
-    expectation : one that has averages.
     lap : runs since the decision began.
 
     Raises
@@ -75,9 +74,8 @@ def decided_unread(
     ids = [request.pinned] if request.pinned not in excluded else []
     capable(permitted(ids, specs, request.policy), specs, request)
     spec = specs[request.pinned]
-    averages = expectation.overall()
-    assert averages is not None
-    [chosen] = candidates([spec], expectation.expert_ids, averages, request, loads)
+    figures = expectation.overall(spec.id) or UNTRAINED
+    chosen = candidate(spec, figures, request, request.prompt_tokens, loads.get(spec.id))
     longest = cap(spec, request, None)
     lap("check")
     return Decision(
@@ -97,4 +95,5 @@ def decided_unread(
         decide_ms=lap.total_ms,
         retrieval=Retrieval(False, _WHY_NOT[request.retrieve]),
         steps_ms=lap.took_ms,
+        config=config,
     )

@@ -169,7 +169,7 @@ class Router:
         self._check_names(request)
         if self._needs_no_reading(request, budget):
             given = (self.specs, self.artefact.expectation, loads or {}, excluded)
-            return decided_unread(request, *given, self.new_id(), laps), request
+            return decided_unread(request, *given, self.new_id(), self.config, laps), request
         self._check_room(request)
         ceilings = request.ceilings.tightened(budget) if budget else request.ceilings
         laps("check")
@@ -302,7 +302,7 @@ class Router:
     def _needs_no_reading(self, request: Request, budget: Budget | None) -> bool:
         if self.stocks or self.read_pinned or (budget is not None and budget.ceilings()):
             return False
-        return needs_no_reading(request, self.artefact.expectation, self.retriever is not None)
+        return needs_no_reading(request, self.retriever is not None)
 
     def _read(self, request: Request, lap: Callable[[str], None] = untimed) -> TextReading:
         """What is read of the turn that holds."""

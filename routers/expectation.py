@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.routers.head import Assessment
-from coe.routers.quality import Expected, QualityTable
+from coe.routers.quality import Expected, Figures, QualityTable
 from coe.routers.residual import LengthResidual, QualityResidual
 
 _LEAD = 1e-9  # by which an incumbent is ahead of the rest, at least: a tie could go to another
@@ -60,15 +60,21 @@ class Expectation:
             expected = self.lengths.refine(expected, X, known)
         return replace(expected, quality=self.led(expected.quality))
 
-    def overall(self) -> Expected | None:
-        """What each expert is expected to do with a prompt of which nothing is known.
+    def overall(self, expert_id: str) -> Figures | None:
+        """What an expert is expected to do with a prompt of which nothing is known.
 
-        ``None``: nothing can be said.
+        ``None``: the table does not know it.
         """
-        expected = self.table.overall()
+        try:
+            k = self.table.expert_ids.index(expert_id)
+        except ValueError:
+            return None
+        figures = self.table.overall(k)
         if self.incumbent is None:
-            return expected
-        return replace(expected, quality=self.led(expected.quality))
+            return figures
+        best = max(float(self.table.quality[-1, self.incumbent]), _LEAD)
+        quality = best if k == self.incumbent else min(figures.quality, best - _LEAD)
+        return figures._replace(quality=quality)
 
     def led(self, quality: NDArray[np.float64]) -> NDArray[np.float64]:
         """``quality`` (n_prompts, n_experts) with the incumbent, if there is one, ahead of all."""

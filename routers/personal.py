@@ -250,9 +250,6 @@ class PersonalExpectation(Expectation):
         found = Expectation.of(self, X, assessment)
         return self.gate.refine(found, self.table.expert_ids, X)
 
-    def overall(self) -> None:
-        """``None``: what a tenant's own expert is worth is said of prompts only."""
-
 
 def levelled(quality: Floats, level: float) -> Floats:
     """Qualities in [0, 1], a share ``level`` of the way nearer to 1, or, where negative, to 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,15 @@ class Expected:
     quality_se: Floats
     mean_tokens: Floats
     cautious_tokens: Floats
+
+
+class Figures(NamedTuple):
+    """What one expert is expected to do with one prompt, as in `Expected`."""
+
+    quality: float
+    quality_se: float
+    mean_tokens: float
+    cautious_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +98,13 @@ class QualityTable:
             ),
         )
 
-    def overall(self) -> Expected:
-        """What is expected of a prompt of which nothing is known: the `GENERAL` row."""
-        return Expected(
-            quality=self.quality[-1:],
-            quality_se=self.quality_se[-1:],
-            mean_tokens=self.mean_tokens[-1:],
-            cautious_tokens=self.cautious_tokens[-1:],
+    def overall(self, k: int) -> Figures:
+        """What is expected of expert ``k`` where nothing is known of the prompt: `GENERAL`."""
+        return Figures(
+            float(self.quality[-1, k]),
+            float(self.quality_se[-1, k]),
+            float(self.mean_tokens[-1, k]),
+            float(self.cautious_tokens[-1, k]),
         )
 
     def expected(self, probabilities: Floats, uncertain: NDArray[np.bool_]) -> Expected:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from coe.errors import RequestError
 from coe.services.strict_json import document_of
+
+_JSON: Final = "application/json"
 
 
 async def json_of(http: Request, limit_bytes: int, within_s: float) -> dict[str, Any]:
@@ -21,9 +23,8 @@ async def json_of(http: Request, limit_bytes: int, within_s: float) -> dict[str,
         else than plain JSON in UTF-8, and nothing of it is read. Or as `body_of` and
         `coe.services.strict_json.document_of`.
     """
-    kind, *parameters = http.headers.get("content-type", "").lower().split(";")
-    charsets = {p.strip().replace('"', "") for p in parameters if p.strip().startswith("charset")}
-    if kind.strip() != "application/json" or charsets - {"charset=utf-8"}:
+    kind = http.headers.get("content-type", "")
+    if kind != _JSON and not _is_json(kind):
         raise RequestError(
             "the body must be JSON in UTF-8: send content-type: application/json",
             None,
@@ -47,21 +48,34 @@ async def body_of(http: Request, limit_bytes: int, within_s: float = 30.0) -> by
         ``request_too_large``: it is larger than the limit, or says so; no more than the limit and
         a piece is kept. ``request_timeout``: it did not come in time.
     """
-    too_large = RequestError(
-        f"the body is larger than {limit_bytes} bytes", None, "request_too_large"
-    )
     announced = http.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
-        raise too_large
+        raise _too_large(limit_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(within_s):
-            async for piece in http.stream():
-                body += piece
+            more = True
+            while more:
+                message = await http.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
                 if len(body) > limit_bytes:
-                    raise too_large
+                    raise _too_large(limit_bytes)
+                more = message.get("more_body", False)
     except TimeoutError as error:
         raise RequestError(
             f"the body did not come within {within_s:g} s", None, "request_timeout"
         ) from error
     return bytes(body)
+
+
+def _is_json(kind: str) -> bool:
+    """Whether a media type is JSON in UTF-8."""
+    name, *parameters = kind.lower().split(";")
+    charsets = {p.strip().replace('"', "") for p in parameters if p.strip().startswith("charset")}
+    return name.strip() == _JSON and not charsets - {"charset=utf-8"}
+
+
+def _too_large(limit_bytes: int) -> RequestError:
+    return RequestError(f"the body is larger than {limit_bytes} bytes", None, "request_too_large")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coe.errors import RequestError
@@ -21,7 +20,8 @@ _DISGUISED = re.compile(rb"%(?:2f|5c|2e|00)", re.IGNORECASE)
 # names of models and experts may hold a slash, and clients write it so
 _NAMES = (b"/v1/models/", b"/admin/experts/")
 _HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
-_KEY = re.compile(r"[!-~]{1,255}")
+_KEY = re.compile(rb"[!-~]{1,255}")
+_LOOKED_AT = frozenset({b"host", b"upgrade", b"authorization", b"idempotency-key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,19 @@ class Front:
             await self.app(scope, receive, send)
 
     def _wrong(self, scope: Scope) -> RequestError | None:
-        headers, path = Headers(scope=scope), scope.get("raw_path", b"")
-        hosts = headers.getlist("host")
+        found, path = _named(scope["headers"]), scope.get("raw_path", b"")
+        hosts = found.get(b"host", ())
         if len(hosts) > 1 or (not hosts and scope["http_version"] != "1.0"):
             return RequestError("there must be one host", None, "invalid_host")
-        if hosts and not self._is_own(hosts[0].lower()):
+        if hosts and not self._is_own(hosts[0]):
             return RequestError("this gateway has another name", None, "invalid_host")
         if _DISGUISED.search(path) and not path.startswith(_NAMES):
             return RequestError("there is nothing at such a path", None, "unknown_url")
-        if headers.get("upgrade", "").lower() == "websocket":
+        if b"websocket" in [value.lower() for value in found.get(b"upgrade", ())[:1]]:
             return RequestError("there is only HTTP here", None, "unsupported_upgrade")
-        if len(headers.getlist("authorization")) > 1:
+        if len(found.get(b"authorization", ())) > 1:
             return RequestError("there are two keys", None, "ambiguous_credentials")
-        key = headers.get("idempotency-key")
-        if key is not None and not _KEY.fullmatch(key):
+        if not all(_KEY.fullmatch(key) for key in found.get(b"idempotency-key", ())[:1]):
             return RequestError(
                 "idempotency-key must be 1 to 255 printable signs",
                 None,
@@ -65,9 +64,19 @@ class Front:
             )
         return None
 
-    def _is_own(self, host: str) -> bool:
+    def _is_own(self, sent: bytes) -> bool:
+        host = sent.decode("latin-1").lower()
         name, given = host.rpartition(":")[0], self.hosts
         return bool(_HOST.fullmatch(host)) and (not given or host in given or name in given)
+
+
+def _named(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """The fields that are looked at, by name, in their order."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if name in _LOOKED_AT:
+            found.setdefault(name, []).append(value)
+    return found
 
 
 @dataclass(slots=True)

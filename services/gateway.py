@@ -47,6 +47,7 @@ from coe.services.refusals import (
 )
 from coe.services.runtime import Runtime
 from coe.services.store.books import Books
+from coe.services.straight import Straight
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
 from coe.services.wire import AUTO, chat_request, decision_document, receipt_document
@@ -125,6 +126,13 @@ class Gateway:
                 watch,
                 Middleware(Front, hosts=[name.lower() for name in section.hosts]),
                 Middleware(Admission, door=self.door),
+                Middleware(
+                    Straight,
+                    path="/v1/chat/completions",
+                    endpoint=self.chat,
+                    refuse=self._refuse,
+                    gone=self._gone,
+                ),
             ],
         )
         # a redirect would lose the body of whoever follows it

@@ -26,6 +26,9 @@ from coe.services.runtime import Runtime, serving
 from coe.services.server import listening, server
 
 _HURRIED_S = 1.8
+# made between two searches for garbage among the young: a request makes about a hundred that stay
+# for as long as it does
+_YOUNG_OBJECTS = 20_000
 
 
 def run(config_path: Path | None, host: str | None, port: int | None) -> None:
@@ -56,6 +59,7 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         # what is there now stays: to look through it again and again is a pause for all
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
         say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, _url(listener)))
         loop = asyncio.get_running_loop()
