@@ -11,6 +11,7 @@ from coe.answer import Reading
 from coe.core import ExpertSpec, Request
 from coe.decision import Agreement, Decision, Outcome, Receipt
 from coe.energy import Claim, EnergyAccount
+from coe.errors import ExpertUnaskedError
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import settle
 from coe.tab import Hold, Tab
@@ -113,7 +114,9 @@ class Booking:
         self.books.leave(self.spec.id)
         if self.claim is not None:
             self.claim.leave()
-        if self.hold is not None:
+        if isinstance(error, ExpertUnaskedError):
+            self.release()
+        elif self.hold is not None:
             self.hold.fail(error)
 
     def settle(self, outcome: Outcome, reading: Reading, telling: bool = True) -> Receipt:

@@ -32,6 +32,7 @@ from coe.kinds import (
 )
 from coe.observing import LoggingSection, TelemetrySection
 from coe.profiles import DeviceSection, ShippedSection, closest, read_profiles
+from coe.resilience import ResilienceSection
 from coe.shadow import ShadowSection
 from coe.store import StoreSection
 from coe.tenants import TenantName, TenantSection, check_experts
@@ -133,6 +134,7 @@ class Config(Section):
     store: StoreSection | None = None
     logging: LoggingSection = LoggingSection()
     telemetry: TelemetrySection = TelemetrySection()
+    resilience: ResilienceSection = ResilienceSection()
     plan: Path | None = None
     shadow: ShadowSection | None = None
     devices: dict[str, DeviceSection] = Field(default={})

@@ -224,9 +224,10 @@ class Request:
     answer, and its own copied. ``needs`` holds, by what an expert must be capable of to answer it,
     the field that asks for that; ``extras`` the fields that only some experts take. ``read``: what
     it says is read even where nothing hangs on it. ``standing`` holds, by expert, the answers that
-    stand ready for it; a router fills it in. Where there are ``steps``, what is done for the
-    request is noted there. ``traceparent`` goes with it to the experts that hear HTTP, unless it is
-    "".
+    stand ready for it; a router fills it in. ``insists``: nobody else can answer it, so it goes to
+    an expert that is failing, too; ``n_attempts`` were made before this one. Where there are
+    ``steps``, what is done for the request is noted there. ``traceparent`` goes with it to the
+    experts that hear HTTP, unless it is "".
     """
 
     messages: tuple[Message, ...]
@@ -248,6 +249,8 @@ class Request:
     extras: frozenset[str] = frozenset()
     read: bool = False
     standing: Mapping[str, Standing] = field(default_factory=dict)
+    insists: bool = False
+    n_attempts: int = 0
     payload: Mapping[str, Any] = field(default_factory=dict)
     steps: Steps | None = field(default=None, compare=False, repr=False)
     traceparent: str = field(default="", compare=False)

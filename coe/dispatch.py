@@ -21,20 +21,34 @@ def among_present(
     request: Request,
     budget: Budget | None,
     loads: Mapping[str, Load],
-    absent: frozenset[str],
+    absent: Mapping[str, str],
     excluded: frozenset[str],
 ) -> tuple[Decision, Request]:
     """As ``dispatch`` has it without the absent experts, as long as another may answer.
 
-    Where none may, an absent one is decided on: that it does not answer is its own error.
+    Where none may, an absent one is decided on, and the request insists: that it does not answer is
+    its own error.
+
+    Parameters
+    ----------
+    absent : why, by expert, in words.
     """
-    if absent - excluded:
-        try:
-            decision, outgoing = dispatch(request, budget, loads, excluded | absent)
-        except InfeasibleError as error:
-            if error.code != "no_expert":
-                raise
-        else:
-            names = ", ".join(sorted(absent - excluded))
-            return replace(decision, why=f"{decision.why}; {names}: not running"), outgoing
-    return dispatch(request, budget, loads, excluded)
+    if not absent.keys() - excluded:
+        return dispatch(request, budget, loads, excluded)
+    try:
+        decision, outgoing = dispatch(request, budget, loads, excluded | absent.keys())
+    except InfeasibleError as error:
+        if error.code != "no_expert":
+            raise
+    else:
+        return replace(decision, why=f"{decision.why}; {_why(absent, excluded)}"), outgoing
+    decision, outgoing = dispatch(request, budget, loads, excluded)
+    return decision, replace(outgoing, insists=True)
+
+
+def _why(absent: Mapping[str, str], excluded: frozenset[str]) -> str:
+    """Why others than these were not looked at."""
+    by_reason: dict[str, list[str]] = {}
+    for name in sorted(absent.keys() - excluded):
+        by_reason.setdefault(absent[name], []).append(name)
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in by_reason.items())

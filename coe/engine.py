@@ -15,17 +15,11 @@ from coe.decision import Decision
 from coe.dispatch import among_present
 from coe.energy import EnergyAccount
 from coe.ensemble import Ensemble
-from coe.errors import (
-    UNANSWERED,
-    BudgetExhaustedError,
-    CoeError,
-    ExpertError,
-    ExpertRejectedError,
-    InfeasibleError,
-    LedgerUnavailableError,
-)
+from coe.errors import UNANSWERED, InfeasibleError
 from coe.escalation import Escalations
 from coe.experts.protocol import Expert
+from coe.failover import Failover
+from coe.guard.guards import Guards
 from coe.ledger.limits import Payer
 from coe.ledger.protocol import Store
 from coe.load import Load, Presence
@@ -42,8 +36,6 @@ from coe.switches import Switches
 from coe.tab import Tab
 from coe.usage import asks_for_usage
 
-# what any other expert would say too
-_SHARED_STATUSES = frozenset({400, 413, 415, 422})
 # what they do depends on how sure answers are
 _GO_BY_SURENESS = frozenset({"cascade", "rank"})
 
@@ -65,6 +57,8 @@ class Engine:
     pacer : makes budgets over time last, on the same clock; ``None``: there are none.
     presence : of the experts that come and go; one of which no copy can answer is left out
         while another can. An expert that it does not name is taken to be there.
+    guards : of the experts; one that is failing is left out likewise. Their budget of retries
+        bounds how often another expert takes over.
     accounts : of the machines whose joules are measured, by the experts that run there. The
         receipts of other experts go by their device profiles.
     copy_accounts : the same of an expert's copies, by their ids.
@@ -83,6 +77,7 @@ class Engine:
     warm: Callable[[Sequence[str]], Awaitable[None]] | None = None
     pacer: Pacer | None = None
     presence: Callable[[], Mapping[str, Presence]] = dict
+    guards: Guards = field(default_factory=Guards)
     accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
     copy_accounts: Mapping[str, EnergyAccount] = field(default_factory=dict)
     confidence: Confidence | None = None
@@ -167,30 +162,43 @@ class Engine:
             if refusal is not None:
                 raise refusal
         tab = self._tab(request, decision)
-        first_error: CoeError | None = None
-        lost: dict[str, CoeError] = {}
+        tried = Failover(request, self.guards.retries)
+        tried.retries.asked(started)
         while True:
-            reply = self._reply(outgoing, decision, tuple(_failed(lost)), started, tab)
+            reply = self._reply(outgoing, decision, tried.failed, started, tab)
             opened(reply)
             try:
                 await reply.begin()
                 return reply
             except UNANSWERED as error:
-                first_error = first_error or error
-                if not _others_may_answer(error, request):
+                tried.note(error, reply.errors)
+                if not tried.others_may_answer(error):
+                    tried.last_word(error)
                     raise
-                lost |= reply.errors
-                elapsed_ms = (self.now() - started) * 1000.0
-            try:
-                other, outgoing = await self._dispatch(
-                    request, request.ceilings.after(elapsed_ms), frozenset(lost)
-                )
-            except InfeasibleError as error:
-                raise first_error from error
-            if other.declined:
-                raise first_error
-            why = f"{_why_lost(lost)}; {other.why}"
-            decision = replace(other, decision_id=decision.decision_id, why=why)
+            decision, outgoing = await self._instead(request, decision, tried, started)
+
+    async def _instead(
+        self, request: Request, before: Decision, tried: Failover, started: float
+    ) -> tuple[Decision, Request]:
+        """The next best decision without those that were tried, in what is left of the budget.
+
+        Raises
+        ------
+        CoeError
+            The first error, where there is none, or no attempt is left.
+        """
+        if tried.is_spent:
+            raise tried.first
+        left = request.ceilings.after((self.now() - started) * 1000.0)
+        try:
+            other, outgoing = await self._dispatch(request, left, frozenset(tried.lost))
+        except InfeasibleError as error:
+            raise tried.first from error
+        if other.declined or not tried.pays(self.now()):
+            raise tried.first
+        why = f"{tried.why}; {other.why}"
+        again = replace(outgoing, budget=other.budget, n_attempts=tried.n_attempts)
+        return replace(other, decision_id=before.decision_id, why=why), again
 
     def _note(self, request: Request, name: str, started: float) -> None:
         """A step that ends now, where the request's are noted."""
@@ -216,7 +224,7 @@ class Engine:
         self._note(request, "decide", started)
         return _paced(decision, running), outgoing
 
-    def seen(self, request: Request) -> tuple[Request, dict[str, Load], frozenset[str]]:
+    def seen(self, request: Request) -> tuple[Request, dict[str, Load], dict[str, str]]:
         """A request under the switches and prices of now, how busy experts are, who is absent.
 
         Raises
@@ -226,16 +234,18 @@ class Engine:
         """
         return (self._priced(request)[0], *self._now(request))
 
-    def _now(self, request: Request) -> tuple[dict[str, Load], frozenset[str]]:
-        """How busy every expert is, requests of other gateways included, and who is absent.
+    def _now(self, request: Request) -> tuple[dict[str, Load], dict[str, str]]:
+        """How busy experts are, requests of other gateways included; who is absent, and why.
 
         Of those, only whom the request's tenant may know of.
         """
         loads, presence = dict(self._loads), self.presence()
         for expert_id, there in presence.items():
             loads[expert_id] = loads.get(expert_id, Load()).shared(there)
-        absent = frozenset(name for name, there in presence.items() if there.n_copies == 0)
-        return loads, absent & self.router.of_tenant(request.tenant).specs.keys()
+        absent = self.guards.absent(self.now())
+        absent |= {name: "not running" for name, at in presence.items() if at.n_copies == 0}
+        seen = self.router.of_tenant(request.tenant).specs if absent else {}
+        return loads, {name: why for name, why in absent.items() if name in seen}
 
     def _priced(self, request: Request) -> tuple[Request, Prices]:
         """The request under the switches and prices of now, and what budgets add to the prices."""
@@ -353,28 +363,3 @@ class Engine:
 def _paced(decision: Decision, running: Prices) -> Decision:
     """The decision with what budgets over time added to its prices."""
     return decision if running == decision.running else replace(decision, running=running)
-
-
-def _others_may_answer(error: CoeError, request: Request) -> bool:
-    """Whether another expert could do better than this error."""
-    if request.pinned or isinstance(error, LedgerUnavailableError):
-        return False
-    if isinstance(error, BudgetExhaustedError):
-        # whoever answers, it is one request
-        return not (error.param or "").endswith(".requests")
-    if isinstance(error, ExpertRejectedError):
-        return error.status not in _SHARED_STATUSES
-    return True
-
-
-def _failed(lost: Mapping[str, CoeError]) -> list[str]:
-    """Those of the experts that were asked."""
-    return [name for name, error in lost.items() if isinstance(error, ExpertError)]
-
-
-def _why_lost(lost: Mapping[str, CoeError]) -> str:
-    """Why others than these answer."""
-    failed = _failed(lost)
-    dear = [name for name in lost if name not in failed]
-    said = [f"{', '.join(failed)} did not answer"] if failed else []
-    return "; ".join(said + ([f"{', '.join(dear)}: beyond what hard limits leave"] if dear else []))

@@ -252,10 +252,12 @@ class ExpertError(CoeError):
     ----------
     expert_id : which one.
     reason : why, in a few words, free of addresses and secrets.
-    n_attempts : requests that reached something which could have answered, since the caller asked.
+    n_attempts : requests that reached something of the expert's which could have answered.
+    n_tried : the same of all experts that were tried, where this is the last word to a caller.
     """
 
     n_attempts = 1
+    n_tried = 0
 
     def __init__(self, expert_id: str, reason: str) -> None:
         super().__init__(expert_id, reason)

@@ -20,6 +20,7 @@ class _ExpertSection(Section):
     params_b: NonNegative = 0.0
     context_tokens: Annotated[int, Field(gt=0)] = 4096
     slots: Annotated[int, Field(gt=0)] = 1
+    limit: Literal["auto", "adaptive", "none"] = "auto"
     answer_tokens: Annotated[int, Field(gt=0)] | None = None
     usd_per_mtok_in: NonNegative = 0.0
     usd_per_mtok_out: NonNegative = 0.0

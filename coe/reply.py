@@ -11,8 +11,8 @@ from coe.booking import Booking, Books
 from coe.cache import Recording
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
-from coe.errors import UNANSWERED, CoeError, ExpertUnavailableError
-from coe.experts.protocol import Expert, close
+from coe.errors import UNANSWERED, CoeError, ExpertUnaskedError, ExpertUnavailableError
+from coe.experts.protocol import Expert, close, was_sent
 from coe.tab import Tab
 from coe.usage import WithoutUsage, with_usage
 
@@ -58,7 +58,7 @@ class Reply:
     async def begin(self) -> None:
         """Ask the expert, and wait for the first piece of its answer.
 
-        Cancelled meanwhile, the request is booked for its prompt.
+        Cancelled meanwhile, the request is booked for its prompt, if it has been sent.
 
         Raises
         ------
@@ -76,7 +76,11 @@ class Reply:
 
     async def _ask(self) -> None:
         asked = with_usage(self.request) if self.hides_usage else self.request
-        pieces = self._rest = self.expert.stream(asked, self.max_tokens)
+        try:
+            pieces = self._rest = self.expert.stream(asked, self.max_tokens)
+        except BaseException:
+            self.booking.release()
+            raise
         self.booking.enter(pieces)
         try:
             self._first = await anext(pieces)
@@ -85,7 +89,10 @@ class Reply:
             self._abandon(nothing)
             raise nothing from None
         except asyncio.CancelledError:
-            self._settle("cancelled")
+            if was_sent(pieces):
+                self._settle("cancelled")
+            else:
+                self._abandon(ExpertUnaskedError(self.spec.id, "its caller left before its turn"))
             raise
         except BaseException as error:
             self._abandon(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -112,11 +112,14 @@ class Admin:
         return JSONResponse(self._row(expert_id))
 
     def _row(self, expert_id: str) -> dict[str, Any]:
-        spec = self.runtime.fleet.specs[expert_id]
+        spec, engine = self.runtime.fleet.specs[expert_id], self.runtime.engine
+        guarded = engine.guards.figures(engine.now()).experts.get(expert_id)
         return {
             "id": expert_id,
             "switch": self.runtime.engine.switches.of(expert_id),
             "state": self.runtime.fleet.states()[expert_id],
             "local": spec.local,
             "shared": spec.shared,
+            "queued": 0 if guarded is None else guarded.n_queued,
+            "replicas": [] if guarded is None else [asdict(one) for one in guarded.replicas],
         }

@@ -155,6 +155,7 @@ async def _ask(expert: Expert, expert_id: str, question: _Question, telling: boo
     message = {"role": "user", "content": row["prompt"]}
     request = Request(
         messages=(Message("user", row["prompt"]),),
+        insists=True,
         payload={"messages": [message], "temperature": 0, "max_tokens": max_tokens},
     )
     if question.quoted is not None:

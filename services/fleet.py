@@ -20,6 +20,7 @@ from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
+from coe.guard.guards import Guards
 from coe.kinds import (
     AnyExpert,
     EmbeddedSection,
@@ -138,6 +139,7 @@ async def running(
     say: Say = lambda line: None,
     only: Sequence[str] | None = None,
     now: Callable[[], float] = time.monotonic,
+    guards: Guards | None = None,
 ) -> AsyncIterator[Fleet]:
     """The fleet of ``config``; its engine processes start now and end with the context.
 
@@ -148,6 +150,7 @@ async def running(
     ----------
     only : ids of the experts to run; all by default.
     now : monotonic seconds, by which copies of answers grow old.
+    guards : of the copies of experts; ``None``: each has its own, and no limits.
 
     Raises
     ------
@@ -182,7 +185,8 @@ async def running(
             asking = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
             following = following_fleet(config.fleet, asking, say, accounts.note, kept_on)
             copies = await stack.enter_async_context(following)
-            experts |= {e.id: expert_on_fleet(e, config.spec(e), wires.own, copies) for e in away}
+            by, own = guards or Guards(), wires.own
+            experts |= {e.id: expert_on_fleet(e, config.spec(e), own, copies, by) for e in away}
         wanted = only or [e.id for e in config.experts]
         free = [e for e in config.experts if isinstance(e, FreeSection) and e.id in wanted]
         stocks = {e.id: stock_of(e, now) for e in free}

@@ -110,7 +110,7 @@ def when_again(status: int, error: CoeError) -> dict[str, str]:
     if isinstance(error, OverloadedError):
         return {"retry-after": str(error.retry_after_s)}
     headers = {"retry-after": _pause(error)} if status in (429, 503) else {}
-    tried = isinstance(error, ExpertError) and error.n_attempts > 1 and status >= 500
+    tried = isinstance(error, ExpertError) and error.n_tried > 1 and status >= 500
     return {**headers, **NO_RETRY} if tried or status in _SPENT else headers
 
 

@@ -24,6 +24,7 @@ from coe.routers.embed import Embedder
 from coe.services.draft import Draft, drafted
 from coe.services.embedding import HttpEmbedder, check_local, configured
 from coe.services.fleet import Fleet, running
+from coe.services.guarding import guarded_experts
 from coe.services.metering.machine import metered
 from coe.services.prefetch import PrefetchedEmbedder, prefetching
 from coe.services.reloading import Reloading
@@ -94,7 +95,7 @@ class Ground:
         engine = replace(
             before,
             router=personal(router, draft.tenants),
-            experts=fleet.experts,
+            experts=guarded_experts(fleet, draft.config.resilience, before),
             warm=None if self.prefetched is None else self.prefetched.warm,
             pacer=_paced(before, draft.budgets.as_allowances()),
             presence=fleet.presence,
@@ -169,7 +170,8 @@ async def serving(
     """
     budgets = load_budgets(config.budgets, config.specs)
     check_local(config.embedder, budgets.as_policies(), config.tenants)
-    async with running(config, say, now=now) as fleet, AsyncExitStack() as stack:
+    guards = config.resilience.guards(config.computing)
+    async with running(config, say, now=now, guards=guards) as fleet, AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened(config.store, budgets.as_limits()))
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
@@ -184,7 +186,8 @@ async def serving(
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
         if fleet.hosts:
             ground.account = await stack.enter_async_context(metered(config.metering, say))
-        yield ground.runtime(draft, fleet, Engine(draft.router, fleet.experts, now))
+        first = Engine(draft.router, fleet.experts, now, guards=guards)
+        yield ground.runtime(draft, fleet, first)
 
 
 def _paced(before: Engine, allowances: Sequence[Allowance]) -> Pacer | None:

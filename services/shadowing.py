@@ -26,7 +26,7 @@ class Glimpse:
 
     request: Request
     loads: Mapping[str, Load]
-    absent: frozenset[str]
+    absent: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -88,7 +88,8 @@ class Shadow:
         return self._shades.get(decision_id)
 
     def _decide(self, glimpse: Glimpse) -> Shade:
-        given = (None, glimpse.loads, glimpse.absent & self.router.specs.keys(), frozenset[str]())
+        absent = {name: why for name, why in glimpse.absent.items() if name in self.router.specs}
+        given = (None, glimpse.loads, absent, frozenset[str]())
         try:
             decision, _ = among_present(self.router.dispatch, glimpse.request, *given)
         except CoeError as error:

@@ -10,7 +10,7 @@ import aiohttp
 
 from coe.assembly import Assembly
 from coe.core import Request
-from coe.errors import ExpertUnavailableError
+from coe.errors import ExpertUnaskedError, ExpertUnavailableError
 from coe.experts.http import HttpExpert
 from coe.experts.llama import LlamaContinuation
 
@@ -47,12 +47,12 @@ class HostedExpert:
 
         Raises
         ------
-        ExpertUnavailableError
+        ExpertUnaskedError
             It has none.
         """
         address = self.address()
         if address is None:
-            raise ExpertUnavailableError(self.expert_id, "its engine is not running")
+            raise ExpertUnaskedError(self.expert_id, "its engine is not running")
         return HttpExpert(
             expert_id=self.expert_id,
             client=self.client,

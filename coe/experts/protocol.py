@@ -41,3 +41,11 @@ async def close(pieces: AsyncIterator[bytes]) -> None:
     closing = getattr(pieces, "aclose", None)
     if closing is not None:
         await closing()
+
+
+def was_sent(pieces: AsyncIterator[bytes]) -> bool:
+    """Whether a request has gone to whoever is to answer it, or still waits for room there.
+
+    Pieces that say nothing of it were sent.
+    """
+    return bool(getattr(pieces, "sent", True))

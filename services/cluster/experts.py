@@ -14,6 +14,8 @@ from coe.environment import fleet_token
 from coe.experts.protocol import Expert
 from coe.experts.replicated import ReplicatedExpert
 from coe.fleet import FleetSection
+from coe.guard.group import Group
+from coe.guard.guards import Guards
 from coe.kinds import ExpertSection, HttpSection
 from coe.replica import Replica, Snapshot
 from coe.services.adapters import hosted
@@ -53,14 +55,20 @@ async def following_fleet(
 
 
 def expert_on_fleet(
-    section: ExpertSection, spec: ExpertSpec, client: aiohttp.ClientSession, follower: Follower
+    section: ExpertSection,
+    spec: ExpertSpec,
+    client: aiohttp.ClientSession,
+    follower: Follower,
+    guards: Guards,
 ) -> ReplicatedExpert:
     """An expert by its copies on the fleet."""
     return ReplicatedExpert(
-        section.id,
+        guards.groups.get(section.id) or Group(section.id),
         partial(follower.ready, section.id),
         partial(_at, section, client),
         partial(_usual_s, spec),
+        partial(usual_first_s, spec),
+        guards.retries,
     )
 
 
@@ -69,6 +77,11 @@ def _usual_s(spec: ExpertSpec, request: Request, n_tokens: int | None) -> float:
     n_tokens = n_tokens or spec.answer_tokens or _UNBOUNDED_TOKENS
     seconds = spec.estimate(0.0, request.prompt_tokens, n_tokens).latency_ms / 1000.0
     return max(seconds, _LEAST_S)
+
+
+def usual_first_s(spec: ExpertSpec, request: Request) -> float:
+    """Seconds to the first token that the device profile gives, positive."""
+    return max(spec.profile.ttft_ms(request.prompt_tokens) / 1000.0, _LEAST_S)
 
 
 def _at(section: ExpertSection, client: aiohttp.ClientSession, replica: Replica) -> Expert:

@@ -14,14 +14,19 @@ from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.errors import (
     ExpertError,
+    ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
     InfeasibleError,
     UnknownExpertError,
 )
+from coe.experts.guarded import guarded
 from coe.experts.replicated import ReplicatedExpert
 from coe.experts.stub import StubExpert
+from coe.guard.group import Group
+from coe.guard.guards import Guards
+from coe.guard.retries import Retries
 from coe.load import Presence
 from coe.meter import MeterReading
 from coe.optimizer.pacing import Allowance, Pacer
@@ -114,6 +119,15 @@ def rig(make_spec, make_router, clock):
         return Rig(Engine(router, experts, now=clock), experts)
 
     return build
+
+
+def guarded_rig(rig, slots=None, **unusual):
+    """As `rig`, its experts guarded."""
+    r = rig(**unusual)
+    r.engine.guards = Guards({name: Group(name, slots) for name in r.experts})
+    for name, group in r.engine.guards.groups.items():
+        r.experts[name] = guarded(r.experts[name], group, lambda request: 0.1, r.engine.now)
+    return r
 
 
 def failing(expert_id, error=None, **fields):
@@ -235,14 +249,46 @@ async def test_an_expert_that_answers_with_nothing_is_replaced(rig, clock):
     assert r.in_flight() == IDLE
 
 
-async def test_experts_are_tried_best_first_each_once(rig):
+async def test_two_experts_are_tried_best_first_each_once(rig):
     r = rig(good=failing("good"), fair=failing("fair"))
+    with pytest.raises(ExpertUnavailableError) as raised:
+        await r.engine.answer(ask())
+    assert (raised.value.expert_id, raised.value.n_tried) == ("good", 2)
+    assert [len(r.experts[name].requests) for name in IDLE] == [1, 1, 0]
+    assert r.in_flight() == IDLE
+
+
+async def test_experts_that_were_not_asked_are_no_attempts(rig):
+    full = {name: failing(name, ExpertOverloadedError(name, "full")) for name in ("good", "fair")}
+    r = rig(**full)
     reply = await r.engine.answer(ask())
     await drain(reply)
-    assert reply.receipt.failed_over == ("good", "fair")
-    assert reply.receipt.expert_id == "poor"
-    assert [len(r.experts[name].requests) for name in IDLE] == [1, 1, 1]
+    assert (reply.receipt.failed_over, reply.receipt.expert_id) == ((), "poor")
+    assert reply.decision.why.startswith("good, fair: no room; ")
+    assert r.engine.guards.retries.n_spent == 0
     assert r.in_flight() == IDLE
+
+
+async def test_where_all_are_full_the_caller_is_told_when_to_come_back(rig):
+    r = rig(**{name: failing(name, ExpertOverloadedError(name, "full", 3.0)) for name in IDLE})
+    with pytest.raises(ExpertOverloadedError) as raised:
+        await r.engine.answer(ask())
+    assert (raised.value.expert_id, raised.value.n_tried) == ("good", 0)
+    assert r.in_flight() == IDLE
+
+
+async def test_without_budget_nobody_else_is_tried(rig):
+    r = rig(good=failing("good"))
+    r.engine.guards.retries = Retries(per_s=0.1)
+    for n in range(3):
+        if n:
+            with pytest.raises(ExpertUnavailableError) as raised:
+                await r.engine.answer(ask())
+            assert raised.value.n_tried == 2
+        else:
+            await drain(await r.engine.answer(ask()))
+    assert len(r.experts["fair"].requests) == 1
+    assert (r.engine.guards.retries.n_spent, r.engine.guards.retries.n_refused) == (1, 2)
 
 
 async def test_when_all_fail_the_first_error_is_raised(rig):
@@ -330,7 +376,8 @@ async def test_a_failed_attempt_eats_of_the_time_but_not_of_the_joules(rig, cloc
 
 
 async def test_each_failed_attempt_is_counted_once(rig, clock):
-    r = rig(good=Script(clock, [0.25, SILENT]), fair=Script(clock, [0.25, SILENT]))
+    full = ExpertOverloadedError("fair", "full")
+    r = rig(good=Script(clock, [0.25, SILENT]), fair=Script(clock, [0.25, full]))
     reply = await r.engine.answer(ask(budget=Budget(latency_ms=2000.0)))
     assert reply.decision.expert_id == "poor"
     assert reply.decision.budget == Budget(latency_ms=1500.0)
@@ -502,6 +549,67 @@ async def test_an_expert_without_a_copy_is_left_out_and_the_reason_said(rig):
     assert reply.failed_over == ()
     assert reply.decision.why.endswith("; good: not running")
     assert r.experts["good"].requests == []
+
+
+async def test_an_expert_that_is_failing_is_left_out_and_the_reason_said(rig):
+    r = guarded_rig(rig, good=failing("good"))
+    for _ in range(5):
+        await drain(await r.engine.answer(ask()))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert (reply.receipt.expert_id, reply.failed_over) == ("fair", ())
+    assert reply.decision.why.endswith("; good: failing")
+    assert len(r.experts["good"].inner.requests) == 5
+
+
+async def test_an_expert_that_fails_is_asked_where_nobody_else_may_answer(rig):
+    r = guarded_rig(rig, good=failing("good"))
+    only = {"allow": frozenset({"good"})}
+    for _ in range(8):
+        with pytest.raises(ExpertUnavailableError):
+            await r.engine.answer(ask(**only))
+        with pytest.raises(ExpertUnavailableError):
+            await r.engine.answer(ask(pinned="good"))
+    assert len(r.experts["good"].inner.requests) == 16
+    r.experts["good"].inner.error = None
+    await drain(await r.engine.answer(ask(**only)))
+    reply = await r.engine.answer(ask())
+    await drain(reply)
+    assert reply.receipt.expert_id == "good", "it is well again"
+
+
+async def test_an_ejected_expert_is_tried_by_one_request(rig, clock):
+    r = guarded_rig(rig, good=failing("good"))
+    for _ in range(5):
+        await drain(await r.engine.answer(ask()))
+    clock.seconds += 40.0
+    r.experts["good"].inner.error = None
+    probe = await r.engine.answer(ask())
+    assert probe.receipt is None
+    assert probe.decision.expert_id == "good"
+    await drain(probe)
+
+
+async def test_who_leaves_while_waiting_for_room_holds_and_owes_nothing(rig, memory_store, clock):
+    class Stalled:
+        async def stream(self, request, max_tokens):
+            await asyncio.Event().wait()
+            yield b""
+
+    r = guarded_rig(rig, slots=1, good=Stalled())
+    r.engine.store = store = memory_store()
+    asking = [asyncio.create_task(r.engine.answer(ask(pinned="good"))) for _ in range(2)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(r.engine.guards.groups["good"].line) == 1
+    asking[1].cancel()
+    await asyncio.wait({asking[1]})
+    assert r.in_flight() == IDLE | {"good": 1}
+    assert len(store.ledger.held) == 1
+    asking[0].cancel()
+    await asyncio.wait({asking[0]})
+    assert store.spent.requests == 1
+    assert r.in_flight() == IDLE
 
 
 async def test_where_no_expert_has_a_copy_the_best_is_asked_all_the_same(rig):
@@ -691,7 +799,7 @@ def copied(rig, clock):
         scripts = {str(n): Script(clock, given) for n, given in enumerate(steps, 1)}
         replicas = [Replica(name, "good", name, HostReport("ready")) for name in scripts]
         good = ReplicatedExpert(
-            "good", lambda: replicas, lambda r: scripts[r.replica_id], rng=First(), now=clock
+            Group("good"), lambda: replicas, lambda r: scripts[r.replica_id], rng=First(), now=clock
         )
         accounts = {name: EnergyAccount("rail", now=clock) for name in scripts}
         for account in accounts.values():

@@ -7,6 +7,7 @@ import pytest
 from coe.core import Message, Request
 from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
 from coe.experts.replicated import ReplicatedExpert
+from coe.guard.group import Group
 from coe.replica import HostReport, Replica
 
 REQUEST = Request((Message("user", "hello"),))
@@ -38,7 +39,7 @@ def replicated(**copies):
     replicas = [Replica(name, "e", "n", HostReport("ready")) for name in copies]
     clock = iter(range(10_000))
     return ReplicatedExpert(
-        "e",
+        Group("e"),
         lambda: replicas,
         lambda r: copies[r.replica_id],
         rng=Lowest(),

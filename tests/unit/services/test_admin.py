@@ -104,7 +104,15 @@ async def test_every_expert_is_listed_as_it_is_switched(client):
     assert listed.json() == {
         "object": "list",
         "data": [
-            {"id": name, "switch": to, "state": "ready", "local": True, "shared": False}
+            {
+                "id": name,
+                "switch": to,
+                "state": "ready",
+                "local": True,
+                "shared": False,
+                "queued": 0,
+                "replicas": [],
+            }
             for name, to in ((SMALL, "force"), (LARGE, "on"))
         ],
     }

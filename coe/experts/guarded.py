@@ -1,0 +1,201 @@
+"""An expert at one address, guarded: its failures are noted, and it gets no more than it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+from coe.core import Request
+from coe.errors import ExpertError, ExpertRejectedError
+from coe.experts.continuation import Continuation, Continuing
+from coe.experts.protocol import Expert, close
+from coe.guard.group import Group
+from coe.guard.line import Waiting
+from coe.guard.member import Seat
+from coe.guard.retry_after import retry_after_s
+from coe.guard.verdict import Verdict, verdict_on
+
+
+@dataclass(slots=True, eq=False)
+class GuardedAnswer:
+    """The pieces of an answer; iterating takes them from where they are made, at no cost each.
+
+    Parameters
+    ----------
+    sent : whether the request has gone out, or waits for room.
+    """
+
+    sent: bool = False
+    pieces: AsyncGenerator[bytes, None] = field(init=False)
+
+    def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        """The pieces."""
+        return self.pieces
+
+    def __anext__(self) -> Awaitable[bytes]:
+        """The next piece; raises as `GuardedExpert.stream`."""
+        return self.pieces.__anext__()
+
+    async def aclose(self) -> None:
+        """Stop the generation."""
+        await self.pieces.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedExpert:
+    """An expert that is asked only when it has room, and of which every failure is noted.
+
+    Parameters
+    ----------
+    group : of one replica, which bears the expert's name.
+    usual_s : how long the first token usually takes when the expert is idle, positive.
+    now : monotonic seconds.
+    """
+
+    inner: Expert
+    group: Group
+    usual_s: Callable[[Request], float] = lambda request: 1.0
+    now: Callable[[], float] = time.monotonic
+
+    def stream(self, request: Request, max_tokens: int | None) -> GuardedAnswer:
+        """As the expert itself, once it has room.
+
+        Raises
+        ------
+        ExpertOverloadedError
+            It takes no more, or is not to be asked: it was not.
+        ExpertError
+            As the expert.
+        """
+        answer = GuardedAnswer()
+        answer.pieces = self._pieces(request, max_tokens, answer)
+        return answer
+
+    async def _pieces(
+        self, request: Request, max_tokens: int | None, answer: GuardedAnswer
+    ) -> AsyncGenerator[bytes, None]:
+        group = self.group
+        now_s = self.now()
+        name = group.choose(now_s, group.members, request.insists)
+        if name is None:
+            seat = await seated(group, request, group.members, min, self.now)
+        else:
+            seat = group.sit(name, now_s)
+        answer.sent = True
+        watch = Watch(group, seat, self.usual_s(request), self.now)
+        pieces: AsyncIterator[bytes] | None = None
+        try:
+            pieces = self.inner.stream(request, max_tokens)
+            async for piece in pieces:
+                if not watch.begun:
+                    watch.begin(request, piece)
+                yield piece
+            watch.complete = True
+        except ExpertError as error:
+            watch.error = error
+            raise
+        finally:
+            watch.end()
+            if pieces is not None:
+                await close(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedContinuing(GuardedExpert):
+    """One that can also write with others; what becomes of that is not noted."""
+
+    async def continuation(self, request: Request) -> Continuation:
+        """As the expert itself."""
+        assert isinstance(self.inner, Continuing)
+        return await self.inner.continuation(request)
+
+
+def guarded(
+    inner: Expert, group: Group, usual_s: Callable[[Request], float], now: Callable[[], float]
+) -> GuardedExpert:
+    """The expert, guarded, with the verbs that it had."""
+    group.know((group.expert_id,))
+    kind = GuardedContinuing if isinstance(inner, Continuing) else GuardedExpert
+    return kind(inner, group, usual_s, now)
+
+
+@dataclass(slots=True)
+class Watch:
+    """One request at one replica, from the moment that it is sent to its end.
+
+    Parameters
+    ----------
+    complete, error : how it ended; neither: who asked has left.
+    """
+
+    group: Group
+    seat: Seat
+    usual_s: float
+    now: Callable[[], float]
+    begun: bool = False
+    complete: bool = False
+    error: ExpertError | None = None
+    _told: bool = False
+
+    def begin(self, request: Request, piece: bytes) -> None:
+        """The first piece is there.
+
+        That of a whole answer that is not streamed inside comes with the last token.
+        """
+        self.begun = True
+        self._told = request.stream or not piece
+        self.group.began(self.seat, self.now(), self.usual_s if self._told else None)
+
+    def end(self) -> None:
+        """The request has ended; to be called once."""
+        now_s, held_s = self.now(), None
+        if isinstance(self.error, ExpertRejectedError) and self.error.retry_after is not None:
+            held_s = retry_after_s(self.error.retry_after, datetime.now(UTC))
+        verdict: Verdict = "nothing"
+        if self.complete or self.error is not None:
+            waited_s = now_s - self.seat.sent_s
+            verdict = verdict_on(self.error, waited_s, self.group.patience_s)
+        self.group.leave(self.seat, verdict, now_s, self._told, held_s)
+
+
+async def seated(
+    group: Group,
+    request: Request,
+    among: Collection[str],
+    choose: Callable[[list[str]], str],
+    now: Callable[[], float],
+) -> Seat:
+    """A seat at one of the replicas, waited for as long as the group and the request allow.
+
+    Raises
+    ------
+    ExpertOverloadedError
+        The line is full, or the time is up.
+    """
+    got: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    one = Waiting(frozenset(among), choose, partial(_wake, got), now())
+    left = (request.ceilings.ttft_ms, request.ceilings.latency_ms)
+    most_s = min([group.wait_s, *(ms / 1000.0 for ms in left if ms is not None)])
+    group.wait(one.came_s, one)
+    late = False
+    try:
+        async with asyncio.timeout(most_s):
+            await got
+        assert one.seat is not None
+        seat, one.seat = one.seat, None
+        return seat
+    except TimeoutError:
+        late = True
+        reason = f"had no room for another request for {most_s:g} s"
+        raise group.overloaded(reason) from None
+    finally:
+        group.give_up(one, now(), late)
+
+
+def _wake(got: asyncio.Future[None]) -> None:
+    if not got.done():
+        got.set_result(None)

@@ -1,0 +1,34 @@
+"""The experts of a fleet as a gateway asks them: guarded."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from coe.engine import Engine
+from coe.experts.guarded import GuardedExpert, guarded
+from coe.experts.protocol import Expert
+from coe.free import FreeSection
+from coe.resilience import ResilienceSection
+from coe.services.cluster.experts import usual_first_s
+from coe.services.fleet import Fleet
+
+
+def guarded_experts(fleet: Fleet, section: ResilienceSection, before: Engine) -> dict[str, Expert]:
+    """The fleet's experts by id, those at one address guarded; an engine's guards become theirs.
+
+    Copies are guarded already, and an answer that stands ready needs none of it. What is known of
+    an expert stays where the expert does.
+    """
+    computing = [one for one in fleet.sections.values() if not isinstance(one, FreeSection)]
+    groups, experts = section.guards(computing).groups, dict(fleet.experts)
+    for name, fresh in groups.items():
+        known = before.experts.get(name)
+        if name in fleet.away:
+            groups[name] = before.guards.groups.get(name, fresh)
+        elif isinstance(known, GuardedExpert) and known.inner is experts[name]:
+            groups[name], experts[name] = known.group, known
+        else:
+            usual_s = partial(usual_first_s, fleet.specs[name])
+            experts[name] = guarded(experts[name], fresh, usual_s, before.now)
+    before.guards.groups = groups
+    return experts
