@@ -20,6 +20,9 @@
     ├── RequestError           the caller asked for something impossible
     │   ├── UnknownExpertError     no such expert or budget policy
     │   ├── BudgetExhaustedError   a hard budget over time does not leave what it may take
+    │   ├── CredentialsError       no key is shown, or one that is none
+    │   ├── ForbiddenError         the key is right, and may not do this
+    │   ├── RateLimitError         asked too often, or for too much, per minute
     │   └── InfeasibleError        no expert fits the budget; carries the smallest that would do
     ├── GatewayError           the gateway itself takes a request no further
     │   ├── OverloadedError        too many others are being answered
@@ -243,6 +246,45 @@ class EndingError(GatewayError):
     """The gateway is being ended: it takes no more requests, or the time for its answer is over."""
 
     code = "shutting_down"
+
+
+class CredentialsError(RequestError):
+    """Nobody is let in without a key: there is none, or what is shown is none (any more)."""
+
+    def __init__(
+        self, message: str, param: str | None = None, code: str = "invalid_api_key"
+    ) -> None:
+        super().__init__(message, param, code)
+
+
+class ForbiddenError(RequestError):
+    """The key is right, and not one that may do this."""
+
+    def __init__(
+        self, message: str, param: str | None = None, code: str = "role_not_allowed"
+    ) -> None:
+        super().__init__(message, param, code)
+
+
+class RateLimitError(RequestError):
+    """A key or an address asks too often, or took too much, per minute.
+
+    Parameters
+    ----------
+    message, param, code : as in `RequestError`.
+    retry_after_s : whole seconds until it may ask again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str = "rate_limit_exceeded",
+        retry_after_s: int = 1,
+    ) -> None:
+        super().__init__(message, param, code)
+        self.args = (message, param, code, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class ExpertError(CoeError):

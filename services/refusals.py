@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from coe.errors import (
     BudgetExhaustedError,
     CoeError,
+    CredentialsError,
     EmbeddingError,
     EndingError,
     ExpertError,
@@ -22,11 +23,13 @@ from coe.errors import (
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUntrustedError,
+    ForbiddenError,
     GatewayError,
     InfeasibleError,
     LedgerUnavailableError,
     OverdueError,
     OverloadedError,
+    RateLimitError,
     RequestError,
 )
 from coe.guard.retry_after import retry_after_s
@@ -38,6 +41,7 @@ _STATUS: Final = {
     "decision_not_found": 404,
     "idempotency_conflict": 409,
     "invalid_token": 401,
+    "method_not_allowed": 405,
     "model_not_found": 404,
     "request_timeout": 408,
     "request_too_large": 413,
@@ -74,8 +78,12 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
         return 504, error_document(str(error), "timeout_error", error.code)
     if isinstance(error, GatewayError):
         return 503, error_document(str(error), "server_error", error.code)
+    if isinstance(error, RateLimitError):
+        return 429, error_document(str(error), "rate_limit_error", error.code, error.param)
+    if isinstance(error, ForbiddenError):
+        return 403, error_document(str(error), "permission_error", error.code, error.param)
     if isinstance(error, RequestError):
-        status = _STATUS.get(error.code, 400)
+        status = 401 if isinstance(error, CredentialsError) else _STATUS.get(error.code, 400)
         needed = error.needed if isinstance(error, InfeasibleError) else {}
         more = {"needed": needed} if needed else {}
         kind = "timeout_error" if status == 408 else "invalid_request_error"
@@ -102,13 +110,18 @@ def code_of(error: CoeError) -> str:
 
 
 def when_again(status: int, error: CoeError) -> dict[str, str]:
-    """Headers that say when to ask again, or that it is no use to do so at once."""
+    """Headers that say when to ask again, with what, or that it is no use to do so at once."""
     if isinstance(error, BudgetExhaustedError):
         after_s = error.retry_after_s
         later = {} if after_s is None else {"retry-after": str(after_s)}
         return {**NO_RETRY, **later}
     if isinstance(error, OverloadedError):
         return {"retry-after": str(error.retry_after_s)}
+    if isinstance(error, RateLimitError):
+        return {"retry-after": str(error.retry_after_s)}
+    if isinstance(error, CredentialsError):
+        wrong = "" if error.code == "missing_api_key" else ', error="invalid_token"'
+        return {"www-authenticate": f'Bearer realm="coe"{wrong}'}
     headers = {"retry-after": _pause(error)} if status in (429, 503) else {}
     tried = isinstance(error, ExpertError) and error.n_tried > 1 and status >= 500
     return {**headers, **NO_RETRY} if tried or status in _SPENT else headers

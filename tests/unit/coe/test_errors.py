@@ -11,6 +11,7 @@ from coe.errors import (
     BudgetExhaustedError,
     CoeError,
     ConfigError,
+    CredentialsError,
     EmbeddingError,
     EmbeddingUnavailableError,
     EndingError,
@@ -22,6 +23,7 @@ from coe.errors import (
     ExpertUnavailableError,
     ExpertUntrustedError,
     FleetError,
+    ForbiddenError,
     GatewayError,
     InfeasibleError,
     LedgerConflictError,
@@ -33,6 +35,7 @@ from coe.errors import (
     OverdueError,
     OverloadedError,
     PlanError,
+    RateLimitError,
     RequestError,
     SimulationError,
     UnknownExpertError,
@@ -63,6 +66,9 @@ ERRORS = [
     OverloadedError("512 requests are being answered", 3),
     OverdueError("it took 600 s"),
     EndingError("it is being ended"),
+    CredentialsError("no key", None, "missing_api_key"),
+    ForbiddenError("not yours", "model", "model_not_allowed"),
+    RateLimitError("too often", None, "auth_rate_limited", 7),
     ExpertError("a", "hiccup"),
     ExpertUnavailableError("a", "not started"),
     ExpertUnaskedError("a", "its engine is not running"),
@@ -148,6 +154,7 @@ def test_errors_form_one_tree():
         **dict.fromkeys(
             ["UnknownExpertError", "InfeasibleError", "BudgetExhaustedError"], "RequestError"
         ),
+        **dict.fromkeys(["CredentialsError", "ForbiddenError", "RateLimitError"], "RequestError"),
         **dict.fromkeys(
             [
                 "ExpertUnavailableError",
