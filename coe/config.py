@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 import coe
+from coe.access.section import AccessSection, Network, TlsSection
 from coe.capability import OF_KIND
 from coe.core import MOST_EXPERTS, ExpertSpec, TurnRule
 from coe.device import DeviceProfile
@@ -59,6 +60,8 @@ class GatewaySection(Section):
     drain_accept_s: NonNegative = 2.0
     drain_answers_s: NonNegative = 20.0
     admin_token_env: str = "COE_ADMIN_TOKEN"
+    tls: TlsSection | None = None
+    trusted_proxies: list[Network] = Field(default=[])
 
 
 class RetrievalSection(Section):
@@ -135,6 +138,7 @@ class Config(Section):
     logging: LoggingSection = LoggingSection()
     telemetry: TelemetrySection = TelemetrySection()
     resilience: ResilienceSection = ResilienceSection()
+    access: AccessSection | None = None
     plan: Path | None = None
     shadow: ShadowSection | None = None
     devices: dict[str, DeviceSection] = Field(default={})
@@ -288,6 +292,8 @@ def load_config(path: Path) -> Config:
             "metering": _resolved(config.metering, base),
             "store": config.store and config.store.beside(base),
             "shadow": config.shadow and config.shadow.beside(base),
+            "access": config.access and config.access.beside(base),
+            "gateway": _resolved(config.gateway, base),
             "experts": [_resolved(expert, base) for expert in config.experts],
             "retrieval": _resolved(config.retrieval, base),
             "tenants": {name: _resolved(one, base) for name, one in config.tenants.items()},
@@ -337,6 +343,8 @@ def _resolved(section: Any, base: Path) -> Any:
         weights = str(folder) if folder.is_dir() else section.weights
         python = None if section.python is None else base / section.python
         return section.model_copy(update={"weights": weights, "python": python})
+    if isinstance(section, GatewaySection):
+        return section.model_copy(update={"tls": section.tls and section.tls.beside(base)})
     if isinstance(section, MeteringSection):
         return section.model_copy(update={"sysfs": base / section.sysfs})
     if isinstance(section, TenantSection) and section.gate is not None:

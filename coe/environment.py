@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from coe.errors import ConfigError
+
+_LEAST_SECRET = 32
 
 
 def fleet_token(variable: str, create: bool = False) -> str:
@@ -51,6 +55,42 @@ def admin_token(variable: str) -> str | None:
     return _sendable(token, variable) if token else None
 
 
+def key_pepper(variable: str, kept: Path) -> bytes:
+    """The secret under which API keys are kept: from its environment variable, else from a file.
+
+    Parameters
+    ----------
+    kept : the file; made, readable by this user alone, where neither is there.
+
+    Raises
+    ------
+    ConfigError
+        It is short, cannot be kept, or everybody on this machine may read it.
+    """
+    if given := os.environ.get(variable, "").strip():
+        return _long(given, variable)
+    try:
+        if not kept.exists():
+            _keep(kept, secrets.token_hex(32))
+        if kept.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise ConfigError(f"{kept}: everybody may read it: chmod 600 {kept}")
+        return _long(kept.read_text().strip(), str(kept))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{kept}: {error}: export {variable}") from error
+
+
+def caller_key() -> str | None:
+    """The key that this machine's user shows to gateways: ``COE_API_KEY``; ``None``: none.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be sent in a header of HTTP.
+    """
+    key = os.environ.get("COE_API_KEY", "").strip()
+    return _sendable(key, "COE_API_KEY") if key else None
+
+
 def redis_url(variable: str) -> str:
     """The address of the Redis that keeps the ledger, which may hold a password.
 
@@ -77,6 +117,25 @@ def weights_home() -> Path:
     if named := os.environ.get("COE_WEIGHTS"):
         return Path(named)
     return _cache_home() / "weights"
+
+
+def _keep(path: Path, text: str) -> None:
+    """A new file of this user's alone; one that somebody else made meanwhile stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(text)
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _long(secret: str, source: str) -> bytes:
+    if len(secret) < _LEAST_SECRET:
+        raise ConfigError(f"{source}: a secret has {_LEAST_SECRET} signs at least")
+    return secret.encode()
 
 
 def _sendable(token: str, source: str) -> str:

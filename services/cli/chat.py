@@ -14,8 +14,9 @@ import httpx
 
 from coe.config import Config
 from coe.errors import ExpertUnavailableError, RequestError
+from coe.services.cli.connection import connection, own_address
 from coe.services.cli.console import configuration, notes, print_json, say
-from coe.services.cli.serve import address, gateway_on, listen
+from coe.services.cli.serve import gateway_on, listen
 
 _PROBE_S = 0.5
 _ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
@@ -68,7 +69,7 @@ async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json
             or await _own_gateway(config, stack)
         )
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=base, timeout=_ANSWER_TIMEOUT, trust_env=False)
+            httpx.AsyncClient(base_url=base, timeout=_ANSWER_TIMEOUT, **connection(config))
         )
         answer: list[str] = []
         try:
@@ -96,6 +97,9 @@ async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json
 async def _own_gateway(config: Config, stack: AsyncExitStack) -> str:
     """The address of a gateway that lives as long as ``stack``, its experts ready."""
     say("no gateway is running: starting the experts for this question")
+    # on loopback, for as long as it takes, and for nobody who has a key
+    open_to_us = {"access": None, "gateway": config.gateway.model_copy(update={"tls": None})}
+    config = config.model_copy(update=open_to_us)
     listener = stack.enter_context(listen("127.0.0.1", 0))
     url, runtime = await stack.enter_async_context(gateway_on(config, listener, say))
     await runtime.fleet.settled()
@@ -104,11 +108,11 @@ async def _own_gateway(config: Config, stack: AsyncExitStack) -> str:
 
 async def _running_gateway(config: Config) -> str | None:
     """The address of the configured gateway, if one answers there."""
-    url = address(config.gateway.host, config.gateway.port)
+    url = own_address(config)
     try:
-        async with httpx.AsyncClient(timeout=_PROBE_S, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=_PROBE_S, **connection(config)) as client:
             response = await client.get(f"{url}/readyz")
-            is_coe = "experts" in response.json()
+            is_coe = "status" in response.json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     return url if is_coe else None

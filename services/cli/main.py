@@ -12,6 +12,7 @@ from coe.services.cli.console import ConfigOption, JsonOption, errors_explained,
 from coe.services.cli.experts import experts_app
 from coe.services.cli.files import devices_app, index_app, weights_app
 from coe.services.cli.fleet import fleet_app
+from coe.services.cli.keys import keys_app
 from coe.services.cli.ledger import ledger_app
 from coe.services.cli.options import (
     ArtefactOption,
@@ -41,6 +42,7 @@ app.add_typer(devices_app, name="devices", no_args_is_help=True)
 app.add_typer(fleet_app, name="fleet", no_args_is_help=True)
 app.add_typer(experts_app, name="experts", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger", no_args_is_help=True)
+app.add_typer(keys_app, name="keys", no_args_is_help=True)
 app.command()(personalise)
 
 
@@ -66,12 +68,18 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = None,
+    without_keys: Annotated[
+        bool,
+        typer.Option(
+            "--without-keys", help="Let everybody in who reaches it, also from other machines."
+        ),
+    ] = False,
 ) -> None:
     """Start the gateway and its experts."""
     from coe.services.cli.serve import run
 
     with errors_explained():
-        run(config, host, port)
+        run(config, host, port, without_keys)
 
 
 @app.command()

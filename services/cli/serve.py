@@ -16,6 +16,9 @@ from typing import Any
 
 from coe.config import Config, find_config
 from coe.errors import ConfigError
+from coe.services.access.exposure import check_exposure
+from coe.services.access.porter import porter_of
+from coe.services.access.tls import private
 from coe.services.cli.console import configuration, say
 from coe.services.drain import Drain
 from coe.services.gateway import Gateway
@@ -31,13 +34,15 @@ _HURRIED_S = 1.8
 _YOUNG_OBJECTS = 20_000
 
 
-def run(config_path: Path | None, host: str | None, port: int | None) -> None:
+def run(
+    config_path: Path | None, host: str | None, port: int | None, without_keys: bool = False
+) -> None:
     """Serve until interrupted.
 
     Raises
     ------
     ConfigError
-        The configuration is wrong or the address is taken.
+        The configuration is wrong or the address is taken; or as `check_exposure`.
     """
     config, path = configuration(config_path), find_config(config_path)
     listener = listen(
@@ -45,6 +50,8 @@ def run(config_path: Path | None, host: str | None, port: int | None) -> None:
     )
     runner = asyncio.Runner(loop_factory=_loop)
     with runner, listener:
+        if remark := check_exposure(config, listener.getsockname()[0], without_keys):
+            say(remark)
         runner.run(_serve(config, path, listener))
 
 
@@ -60,8 +67,9 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
-        say(f"listening on {_url(listener)}/v1 (Ctrl-C ends)")
-        announcement = asyncio.create_task(_announce(runtime, _url(listener)))
+        url = _url(config, listener)
+        say(f"listening on {url}/v1 (Ctrl-C ends)")
+        announcement = asyncio.create_task(_announce(runtime, url))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _asked_to_end, drain, number)
@@ -132,7 +140,7 @@ async def gateway_on(
         drain = _draining(runtime, observers, say)
         task = asyncio.create_task(drain.server.serve(sockets=[listener]))
         try:
-            yield _url(listener), runtime
+            yield _url(config, listener), runtime
         finally:
             drain.begin(0.0)
             await task
@@ -148,9 +156,12 @@ def _draining(runtime: Runtime, observers: Observers, say: Say, **options: Any) 
         tell=observers.tell,
         sample=observers.sample,
         propagate=observers.propagate,
+        porter=porter_of(runtime.config, say),
     )
     if runtime.reloads is not None:
         runtime.reloads.told = metrics.reloaded
+    if section.tls is not None:
+        options["ssl_context_factory"] = private(section.tls)
     running = server(gateway.app(), section.head_timeout_s, metrics.refuse, **options)
     return Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
 
@@ -171,14 +182,14 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def address(host: str, port: int) -> str:
+def address(host: str, port: int, scheme: str = "http") -> str:
     """``http://host:port``, an IPv6 host in brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _url(listener: socket.socket) -> str:
+def _url(config: Config, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return address(host, port)
+    return address(host, port, "https" if config.gateway.tls else "http")
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -12,8 +12,8 @@ from rich.table import Table
 from coe.config import Config
 from coe.environment import admin_token
 from coe.errors import ConfigError, ExpertUnavailableError, RequestError
+from coe.services.cli.connection import connection, own_address
 from coe.services.cli.console import configuration, print_json, results, tell
-from coe.services.cli.serve import address
 from coe.switches import Switch
 
 _TIMEOUT_S = 10.0
@@ -56,23 +56,16 @@ def turn(config_path: Path | None, url: str | None, expert_id: str, switch: Swit
     tell(f"{document['id']}: {document['switch']}")
 
 
-def _asked(
-    config: Config, url: str | None, method: str, path: str, **options: Any
-) -> dict[str, Any]:
+def _asked(config: Config, url: str | None, method: str, path: str, **body: Any) -> dict[str, Any]:
     variable = config.gateway.admin_token_env
-    token = admin_token(variable)
-    if token is None:
+    options = connection(config, admin_token(variable))
+    if "headers" not in options:
         raise ConfigError(f"no operator's token: export {variable} as it was for `coe serve`")
-    base = url or address(config.gateway.host, config.gateway.port)
+    base = url or own_address(config)
     base = base.rstrip("/").removesuffix("/v1")
     try:
-        with httpx.Client(trust_env=False, timeout=_TIMEOUT_S) as client:
-            answer = client.request(
-                method,
-                f"{base}/admin/experts{path}",
-                headers={"authorization": f"Bearer {token}"},
-                **options,
-            )
+        with httpx.Client(timeout=_TIMEOUT_S, **options) as client:
+            answer = client.request(method, f"{base}/admin/experts{path}", **body)
         document: dict[str, Any] = answer.json()
         if answer.is_error:
             error = document["error"]

@@ -1,0 +1,1 @@
+"""Who is let in: the file of keys, and the porter of a gateway."""
