@@ -227,7 +227,8 @@ class Request:
     stand ready for it; a router fills it in. ``insists``: nobody else can answer it, so it goes to
     an expert that is failing, too; ``n_attempts`` were made before this one. Where there are
     ``steps``, what is done for the request is noted there. ``traceparent`` goes with it to the
-    experts that hear HTTP, unless it is "".
+    experts that hear HTTP, unless it is "". ``key`` is the public id of the API key that it came
+    with.
     """
 
     messages: tuple[Message, ...]
@@ -244,6 +245,7 @@ class Request:
     mode: Kind | None = None
     most_experts: int | None = None
     tenant: str = ""
+    key: str = ""
     cache: bool = True
     needs: Mapping[Capability, str] = field(default_factory=dict)
     extras: frozenset[str] = frozenset()

@@ -274,7 +274,7 @@ class Engine:
         """Where the answers to the request are charged; ``None``: nowhere."""
         if self.store is None:
             return None
-        return Tab(self.store, Payer(request.tenant), decision.decision_id)
+        return Tab(self.store, Payer(request.tenant, request.key), decision.decision_id)
 
     def _reply(
         self,

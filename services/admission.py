@@ -10,6 +10,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coe.errors import GatewayError
+from coe.services.access.middleware import caller_of
 from coe.services.door import Door
 from coe.services.observing.exchange import exchange_of
 from coe.services.refusals import error_event, refused
@@ -38,7 +39,7 @@ class Admission:
             await self.app(scope, receive, sent)
             return
         try:
-            async with self.door.inside(scope.get("coe.caller", "")):
+            async with self.door.inside(_whose(scope)):
                 await self.app(scope, receive, sent)
         except GatewayError as error:
             exchange_of(scope).end(error, error.code)
@@ -64,6 +65,12 @@ class Admission:
         abort()
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+def _whose(scope: Scope) -> str:
+    """Whose requests share a bound with this one: a tenant's, else a key's; "": nobody said."""
+    caller = caller_of(scope)
+    return "" if caller is None else caller.tenant or caller.key_id
 
 
 class _Sent:

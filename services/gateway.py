@@ -16,6 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from coe.access.proxies import Proxies
 from coe.answer import before_end
 from coe.core import Request
 from coe.crowd import Crowd
@@ -23,16 +24,20 @@ from coe.engine import AnyReply
 from coe.environment import admin_token
 from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
 from coe.ledger.book import Ledger
-from coe.personal import NOBODY, as_wished
+from coe.personal import as_wished
+from coe.services.access.middleware import Access, caller_of
+from coe.services.access.porter import Porter
+from coe.services.access.wishes import confined, may_name, signed, tenant_of
 from coe.services.admin import Admin
 from coe.services.admission import Admission
 from coe.services.answers import as_answer, document_of, event_of_citations, headers_of
 from coe.services.body import json_of
 from coe.services.completions import chat_of, completion_of, retold
 from coe.services.door import Door
-from coe.services.embeddings import embedding_model, embeddings
+from coe.services.embeddings import embeddings
 from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
+from coe.services.models import model_rows
 from coe.services.observing.exchange import Exchange, exchange_of
 from coe.services.observing.metrics import Metrics
 from coe.services.observing.watch import Tell, Watch
@@ -50,7 +55,7 @@ from coe.services.store.books import Books
 from coe.services.straight import Straight
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
-from coe.services.wire import AUTO, chat_request, decision_document, receipt_document
+from coe.services.wire import chat_request, decision_document, receipt_document
 from coe.tenants import visible
 
 _CLIENT_CLOSED = 499
@@ -58,13 +63,14 @@ _CLIENT_CLOSED = 499
 
 @dataclass(slots=True)
 class Gateway:
-    """Serves one runtime.
+    """Serves one runtime, to everybody or to whom its porter lets in.
 
     Parameters
     ----------
     tell : told of every request beside the metrics; see `Watch`.
     sample : share of traces that is recorded; ``None``: nobody traces.
     propagate : experts get to know whose part of a trace they are.
+    porter : ``None``: everybody may come in.
     """
 
     runtime: Runtime
@@ -73,6 +79,7 @@ class Gateway:
     tell: Sequence[Tell] = ()
     sample: float | None = None
     propagate: bool = False
+    porter: Porter | None = None
     journal: DecisionJournal = field(init=False)
     door: Door = field(init=False)
 
@@ -125,6 +132,7 @@ class Gateway:
             middleware=[
                 watch,
                 Middleware(Front, hosts=[name.lower() for name in section.hosts]),
+                Middleware(Access, porter=self.porter, proxies=Proxies(section.trusted_proxies)),
                 Middleware(Admission, door=self.door),
                 Middleware(
                     Straight,
@@ -179,7 +187,7 @@ class Gateway:
         engine, shadow = self.runtime.engine, self.runtime.shadow
         glimpse = None if shadow is None else shadow.glimpse(engine, request)
         reply = await engine.answer(request, told)
-        self.journal.note(reply.decision)
+        self.journal.note(reply.decision, tenant=request.tenant)
         if shadow is not None and glimpse is not None:
             shadow.note(glimpse, reply.decision)
         return reply
@@ -190,13 +198,16 @@ class Gateway:
         request = replace(request, read=True)
         engine = self.runtime.engine
         decision = engine.decide(request, await engine.prepare(request))
-        self.journal.note(decision)
+        self.journal.note(decision, tenant=request.tenant)
         exchange_of(http.scope).decision = decision
         return as_json(decision_document(decision))
 
     async def decision(self, http: HttpRequest) -> Response:
-        """A kept decision, with its receipt once there is one."""
-        kept = self.journal.find(http.path_params["decision_id"])
+        """A kept decision, with its receipt once there is one; a tenant's, to that tenant."""
+        decision_id, caller = http.path_params["decision_id"], caller_of(http.scope)
+        kept = self.journal.find(decision_id)
+        if kept and caller and caller.role == "user":
+            kept = kept if self.journal.tenant(decision_id) == caller.tenant else None
         if kept is None:
             raise RequestError(
                 "no such decision, or it is no longer kept", "decision_id", "decision_not_found"
@@ -212,12 +223,14 @@ class Gateway:
 
     async def models(self, http: HttpRequest) -> Response:
         """What ``model`` may be: auto, the policies, the experts."""
-        return as_json({"object": "list", "data": self._model_rows()})
+        return as_json(
+            {"object": "list", "data": model_rows(self.runtime, self._own, caller_of(http.scope))}
+        )
 
     async def model(self, http: HttpRequest) -> Response:
         """One of them."""
         name = http.path_params["name"]
-        for row in self._model_rows():
+        for row in model_rows(self.runtime, self._own, caller_of(http.scope)):
             if row["id"] == name:
                 return as_json(row)
         raise UnknownExpertError(f"there is no model {name!r}")
@@ -244,6 +257,8 @@ class Gateway:
             "config": self.runtime.engine.config,
             "reload": "unchanged" if reloads is None else reloads.last.status,
         }
+        if self.porter is not None:
+            status = {"status": overall}
         return as_json(status, 200 if ready else 503)
 
     async def scrape(self, http: HttpRequest) -> Response:
@@ -255,15 +270,15 @@ class Gateway:
         )
 
     def _parsed(self, http: HttpRequest, document: dict[str, Any]) -> tuple[Request, bool]:
-        runtime, exchange = self.runtime, exchange_of(http.scope)
+        runtime, exchange, caller = self.runtime, exchange_of(http.scope), caller_of(http.scope)
         exchange.model = str(document.get("model", ""))
-        experts = frozenset(runtime.fleet.experts)
-        request, explain = chat_request(
-            document, runtime.policies, experts, self._own, self._extras
-        )
-        caller, key = (http.headers.get(name) for name in ("authorization", "idempotency-key"))
-        self.keys.check(key, caller or "", document)
-        wished = as_wished(request, runtime.tenants)
+        document, own = signed(document, caller), self._own
+        known = visible(runtime.fleet.experts, own, tenant_of(document))
+        experts = may_name(document.get("model"), caller, known)
+        request, explain = chat_request(document, runtime.policies, experts, own, self._extras)
+        shown, key = (http.headers.get(name) for name in ("authorization", "idempotency-key"))
+        self.keys.check(key, caller.key_id if caller else shown or "", document)
+        wished = as_wished(confined(request, caller, known), runtime.tenants)
         trace = exchange.trace if self.propagate else None
         exchange.request = replace(
             wished, steps=exchange.steps, traceparent="" if trace is None else trace.traceparent
@@ -287,25 +302,14 @@ class Gateway:
     def settle(self, reply: AnyReply) -> None:
         """Keep and count what an answer took, if it has ended; once."""
         if reply.receipt is not None:
-            self.journal.note(reply.decision, reply.receipt)
+            self.journal.note(reply.decision, reply.receipt, reply.request.tenant)
+            if self.porter is not None:
+                self.porter.charge(reply.request.key, reply.receipt)
 
     def _balances(self) -> tuple[Ledger, int] | None:
         """The books of hard limits and the time on their clock; ``None``: there are none."""
         books = getattr(self.runtime.engine.store, "books", None)
         return (books.ledger, books.now_ms()) if isinstance(books, Books) else None
-
-    def _model_rows(self) -> list[dict[str, Any]]:
-        runtime = self.runtime
-        names = [AUTO, *(f"{AUTO}:{name}" for name in runtime.policies)]
-        about = {f"{AUTO}:{p.name}": p.description for p in runtime.policies.values()}
-        rows = [_model_row(name, "coe", about.get(name, "")) for name in names]
-        for name in visible(runtime.fleet.specs, self._own, NOBODY):
-            spec = runtime.fleet.specs[name]
-            computes = spec.id not in runtime.fleet.stocks
-            about_it = f"{spec.params_b:g} B parameters" if computes else "computes nothing"
-            rows.append(_model_row(spec.id, spec.profile.name, about_it))
-        embedder = _model_row(embedding_model(runtime), "coe", "gives vectors, and no answers")
-        return [*rows, embedder]
 
     @property
     def _own(self) -> dict[str, str]:
@@ -392,8 +396,3 @@ class _Streamed:
             gateway.metrics.in_flight.dec()
             gateway.settle(reply)
             self._settled = True
-
-
-def _model_row(name: str, owner: str, description: str) -> dict[str, Any]:
-    row = {"id": name, "object": "model", "created": 0, "owned_by": owner}
-    return row | {"description": description}

@@ -45,7 +45,10 @@ RIGHTS: Final = (
     Right("GET", "/openapi.json", _EVERYBODY),
     Right("GET", "/metrics", _VIEWERS),
     Right("GET", "/admin/experts", _VIEWERS),
+    Right("GET", "/admin/status", _VIEWERS),
+    Right("GET", "/admin/shadow", _VIEWERS),
     Right("PUT", "/admin/experts/", _ADMINS),
+    Right("POST", "/admin/reload", _ADMINS),
 )
 
 _WHOLE: Final = {(right.method, right.path): right for right in RIGHTS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coe.access.caller import Caller
 from coe.access.proxies import Proxies
 from coe.access.rights import PUBLIC, Right, right_to, verdict
-from coe.errors import CoeError, ForbiddenError, RequestError
+from coe.errors import ForbiddenError, RequestError
 from coe.services.access.porter import Porter
-from coe.services.refusals import refused, rendered
+from coe.services.observing.exchange import exchange_of
+from coe.services.refusals import refused
 
 CALLER: Final = "coe.caller"
 """Where in the scope of a request the `Caller` stands; nowhere: no keys are asked for."""
@@ -28,13 +28,11 @@ class Access:
     porter : ``None``: everybody comes in.
     proxies : whose word on the address of a client is taken; it then stands in the scope, as if
         the client itself had connected.
-    count : is told the code of every refusal.
     """
 
     app: ASGIApp
     porter: Porter | None
     proxies: Proxies
-    count: Callable[[str], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or hand on with the caller in the scope."""
@@ -75,8 +73,10 @@ class Access:
             raise ForbiddenError(f"a key of role {caller.role} may not ask for this")
         raise RequestError("there is nothing here for this key", None, said)
 
-    async def _refuse(self, error: CoeError, scope: Scope, receive: Receive, send: Send) -> None:
-        self.count(rendered(error)[1]["error"]["code"])
+    async def _refuse(
+        self, error: RequestError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        exchange_of(scope).end(error, error.code)
         await refused(error)(scope, receive, send)
 
     def _telling(self, porter: Porter, caller: Caller, send: Send) -> Send:
@@ -106,6 +106,12 @@ class Access:
         address = self.proxies.client(peer, chains)
         if address != peer:
             scope["client"] = (address, 0)
+
+
+def caller_of(scope: Scope) -> Caller | None:
+    """Who asks; ``None``: nobody is asked who they are."""
+    found: Caller | None = scope.get(CALLER)
+    return found
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

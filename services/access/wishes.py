@@ -39,6 +39,13 @@ def signed(document: Mapping[str, Any], caller: Caller | None) -> dict[str, Any]
     return {**document, "coe": {**extras, "tenant": named}}
 
 
+def tenant_of(document: Mapping[str, Any]) -> str:
+    """Whose request a body says to be, if it says it as it must; else ""."""
+    extras = document.get("coe")
+    named = extras.get("tenant") if isinstance(extras, dict) else None
+    return named if isinstance(named, str) else ""
+
+
 def may_name(model: Any, caller: Caller | None, known: Collection[str]) -> frozenset[str]:
     """The experts of ``known`` that the caller may ask for by name, ``model`` being permitted.
 

@@ -184,6 +184,11 @@ def test_the_gateway_listens_where_its_port_is_published() -> None:
     assert command[command.index("--host") + 1] == "0.0.0.0"
 
 
+def test_whoever_needs_no_key_is_on_this_machine() -> None:
+    assert "--without-keys" in SERVICES["gateway"]["command"]
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["gateway"]["ports"])
+
+
 @pytest.mark.parametrize("name", sorted(RAY | {"fleet-up"}))
 def test_ray_asks_for_a_token(name: str) -> None:
     service = SERVICES[name]

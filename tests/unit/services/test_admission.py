@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from coe.access.caller import Caller
 from coe.crowd import Crowd
 from coe.errors import EndingError, OverdueError
 from coe.services.admission import Admission
@@ -83,7 +84,8 @@ class House:
 
     async def ask(self, client, path="/v1/chat/completions", caller="", **more):
         exchange = Exchange("req-1", "POST", path, 0.0, 0.0)
-        scope = {"type": "http", "path": path, "coe.caller": caller, KEY: exchange, **more}
+        who = {"coe.caller": Caller(tenant=caller)} if caller else {}
+        scope = {"type": "http", "path": path, **who, KEY: exchange, **more}
         try:
             await self.app(scope, client.receive, client.send)
         finally:

@@ -2,7 +2,8 @@
 
 ``body`` changes a good body, ``document`` is another one, ``text`` and ``bytes`` (hexadecimal) are
 sent as they are; ``[part, n]`` and ``{"$times": [part, n]}`` repeat. What only raw bytes can say
-(``raw``) is sent to a process in `tests/integration/test_bad_inputs.py`.
+(``raw``) is sent to a process in `tests/integration/test_bad_inputs.py`. With ``access`` the
+gateway asks for keys: ``$good`` and the like stand for one.
 
 Where others answer otherwise, and why not here: a key of one request that is malformed is no
 conflict, but ``invalid_idempotency_key``; ceilings stand in the object ``coe``, and so do their
@@ -10,18 +11,25 @@ names. What experts send is in `tests/unit/coe/test_http_truth.py`.
 """
 
 import json
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from coe.access.failures import Failures
+from coe.access.keys import digest_of, minted
+from coe.access.rates import RateMeter
 from coe.budgets import load_policies
 from coe.capability import EVERYTHING
 from coe.config import DATA, load_config
 from coe.engine import Engine
 from coe.experts.stub import StubExpert
 from coe.router import Router
+from coe.services.access.keyfile import KeyFile, KeyRecord
+from coe.services.access.keyring import Keyring
+from coe.services.access.porter import Porter
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime
@@ -30,6 +38,7 @@ LINES = (Path(__file__).parents[2] / "data" / "bad_inputs.jsonl").read_text().sp
 CASES = [case for case in map(json.loads, LINES) if "raw" not in case]
 GOOD = {"model": "auto", "messages": [{"role": "user", "content": "hours"}]}
 MOST_ECHOED = 200
+NOW_S = 1_000_000.0
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +53,7 @@ def gateway():
     return Gateway(Runtime(config, policies, Engine(router, stubs), fleet))
 
 
-@pytest.fixture
-def client(gateway):
+def connected(gateway):
     transport = httpx.ASGITransport(gateway.app())
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
@@ -75,11 +83,19 @@ def content(case, names):
     return json.dumps(built(left, names)).encode()
 
 
+def spelt(text, names):
+    """A text with what names in it stand for."""
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, names[name])
+    return text
+
+
 async def post(client, case, names):
     headers = {"content-type": "application/json"} | case.get("headers", {})
+    headers = {name: spelt(value, names) for name, value in headers.items()}
     return await client.request(
         case.get("method", "POST"),
-        case.get("path", "/v1/chat/completions"),
+        spelt(case.get("path", "/v1/chat/completions"), names),
         content=content(case, names),
         headers=[
             *((name, value.encode()) for name, value in headers.items()),
@@ -88,9 +104,47 @@ async def post(client, case, names):
     )
 
 
+@pytest.fixture
+def keys(tmp_path, gateway):
+    """A porter of this gateway, and the keys that it knows."""
+    kinds = {
+        "$good": {},
+        "$revoked": {"revoked_s": NOW_S - 1},
+        "$expired": {"expires_s": NOW_S},
+        "$expiring": {"expires_s": NOW_S + 1},
+        "$limited": {"models": ["smollm2-135m"]},
+        "$routed": {"overrides": False},
+        "$spent": {"requests_per_minute": 0.001},
+    }
+    file, names = KeyFile(tmp_path / "keys.json", b"p" * 32), {}
+    for name, fields in kinds.items():
+        key_id, names[name] = minted(secrets.token_bytes)
+        digest = digest_of(file.pepper, names[name]).hex()
+        file.add(KeyRecord(id=key_id, digest=digest, created_s=0.0, **fields))
+    good = names["$good"]
+    names["$flipped"] = good[:-1] + chr(ord(good[-1]) ^ 1)
+    names["$cut"] = good[:20]
+    names["$digest"] = digest_of(file.pepper, good).hex()
+    names["$mixed"] = good[:17] + names["$spent"][17:]
+    porter = Porter(
+        Keyring(file), RateMeter(lambda: 0.0), Failures(60.0, lambda: 0.0), wall=lambda: NOW_S
+    )
+    porter.keyring.open()
+    porter.rates.admit(porter.keyring.ring.caller(names["$spent"], NOW_S))
+    return porter, names
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-async def test_it_is_answered_as_listed_and_the_next_one_too(client, gateway, case):
-    answer = await post(client, case, {"$embedder": gateway.runtime.engine.router.embedder.name})
+async def test_it_is_answered_as_listed_and_the_next_one_too(gateway, keys, case):
+    names = {"$embedder": gateway.runtime.engine.router.embedder.name}
+    good = {}
+    if case.get("access"):
+        porter, named = keys
+        gateway = Gateway(gateway.runtime, porter=porter)
+        names |= named
+        good = {"authorization": f"Bearer {named['$good']}"}
+    client = connected(gateway)
+    answer = await post(client, case, names)
     assert answer.status_code == case["status"], answer.text[:400]
     if case["status"] != 200:
         error = answer.json()["error"]
@@ -100,7 +154,8 @@ async def test_it_is_answered_as_listed_and_the_next_one_too(client, gateway, ca
         longest = max((len(word) for word in error["message"].split()), default=0)
         assert longest <= MOST_ECHOED
     assert answer.headers["content-type"] == "application/json"
-    assert (await client.post("/v1/chat/completions", json=GOOD)).status_code == 200
+    again = await client.post("/v1/chat/completions", json=GOOD, headers=good)
+    assert again.status_code == 200
 
 
 def test_no_two_cases_have_one_name():
@@ -108,7 +163,8 @@ def test_no_two_cases_have_one_name():
     assert len({*names}) == len(names)
 
 
-async def test_a_key_of_one_request_does_not_come_with_another(client):
+async def test_a_key_of_one_request_does_not_come_with_another(gateway):
+    client = connected(gateway)
     headers = {"idempotency-key": "order-7"}
     other = GOOD | {"max_tokens": 9}
     asked = [(GOOD, headers), (GOOD, headers), (other, headers), (other, {})]
