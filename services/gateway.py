@@ -169,16 +169,22 @@ class Gateway:
             every_s = self.runtime.config.gateway.waiting_every_s
             return EventStream(_Streamed(self, request, older, exchange), every_s)
         with self.metrics.in_flight.track_inprogress():
-            reply = await unless_gone(http.receive, self.begun(request))
-        exchange.reply = reply
-        try:
-            body = await unless_gone(http.receive, self._whole(reply))
-        except BaseException:
-            await reply.close()
-            raise
+            reply, body = await unless_gone(http.receive, self._answered(request, exchange))
         assert reply.receipt is not None
         told = document_of(body, reply, explain)
         return as_answer(completion_of(told) if older else told, headers_of(reply, reply.receipt))
+
+    async def _answered(self, request: Request, exchange: Exchange) -> tuple[AnyReply, bytes]:
+        """A reply and the whole of its body."""
+        reply = exchange.reply = await self.begun(request)
+        try:
+            async with aclosing(reply.pieces()) as pieces:
+                return reply, b"".join([piece async for piece in pieces])
+        except BaseException:
+            await reply.close()
+            raise
+        finally:
+            self.settle(reply)
 
     async def begun(
         self, request: Request, told: Callable[[AnyReply], None] = lambda reply: None
@@ -275,29 +281,25 @@ class Gateway:
         document, own = signed(document, caller), self._own
         known = visible(runtime.fleet.experts, own, tenant_of(document))
         experts = may_name(document.get("model"), caller, known)
-        request, explain = chat_request(document, runtime.policies, experts, own, self._extras)
+        trace = exchange.trace if self.propagate else None
+        request, explain = chat_request(
+            document,
+            runtime.policies,
+            experts,
+            own,
+            self._extras,
+            exchange.steps,
+            "" if trace is None else trace.traceparent,
+        )
         shown, key = (http.headers.get(name) for name in ("authorization", "idempotency-key"))
         self.keys.check(key, caller.key_id if caller else shown or "", document)
-        wished = as_wished(confined(request, caller, known), runtime.tenants)
-        trace = exchange.trace if self.propagate else None
-        exchange.request = replace(
-            wished, steps=exchange.steps, traceparent="" if trace is None else trace.traceparent
-        )
+        exchange.request = as_wished(confined(request, caller, known), runtime.tenants)
         exchange.steps.note("parse", exchange.started_s, runtime.engine.now())
         return exchange.request, explain
 
     async def _document(self, http: HttpRequest) -> dict[str, Any]:
         section = self.runtime.config.gateway
         return await json_of(http, section.max_body_bytes, section.body_timeout_s)
-
-    async def _whole(self, reply: AnyReply) -> bytes:
-        self.metrics.in_flight.inc()
-        try:
-            async with aclosing(reply.pieces()) as pieces:
-                return b"".join([piece async for piece in pieces])
-        finally:
-            self.metrics.in_flight.dec()
-            self.settle(reply)
 
     def settle(self, reply: AnyReply) -> None:
         """Keep and count what an answer took, if it has ended; once."""

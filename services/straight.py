@@ -18,7 +18,8 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 class Straight:
     """An application of which one path is served without looking for its route.
 
-    What the endpoint raises is answered as the application answers it.
+    What the endpoint raises is answered as the application answers it, and so is what its response
+    raises before it has begun.
 
     Parameters
     ----------
@@ -41,9 +42,10 @@ class Straight:
         scope["endpoint"] = self.endpoint
         http = Request(scope, receive, send)
         try:
-            response = await self.endpoint(http)
+            await (await self.endpoint(http))(scope, receive, send)
+            return
         except CoeError as error:
-            response = await self.refuse(http, error)
+            instead = await self.refuse(http, error)
         except ClientDisconnect as error:
-            response = await self.gone(http, error)
-        await response(scope, receive, send)
+            instead = await self.gone(http, error)
+        await instead(scope, receive, send)

@@ -160,8 +160,7 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, _T]) -> _T:
     except BaseException:
         lookout.stop()
         raise
-    if lookout.stop():
-        raise ClientDisconnect
+    lookout.stop()
     return result
 
 

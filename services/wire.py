@@ -18,6 +18,7 @@ from coe.services.bodies import NOTHING_ASKED, ChatBody
 from coe.services.fields import complaint, unknown
 from coe.services.needs import needs_of
 from coe.services.strict_json import document_of
+from coe.steps import Steps
 from coe.tenants import visible
 
 AUTO: Final = "auto"
@@ -60,8 +61,15 @@ def chat_request(
     expert_ids: frozenset[str],
     own: Mapping[str, str] = MappingProxyType({}),
     extras: frozenset[str] = frozenset(),
+    steps: Steps | None = None,
+    traceparent: str = "",
 ) -> tuple[Request, bool]:
-    """As `parse_chat`, of a body that has been read."""
+    """As `parse_chat`, of a body that has been read.
+
+    Parameters
+    ----------
+    steps, traceparent : go with the request, see `Request`.
+    """
     chat, more = _checked(document, extras)
     known = frozenset(visible(expert_ids, own, chat.coe.tenant))
     policy, pinned = _addressee(chat.model, policies, known)
@@ -87,6 +95,8 @@ def chat_request(
         needs=needs_of(chat),
         extras=more,
         payload={k: v for k, v in document.items() if k not in ("model", "coe")},
+        steps=steps,
+        traceparent=traceparent,
     )
     return request, asked.explain
 

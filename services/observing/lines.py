@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
 
-_MOST_AT_ONCE: Final = 64
+_MOST_AT_ONCE: Final = 1024
+_GATHERS_S: Final = 0.02
 _PATIENCE_S: Final = 1.0
 
 
 class Lines:
     """Lines on their way into a file, written by a thread of their own.
+
+    After lines are written the thread lets others gather for a moment: to be woken for each of them
+    would cost whoever puts them more than all else.
 
     What finds no room is dropped and counted; so is what cannot be written. Once writing goes
     well again, a line says how many are missing.
@@ -72,6 +77,7 @@ class Lines:
             self._pass_on(lines)
             if last:
                 return
+            time.sleep(_GATHERS_S)
 
     def _pass_on(self, lines: list[bytes]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import time
 import traceback
@@ -135,6 +136,8 @@ def _short(value: float) -> float:
 
 def _word(value: Any) -> str:
     """A value in a line of text: as it is where that is one plain word, else as JSON."""
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
-        return value
-    return json.dumps(value)
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) else json.dumps(value)
+    kind = type(value)
+    plain = kind is int or (kind is float and math.isfinite(value))
+    return repr(value) if plain else json.dumps(value)
