@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
 _EVENT = b"\ndata:"
 _END_MARKS = (b"data: [DONE]", b"data:[DONE]")
 _KEPT_TAIL = 16_384
+_MOST_TOKENS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +30,40 @@ class Reading:
 
 @dataclass(slots=True)
 class AnswerMeter:
-    """Reads along while the pieces of a body pass, at the cost of a count per piece."""
+    """Reads along while the pieces of a body pass, at the cost of a search per piece.
+
+    What an expert states of its tokens counts as far as it can be true; else they are counted.
+
+    Parameters
+    ----------
+    most_prompt_tokens, most_output_tokens : the longest prompt, and all its answers together, that
+        an expert may truly state.
+    """
 
     stream: bool
     n_answers: int = 1
+    most_prompt_tokens: int = _MOST_TOKENS
+    most_output_tokens: int = _MOST_TOKENS
     _n_events: int = 0
-    _tail: bytes = b"\n"
-    _whole: list[bytes] = field(default_factory=list)
+    _seam: bytes = b"\n"
+    _kept: list[bytes] = field(default_factory=list)
+    _n_kept: int = 0
 
     def feed(self, piece: bytes) -> None:
         """Take note of the next piece."""
+        self._kept.append(piece)
         if not self.stream:
-            self._whole.append(piece)
             self._n_events += not piece
             return
+        self._n_events += piece.count(_EVENT)
         # a marker may be split between two pieces: look at the seam too
-        seam = self._tail[-(len(_EVENT) - 1) :]
-        self._n_events += (seam + piece).count(_EVENT)
-        self._tail = (self._tail + piece)[-_KEPT_TAIL:]
+        seam = self._seam + piece[: len(_EVENT) - 1]
+        self._n_events += seam.count(_EVENT)
+        self._seam = (piece if len(piece) >= len(_EVENT) else seam)[1 - len(_EVENT) :]
+        self._n_kept += len(piece)
+        if self._n_kept > 2 * _KEPT_TAIL:
+            self._kept = [self._tail()]
+            self._n_kept = _KEPT_TAIL
 
     @property
     def n_tokens(self) -> int:
@@ -60,19 +77,37 @@ class AnswerMeter:
         """What the pieces so far say."""
         if not self.stream:
             # besides one empty piece a token there is one for the role of each answer
-            counted = max(0, self._n_events - self.n_answers)
-            return self._or_counted(_read_document(b"".join(self._whole), counted), counted)
-        ended = self._tail.rstrip().endswith(_END_MARKS)
-        usage = _last_usage(self._tail)
+            return self._read_document(b"".join(self._kept), self.n_tokens)
+        tail = self._tail()
+        ended = tail.rstrip().endswith(_END_MARKS)
         # besides one event a token there are role and finish reason, and the end mark
         counted = max(0, self._n_events - (2 * self.n_answers + 1 if ended else self.n_answers))
-        return self._or_counted(_reading(usage, counted, ended), counted)
+        return self._reading(_last_usage(tail), counted, ended)
 
-    def _or_counted(self, reading: Reading, counted: int) -> Reading:
-        """The reading, or the count where an expert states only one of several answers."""
-        if self.n_answers > 1 and counted > reading.output_tokens:
-            return replace(reading, output_tokens=counted, stated=False)
-        return reading
+    def _tail(self) -> bytes:
+        return b"".join(self._kept)[-_KEPT_TAIL:]
+
+    def _read_document(self, body: bytes, counted: int) -> Reading:
+        document = _object(body)
+        if document is None:
+            return Reading(None, counted, False, False)
+        said = (_said_bytes(document) + 3) // 4
+        return self._reading(_usage(document), max(said, counted), True)
+
+    def _reading(self, usage: tuple[int, int] | None, counted: int, ended: bool) -> Reading:
+        """What an expert states, or the count where it states nothing, or what cannot be."""
+        if usage is None or not self._can_be(*usage, counted):
+            return Reading(None, counted, False, ended)
+        prompt, output = usage
+        # some state only one of several answers
+        if self.n_answers > 1 and counted > output:
+            return Reading(prompt, counted, False, ended)
+        return Reading(prompt, output, True, ended)
+
+    def _can_be(self, prompt: int, output: int, counted: int) -> bool:
+        # an expert may take a few events to say nothing
+        silent = output > 0 or counted <= 2 * self.n_answers
+        return silent and prompt <= self.most_prompt_tokens and output <= self.most_output_tokens
 
 
 def chunk(
@@ -188,13 +223,6 @@ def pieces_of(
     yield DONE
 
 
-def _read_document(body: bytes, counted: int) -> Reading:
-    document = _object(body)
-    if document is None:
-        return Reading(None, counted, False, False)
-    return _reading(_usage(document), (_said_bytes(document) + 3) // 4, True)
-
-
 def _object(text: bytes) -> dict[str, Any] | None:
     """The JSON object that ``text`` holds, if it holds one."""
     try:
@@ -237,11 +265,5 @@ def _usage(document: dict[str, Any]) -> tuple[int, int] | None:
         counts = (cached + fresh if known else None, timings.get("predicted_n"))
     else:
         return None
-    prompt, output = (n if isinstance(n, int) and 0 <= n < 10_000_000 else None for n in counts)
+    prompt, output = (n if type(n) is int and n >= 0 else None for n in counts)
     return None if prompt is None or output is None else (prompt, output)
-
-
-def _reading(usage: tuple[int, int] | None, counted: int, ended: bool) -> Reading:
-    if usage is None:
-        return Reading(None, counted, False, ended)
-    return Reading(usage[0], usage[1], True, ended)

@@ -44,6 +44,15 @@ def bound(spec: ExpertSpec, request: Request, max_tokens: int | None) -> Amounts
     )
 
 
+def stated_bound(spec: ExpertSpec, request: Request, max_tokens: int | None) -> tuple[int, int]:
+    """The most tokens of a prompt, and of all answers to it, that the expert may truly state.
+
+    As in `bound`, but in constant time and so with less of an eye on the prompt.
+    """
+    longest = spec.context_tokens if max_tokens is None else min(max_tokens, spec.context_tokens)
+    return max(spec.context_tokens, request.prompt_tokens), longest * request.n_answers
+
+
 def prompt_bound(request: Request, context_tokens: int) -> int:
     """The most tokens that the prompt can have: a token is at least a byte of what is written.
 

@@ -6,12 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from coe.answer import AnswerMeter
+from coe.answer import AnswerMeter, Reading
 from coe.booking import Booking, Books
+from coe.bound import stated_bound
 from coe.cache import Recording
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
-from coe.errors import UNANSWERED, CoeError, ExpertUnaskedError, ExpertUnavailableError
+from coe.errors import (
+    UNANSWERED,
+    CoeError,
+    ExpertTimeoutError,
+    ExpertUnaskedError,
+    ExpertUnavailableError,
+)
 from coe.experts.protocol import Expert, close, was_sent
 from coe.tab import Tab
 from coe.usage import WithoutUsage, with_usage
@@ -48,7 +55,11 @@ class Reply:
         self.booking = Booking(
             self.books, self.spec, self.request, self.decision, self.started, self.failed_over
         )
-        self._meter = AnswerMeter(self.request.stream, self.request.n_answers)
+        self._meter = AnswerMeter(
+            self.request.stream,
+            self.request.n_answers,
+            *stated_bound(self.spec, self.request, self.max_tokens),
+        )
 
     @property
     def receipt(self) -> Receipt | None:
@@ -83,7 +94,7 @@ class Reply:
             raise
         self.booking.enter(pieces)
         try:
-            self._first = await anext(pieces)
+            self._first = await self._first_of(pieces)
         except StopAsyncIteration:
             nothing = ExpertUnavailableError(self.spec.id, "answered with nothing")
             self._abandon(nothing)
@@ -111,6 +122,7 @@ class Reply:
         """
         assert self._rest is not None
         outcome: Outcome = "failed"
+        reading: Reading | None = None
         passing = WithoutUsage() if self.hides_usage else None
         try:
             self._feed(self._first)
@@ -123,14 +135,15 @@ class Reply:
                     yield passed
             if passing is not None and (rest := passing.end()):
                 yield rest
-            if not self._meter.reading().ended:
+            reading = self._meter.reading()
+            if not reading.ended:
                 raise ExpertUnavailableError(self.spec.id, "the answer broke off")
             outcome = "complete"
         except (GeneratorExit, asyncio.CancelledError):
             outcome = "cancelled"
             raise
         finally:
-            self._settle(outcome)
+            self._settle(outcome, reading)
             await close(self._rest)
 
     async def close(self) -> None:
@@ -138,6 +151,32 @@ class Reply:
         if self.receipt is None and self._rest is not None:
             self._settle("cancelled")
             await close(self._rest)
+
+    async def _first_of(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """The first piece, if it comes within what is left of the ceilings on time."""
+        left_s = self._left_s()
+        if left_s is None:
+            return await anext(pieces)
+        try:
+            async with asyncio.timeout(left_s):
+                return await anext(pieces)
+        except TimeoutError as error:
+            raise ExpertTimeoutError(
+                self.spec.id, "no token within what the request may take"
+            ) from error
+
+    def _left_s(self) -> float | None:
+        """Seconds that a stream may take to begin; ``None``: as many as its expert may.
+
+        Where the policy takes an expert though none fits, ceilings are wishes, and of a whole
+        answer nobody knows when it begins.
+        """
+        if not self.request.stream or self.request.policy.on_infeasible == "nearest":
+            return None
+        ceilings = self.request.ceilings
+        most_ms = [ms for ms in (ceilings.latency_ms, ceilings.ttft_ms) if ms is not None]
+        elapsed_s = self.books.now() - self.started
+        return max(min(most_ms) / 1000.0 - elapsed_s, 0.0) if most_ms else None
 
     def _abandon(self, error: BaseException) -> None:
         self._rest = None
@@ -149,11 +188,11 @@ class Reply:
             self.recording.feed(piece)
         self.booking.note(self._meter.n_tokens)
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: Outcome, reading: Reading | None = None) -> None:
         # an iterator may be finalised after `close`: the first settlement counts
         if self.receipt is not None:
             return
-        reading = self._meter.reading()
+        reading = reading or self._meter.reading()
         if outcome == "cancelled" and reading.ended:
             outcome = "complete"  # who goes away after the end mark has had everything
         receipt = self.booking.settle(outcome, reading)

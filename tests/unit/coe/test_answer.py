@@ -114,6 +114,43 @@ def test_figures_that_make_no_sense_count_as_not_stated(fields):
     assert read(json.dumps(fields).encode(), stream=False) == Reading(None, 0, False, True)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "output", "believed"),
+    [
+        (11, 7, True),
+        (0, 16, True),
+        (20, 16, True),
+        (21, 7, False),
+        (11, 17, False),
+        (11, 0, False),
+        (True, 7, False),
+        (11, 7.0, False),
+        (-1, 7, False),
+        (10**30, 7, False),
+    ],
+)
+def test_figures_that_cannot_be_are_replaced_by_a_count(prompt, output, believed):
+    usage = {"prompt_tokens": prompt, "completion_tokens": output}
+    for stream in (True, False):
+        meter = AnswerMeter(stream, 1, most_prompt_tokens=20, most_output_tokens=16)
+        document = json.loads(completion("c", "a", "x" * 32, 0, 0, "stop")) | {"usage": usage}
+        whole = json.dumps(document).encode()
+        meter.feed(ending_with(event(usage=usage)) if stream else whole)
+        reading = meter.reading()
+        assert reading.ended
+        assert reading.stated == believed
+        if believed:
+            assert (reading.prompt_tokens, reading.output_tokens) == (prompt, output)
+        else:
+            counted = len(TOKENS) + 1 if stream else 8
+            assert (reading.prompt_tokens, reading.output_tokens) == (None, counted)
+
+
+def test_an_answer_of_nothing_may_say_so():
+    body = b"".join(pieces_of("c", "a", [], usage=(11, 0)))
+    assert read(body) == Reading(11, 0, True, True)
+
+
 def test_an_empty_stream_says_nothing_and_has_not_ended():
     assert read() == read(b"") == Reading(None, 0, False, False)
     assert read(DONE) == Reading(None, 0, False, True)

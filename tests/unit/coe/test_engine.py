@@ -384,6 +384,44 @@ async def test_each_failed_attempt_is_counted_once(rig, clock):
     await reply.close()
 
 
+@dataclass
+class Hanging:
+    """An expert that never says anything."""
+
+    n_closed: int = 0
+
+    async def stream(self, request: Request, max_tokens: int | None) -> AsyncIterator[bytes]:
+        try:
+            await asyncio.sleep(60)
+            yield b""
+        finally:
+            self.n_closed += 1
+
+
+@pytest.mark.parametrize("ceilings", [{"ttft_ms": 150.0}, {"latency_ms": 1500.0, "ttft_ms": 200.0}])
+async def test_a_stream_that_does_not_begin_within_its_ceiling_is_anothers(rig, ceilings):
+    hanging = Hanging()
+    rig = rig(good=hanging)
+    reply = await rig.engine.answer(ask(budget=Budget(**ceilings)))
+    assert (reply.spec.id, reply.failed_over) == ("fair", ("good",))
+    assert hanging.n_closed == 1
+    await drain(reply)
+    assert rig.in_flight() == IDLE
+
+
+async def test_a_named_expert_that_does_not_begin_within_the_ceiling_is_too_late(rig):
+    rig = rig(good=Hanging())
+    with pytest.raises(ExpertTimeoutError, match="may take"):
+        await rig.engine.answer(ask(pinned="good", budget=Budget(ttft_ms=150.0)))
+
+
+async def test_where_ceilings_are_wishes_a_late_stream_is_waited_for(rig):
+    rig = rig(good=Hanging())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.4):
+            await rig.engine.answer(ask(policy=NEAREST, budget=Budget(ttft_ms=150.0)))
+
+
 async def test_no_expert_is_tried_that_does_not_fit_in_the_time_left(rig, clock):
     # an answer takes 1.1 s
     r = rig(good=Script(clock, [0.5, SILENT]))
