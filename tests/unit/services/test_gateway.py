@@ -179,9 +179,10 @@ async def test_a_remote_embedder_fetches_before_every_decision(client, gateway):
         (ExpertRejectedError(LARGE, "no", 401, b"bad key sk-1"), 502, "expert_failed"),
     ],
 )
-async def test_a_pinned_experts_error_is_openai_shaped(client, stubs, error, status, code):
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_pinned_experts_error_is_openai_shaped(client, stubs, error, status, code, stream):
     stubs[LARGE].error = error
-    answer = await post(client, body(model=LARGE))
+    answer = await post(client, body(model=LARGE, stream=stream))
     assert answer.status_code == status
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert answer.json()["error"]["code"] == code
