@@ -147,8 +147,9 @@ class Group:
         members = self.members.values()
         if not members or any(member.is_open(now_s) for member in members):
             return None
-        held = all(now_s < member.held_until_s for member in members)
-        return "asked to be left alone" if held else "failing"
+        if all(now_s < member.held_until_s for member in members):
+            return "asked to be left alone"
+        return "failing" if any(member.circuit.tripped for member in members) else "busy"
 
     def overloaded(self, reason: str, after_s: float | None = None) -> ExpertOverloadedError:
         """The error of an expert that is not asked; by default it is to be in 1 to 5 s."""
@@ -177,7 +178,7 @@ class Group:
         if not free and self.members:
             left_s = min(m.held_until_s for m in self.members.values()) - now_s
             raise self.overloaded(f"asks to be left alone for {math.ceil(left_s)} s", left_s)
-        raise self.overloaded("is failing, and not asked for a while")
+        raise self.overloaded(f"is {self.failing(now_s) or 'failing'}, and not asked for a while")
 
     def _line_room(self, among: Iterable[str]) -> int:
         return sum(self.members[name].line_room for name in among if name in self.members)

@@ -10,6 +10,9 @@ from coe.guard.circuit import Circuit
 from coe.guard.limit import Limit
 from coe.guard.verdict import Verdict
 
+BUSY_S = 1.0
+"""How long one that has too much to do is asked only by who has nobody else."""
+
 
 class Seat(NamedTuple):
     """A request's place at a replica.
@@ -33,6 +36,7 @@ class Member:
     ----------
     limit : ``None``: it takes as many as come, and lets them wait itself.
     held_until_s : it has said itself that it is not to be asked before.
+    busy_until_s : it has said that it has too much to do, and not until when.
     """
 
     replica_id: str
@@ -40,6 +44,7 @@ class Member:
     limit: Limit | None = None
     n_in_flight: int = 0
     held_until_s: float = -math.inf
+    busy_until_s: float = -math.inf
 
     @property
     def has_room(self) -> bool:
@@ -53,7 +58,7 @@ class Member:
 
     def is_open(self, now_s: float) -> bool:
         """Whether it is asked like any other, if only by a probe."""
-        if now_s < self.held_until_s:
+        if now_s < self.held_until_s or now_s < self.busy_until_s:
             return False
         return not self.circuit.tripped or self.circuit.phase(now_s) == "half-open"
 
@@ -82,6 +87,8 @@ class Member:
         told : whether the limit has heard of its first token.
         """
         self.circuit.ended(seat.age, seat.probe, verdict, now_s)
+        if verdict == "busy":
+            self.busy_until_s = now_s + BUSY_S
         if self.limit is not None:
             if verdict in ("bad", "busy"):
                 self.limit.bad(seat.sent_s, now_s)

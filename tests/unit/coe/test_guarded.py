@@ -122,8 +122,10 @@ async def test_its_own_word_of_when_to_ask_again_is_kept(header):
 async def test_a_word_that_says_nothing_is_not(header):
     inner = StubExpert("e", error=ExpertRejectedError("e", "busy", 429, retry_after=header))
     expert = guard(inner)
-    await fail(expert, 3)
+    await fail(expert, 3, replace(REQUEST, insists=True))
     assert len(inner.requests) == 3
+    with pytest.raises(ExpertOverloadedError, match="busy"):
+        await answer(expert)
 
 
 # ---- room

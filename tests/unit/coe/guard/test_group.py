@@ -146,6 +146,14 @@ def test_who_asks_to_be_left_alone_is_for_so_long_and_no_longer_than_the_cap():
     assert one.members["b"].held_until_s == 300.0
 
 
+def test_one_that_has_too_much_to_do_is_left_alone_for_a_second_by_who_has_another():
+    one = group(1)
+    one.leave(one.sit("a", 0.0), "busy", 0.0)
+    assert one.failing(0.9) == "busy"
+    assert (asked(one, 0.9), asked(one, 0.9, insists=True)) == (set(), {"a"})
+    assert one.failing(1.0) is None
+
+
 def test_a_replica_that_left_is_forgotten_but_its_ejections_are_counted():
     one = group(2)
     fail(one, "a", 0.0)
