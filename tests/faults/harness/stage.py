@@ -7,23 +7,20 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.checker import History, violations
 from harness.client import Caller, Seen
-from harness.dump import Book
+from harness.dump import Book, Row
 from harness.expert import Attested, FakeExpert
 from harness.gateway import LARGE, SMALL, Process, Setup, Threaded, process, threaded, written
 
 
 @dataclass(slots=True)
 class Stage:
-    """What stands while a fault is caused.
-
-    ``books`` are ledgers that were read before they went on.
-    """
+    """What stands while a fault is caused."""
 
     small: FakeExpert
     large: FakeExpert
@@ -31,6 +28,7 @@ class Stage:
     gateway: Threaded | Process
     caller: Caller
     others: list[FakeExpert] = field(default_factory=list)
+    _rows: dict[int, Row] = field(default_factory=dict)
 
     @property
     def attested(self) -> list[Attested]:
@@ -42,15 +40,24 @@ class Stage:
         """Who was asked on behalf of a request."""
         return [entry for entry in self.attested if entry.tag == tag]
 
-    async def checked(self, books: Sequence[Book] = (), **more: Any) -> History:
+    def read(self) -> Book:
+        """The ledger by now, with the rows that were read before and have been dropped since."""
+        book = self.setup.book()
+        self._rows |= {row.seq: row for row in book.rows}
+        return replace(book, rows=[self._rows[seq] for seq in sorted(self._rows)])
+
+    def history(self, **more: Any) -> History:
+        """What everybody says so far."""
+        book, now_ms = self.read(), time.time_ns() // 1_000_000
+        return History(self.caller.seen, self.attested, [book], self.setup.limits, now_ms, **more)
+
+    async def checked(self, **more: Any) -> History:
         """The history so far, of which nothing is wrong."""
         if isinstance(self.gateway, Threaded):
             await self.gateway.flushed()
         elif self.gateway.running is not None:
             await self.settled()
-        kept = list(books) or [self.setup.book()]
-        now_ms = time.time_ns() // 1_000_000
-        history = History(self.caller.seen, self.attested, kept, self.setup.limits, now_ms, **more)
+        history = self.history(**more)
         if found := violations(history):
             raise AssertionError("\n".join(map(str, found)))
         return history
