@@ -3,11 +3,12 @@
 # make test     install, lint, types, import rules, tests
 # make lint     the quick part of make test
 # make bench    measured claims, one JSON document each
+# make soak     load and faults for three quarters of an hour, one JSON document
 # make sbom     every package that serving takes, with hashes: sbom.json (CycloneDX)
 # make audit    asks a database of weaknesses about every locked package; needs the Internet
 
 .DEFAULT_GOAL := run
-.PHONY: run example test lint bench sbom audit install install-dev weights uv artefact
+.PHONY: run example test lint bench soak sbom audit install install-dev weights uv artefact
 
 # without uv on the path, pip puts one into a folder of its own
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -37,6 +38,9 @@ sbom: uv
 
 audit: uv
 	$(UV) audit --locked --no-extra vllm
+
+soak: install-dev
+	@$(UV) run --no-sync python benchmarks/load/soak.py
 
 weights: install-dev
 	@$(UV) run --no-sync coe weights fetch

@@ -222,3 +222,92 @@ async def test_f26_an_expert_is_stopped_when_its_caller_leaves(two: Stage, phase
     if leaving.in_body:
         assert [entry for entry in two.attested if entry.tag[0] == "g"] == []
     await two.checked()
+
+
+async def test_f04_comments_keep_no_stream_alive(two: Stage):
+    """What only beats, before its first token or after some, is as silent as what stalls."""
+    async with background(two.caller) as seen:
+        beats = await asyncio.gather(
+            *(
+                two.caller.ask(f"beat{k}", Script(20, after=k, end="beat"), True, model=SMALL)
+                for k in (0, 4)
+            )
+        )
+    assert ends(seen).keys() <= {"done", "whole"}
+    for k, one in zip((0, 4), beats, strict=True):
+        assert len(one.numbers) == k
+        assert one.end in ("error", "refused")
+        assert one.code == "upstream_timeout"
+        assert one.took_s < 1.5 + SOON_S
+    history = await two.checked()
+    assert {hold.status for tag in ("beat0", "beat4") for hold in history.holds[tag]} == {
+        "estimated"
+    }
+
+
+WHOLE = '{"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, '
+WHOLE += '"finish_reason": "stop"}]'
+LIES = {
+    "a page": Script(body="<html>busy</html>"),
+    "an error": Script(body='{"error": {"message": "no", "type": "x", "code": null}}'),
+    "nothing": Script(body=""),
+    "less than it states": Script(body=WHOLE + "}", length=4000),
+    "half a document": Script(body=WHOLE),
+    "compressed": Script(body=WHOLE + "}", headers=[["content-encoding", "gzip"]]),
+    "much too much": Script(body='"' + "x" * 300_000 + '"'),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_f12_what_is_no_answer_is_not_passed_on(tmp_path, lie, stream):
+    async with stage(
+        tmp_path, expert={"max_answer_bytes": 200_000, "answer_timeout_s": 2.0}
+    ) as two:
+        two.small.script = two.large.script = LIES[lie]
+        seen = await two.caller.ask("lie", Script(), stream)
+        assert seen.end in ("refused", "error", "broken"), seen
+        assert seen.status in (200, 502) if stream else seen.status == 502
+        assert len(two.attempts("lie")) <= 2
+        two.small.script = two.large.script = Script()
+        assert (await two.caller.ask("truth", Script(), stream)).end in ("done", "whole")
+        await two.checked()
+
+
+USAGES = {
+    "negative": {"prompt_tokens": -5, "completion_tokens": -1},
+    "huge": {"prompt_tokens": 2**60, "completion_tokens": 2**60},
+    "text": {"prompt_tokens": "7", "completion_tokens": "many"},
+    "zero": {"prompt_tokens": 0, "completion_tokens": 0},
+    "parts of tokens": {"prompt_tokens": 1.5, "completion_tokens": 2.5},
+    "not numbers": {"prompt_tokens": float("nan"), "completion_tokens": float("inf")},
+    "null": {"prompt_tokens": None, "completion_tokens": None},
+    "missing": None,
+}
+
+
+@pytest.mark.parametrize("usage", USAGES)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_f12_a_usage_that_cannot_be_is_counted_anew(two: Stage, usage, stream):
+    seen = await two.caller.ask("odd", Script(8, usage=USAGES[usage]), stream)
+    assert (seen.end, len(seen.numbers)) == ("done" if stream else "whole", 8)
+    await two.gateway.flushed()
+    history = two.history()
+    (hold,) = [told for told in history.holds["odd"] if told.status != "released"]
+    assert 0 <= hold.booked[2] <= hold.hold[2]
+    if usage != "zero":
+        assert hold.status == "estimated"
+        assert hold.booked[2] >= (8 if stream else 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_f16_an_expert_that_writes_on_is_cut_at_its_cap(two: Stage, stream):
+    script = Script(300, caps=False, pace_s=0.001)
+    seen = await two.caller.ask("long", script, stream, model=SMALL, max_tokens=30)
+    history = await two.checked()
+    (hold,) = history.holds["long"]
+    if stream:
+        assert (seen.end, seen.finish) == ("done", "length")
+        # a chunk more at the most
+        assert 30 <= len(seen.numbers) <= 30 + 64
+    assert hold.booked[2] - hold.hold[2] <= (64 if stream else 300)

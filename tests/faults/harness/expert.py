@@ -138,7 +138,7 @@ class FakeExpert:
         if entry.end != "killed" and not (ended and said == [None]):
             entry.end = "gone"
         entry.ended_s = time.monotonic()
-        return ended and entry.end == "done"
+        return ended and entry.end == "done" and script.length is None
 
 
 class _Reader(asyncio.StreamReader):

@@ -1,6 +1,6 @@
 """What a gateway keeps up under load, and what it loses: nothing.
 
-    python benchmarks/load/bench.py [--only NAME ...] [--share S]
+    python benchmarks/load/soak.py [--only NAME ...] [--share S]
 
 The gateway on one core; its callers and its experts, which do what they are told and attest what
 they did, on another. Prints one JSON document: per scenario its figures and whether it passed; the

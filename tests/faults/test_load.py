@@ -1,0 +1,31 @@
+"""Load for some seconds each; `make soak` takes its time. Verdicts go by counts."""
+
+from harness import scenarios
+
+
+def assert_ok(found):
+    assert found["ok"], found
+
+
+async def test_l1_steady_requests_are_answered_every_one(tmp_path):
+    assert_ok(await scenarios.steady(tmp_path, 2.0, 40.0))
+
+
+async def test_l2_streams_side_by_side_lose_no_token(tmp_path):
+    assert_ok(await scenarios.streams(tmp_path, 3.0))
+
+
+async def test_l3_what_is_too_much_is_refused_in_good_order(tmp_path):
+    found = await scenarios.overload(tmp_path, 1.5, (400,))
+    # how much a shared machine answers differs from second to second
+    assert found["violations"] == []
+    assert [rung["odd"] for rung in (*found["steps"], found["twice"], found["after"])] == [0, 0, 0]
+    assert found["steps"][0]["refused"] or found["steps"][0]["good_share"] == 1.0
+
+
+async def test_soak_leaves_nothing_behind(tmp_path):
+    found = await scenarios.soak(tmp_path, 5.0)
+    assert found["violations"] == []
+    assert not any(map(any, found["held"]))
+    assert found["fds_grown"] <= 8
+    assert found["threads_grown"] <= 8
