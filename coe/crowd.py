@@ -1,13 +1,17 @@
-"""How many requests are being answered, of whom, and whether one more may be."""
+"""How many requests are being answered, of whom, whether one more may be, and when it begins."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from coe.errors import OverloadedError
+
+T = TypeVar("T")
 
 _SOONEST_S, _LATEST_S = 1, 5
 
@@ -39,9 +43,10 @@ class Crowd:
             There are as many as there may be; nothing was counted.
         """
         if self.n >= self.most:
-            raise self._refusal(f"{self.most} requests are being answered")
+            raise self.refusal(f"{self.most} requests are being answered, and no more may be")
         if caller and self._by_caller[caller] >= self.most_per_caller:
-            raise self._refusal(f"{self.most_per_caller} of your requests are being answered")
+            own = self.most_per_caller
+            raise self.refusal(f"{own} of your requests are being answered, and no more may be")
         self.n += 1
         if caller:
             self._by_caller[caller] += 1
@@ -54,6 +59,56 @@ class Crowd:
             if not self._by_caller[caller]:
                 del self._by_caller[caller]
 
-    def _refusal(self, why: str) -> OverloadedError:
+    def refusal(self, why: str) -> OverloadedError:
+        """The error of one who is not let in."""
         after_s = int(self.rng.integers(_SOONEST_S, _LATEST_S, endpoint=True))
-        return OverloadedError(f"{why}, and no more may be at once: ask again later", after_s)
+        return OverloadedError(f"{why}: ask again later", after_s)
+
+
+@dataclass(slots=True)
+class Line(Generic[T]):
+    """Who waits to begin, so that no turn of an event loop is full of beginnings.
+
+    What a request takes of the processor it takes mostly when it begins, and without a pause. If
+    all that come at once began at once, everything else would wait for as long: pieces of answers,
+    and the deadlines of experts.
+
+    Parameters
+    ----------
+    per_turn : how many begin in a turn; positive.
+    patience_s : nobody should stand in line when the first of it has waited for longer.
+    now : monotonic seconds.
+    """
+
+    per_turn: int
+    patience_s: float
+    now: Callable[[], float]
+    _n_begun: int = 0
+    _waiting: deque[tuple[float, T]] = field(default_factory=deque)
+
+    @property
+    def too_long(self) -> bool:
+        """Whether nobody should join it now."""
+        waiting = self._waiting
+        return bool(waiting) and self.now() - waiting[0][0] > self.patience_s
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has begun in this turn."""
+        return self._n_begun > 0
+
+    def begins(self) -> bool:
+        """Whether one who comes now begins at once; if so, that is counted."""
+        if self._waiting or self._n_begun >= self.per_turn:
+            return False
+        self._n_begun += 1
+        return True
+
+    def join(self, who: T) -> None:
+        """Wait behind everybody else."""
+        self._waiting.append((self.now(), who))
+
+    def next_turn(self) -> list[T]:
+        """Who begins in the turn that begins now, those first who have waited longest."""
+        n = self._n_begun = min(self.per_turn, len(self._waiting))
+        return [self._waiting.popleft()[1] for _ in range(n)]

@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -27,6 +27,22 @@ def new_request_id() -> str:
 
 
 _METHOD = re.compile(rb"[A-Z]+ /")
+
+
+def last_answer(status: int, document: Mapping[str, Any], more: str = "") -> bytes:
+    """The bytes of an answer that is the last of its connection.
+
+    Parameters
+    ----------
+    more : fields of its head, each with its end of line.
+    """
+    body = json.dumps(document).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        f"x-request-id: {new_request_id()}\r\n{more}connection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -118,13 +134,7 @@ class BoundedHttp(HttpToolsProtocol):
         status, code, reason = self._refusal or (other if unknown else broken)
         self._unread(status, code)
         kind = "timeout_error" if status == HTTPStatus.REQUEST_TIMEOUT else "invalid_request_error"
-        body = json.dumps(error_document(reason, kind, code)).encode()
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {new_request_id()}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.transport.write(last_answer(status, error_document(reason, kind, code)))
         self.transport.close()
 
     def _named(self) -> tuple[bytes, bytes]:

@@ -11,7 +11,9 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from coe.services.protocol import BoundedHttp
+from coe.services.acceptor import Acceptor, most_connections
+from coe.services.protocol import BoundedHttp, last_answer
+from coe.services.refusals import error_document
 
 
 class Server(uvicorn.Server):
@@ -25,6 +27,26 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn, but that connections are accepted by `Acceptor`."""
+        await super().startup(sockets=[])
+        config, state = self.config, self.server_state
+        make: Any = config.http_protocol_class
+        protocol = partial(make, config=config, server_state=state, app_state=self.lifespan.state)
+        most, tls = most_connections(), config.ssl
+        self.servers = [
+            Acceptor(listener, protocol, state.connections, most, _full, tls)  # type: ignore[misc]
+            for listener in sockets or []
+        ]
+
+
+def _full() -> bytes:
+    """What whoever connects is told where there are no descriptors left."""
+    reason = "there are as many connections as may be: connect again later"
+    return last_answer(
+        503, error_document(reason, "server_error", "overloaded"), "retry-after: 2\r\n"
+    )
 
 
 def server(

@@ -21,6 +21,7 @@ from coe.services.access.porter import porter_of
 from coe.services.access.tls import private
 from coe.services.cli.console import configuration, say
 from coe.services.drain import Drain
+from coe.services.garbage import collect_less
 from coe.services.gateway import Gateway
 from coe.services.live.reloads import kept_at
 from coe.services.observing.opening import Observers, observing
@@ -74,6 +75,7 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _asked_to_end, drain, number)
         loop.add_signal_handler(signal.SIGHUP, reloads.soon)
+        collect_less()
         try:
             await drain.server.serve(sockets=[listener])
             await drain.over()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.crowd import Crowd
+from coe.crowd import Crowd, Line
 from coe.errors import OverloadedError
 
 
@@ -65,3 +65,40 @@ def test_who_is_refused_at_once_does_not_come_back_at_once():
     shares = Counter(delays)
     assert shares.keys() == {1, 2, 3, 4, 5}
     assert min(shares.values()) > 50
+
+
+# ---- the line
+
+
+@given(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 8))
+def test_so_many_begin_in_a_turn_in_the_order_in_which_they_came(arrivals, per_turn):
+    line = Line(per_turn, 1.0, lambda: 0.0)
+    came, begun = 0, []
+    for n in [*arrivals, *[0] * 100]:
+        started = line.next_turn()
+        for _ in range(n):
+            if line.begins():
+                started.append(came)
+            else:
+                line.join(came)
+            came += 1
+        assert len(started) <= per_turn
+        assert len(started) == per_turn or len(begun) + len(started) == came
+        begun += started
+        if n == 0 and len(begun) == came:
+            assert line.next_turn() == []
+            assert not line.begun
+    assert begun == sorted(begun)
+
+
+def test_nobody_joins_a_line_whose_first_has_waited_too_long(clock):
+    line = Line(1, 0.5, clock)
+    assert line.begins()
+    line.join("a")
+    clock.seconds = 0.5
+    line.join("b")
+    assert not line.too_long
+    clock.seconds = 0.6
+    assert line.too_long
+    assert line.next_turn() == ["a"]
+    assert not line.too_long

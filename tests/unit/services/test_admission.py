@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -198,3 +199,29 @@ async def test_a_time_out_of_the_application_is_its_own():
 
     with pytest.raises(TimeoutError, match="its own"):
         await House(hasty).ask(Client())
+
+
+async def test_what_comes_at_once_begins_a_few_at_a_time():
+    house = House(Inner(), most=100)
+    asked = [asyncio.create_task(house.ask(Client())) for _ in range(40)]
+    begun = []
+    while house.inner.n_asked < 40:
+        await asyncio.sleep(0)
+        begun.append(house.inner.n_asked)
+    steps = [later - earlier for earlier, later in pairwise([0, *begun])]
+    assert max(steps) <= 8
+    house.inner.may_end.set()
+    assert {client.status for client in await asyncio.gather(*asked)} == {200}
+
+
+async def test_who_goes_while_in_line_leaves_no_trace():
+    house = House(Inner(), most=100)
+    asked = [asyncio.create_task(house.ask(Client())) for _ in range(20)]
+    await asyncio.sleep(0)
+    for one in asked[10:]:
+        one.cancel()
+    await asyncio.gather(*asked[10:], return_exceptions=True)
+    house.inner.may_end.set()
+    await asyncio.gather(*asked[:10])
+    assert house.door.crowd.n == 0
+    assert (await house.ask(Client())).status == 200
