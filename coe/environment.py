@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from coe.errors import ConfigError
 
 _LEAST_SECRET = 32
+# of an address with one
+_PASSWORD = re.compile(r"[a-z]+://[^/@]*:([^/@]+)@")
 
 
 def fleet_token(variable: str, create: bool = False) -> str:
@@ -89,6 +94,13 @@ def caller_key() -> str | None:
     """
     key = os.environ.get("COE_API_KEY", "").strip()
     return _sendable(key, "COE_API_KEY") if key else None
+
+
+def secrets_in(variables: Iterable[str]) -> tuple[str, ...]:
+    """The values of those of these variables that are set, and the passwords of those with one."""
+    values = [value for name in variables if (value := os.environ.get(name, "").strip())]
+    passwords = [found[1] for value in values if (found := _PASSWORD.match(value))]
+    return (*values, *passwords, *map(unquote, passwords))
 
 
 def redis_url(variable: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from coe.access.secrets import HIDDEN
 from coe.core import Request
 from coe.errors import (
     ExpertError,
@@ -216,6 +217,9 @@ class HttpExpert:
             reason = f"points elsewhere (HTTP {response.status}), where nobody goes"
             return ExpertUntrustedError(self.expert_id, reason, "upstream_redirect")
         body = await response.content.read(_KEPT_ERROR_BYTES)
+        if self.api_key:
+            # some servers repeat the key that they do not like
+            body = body.replace(self.api_key.encode(), HIDDEN.encode())
         later = response.headers.getall("retry-after", [])
         return ExpertRejectedError(
             self.expert_id,

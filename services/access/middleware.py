@@ -41,15 +41,17 @@ class Access:
             return
         if self.proxies.networks:
             self._look_behind(scope)
+        exchange, address = exchange_of(scope), scope["client"][0] if scope.get("client") else ""
+        exchange.client = address
         if self.porter is None or (scope["path"] in PUBLIC and scope["method"] in ("GET", "HEAD")):
             await self.app(scope, receive, send)
             return
         try:
-            caller, right = await self._checked(self.porter, scope)
+            caller, right = await self._checked(self.porter, scope, address)
         except RequestError as error:
             await self._refuse(error, scope, receive, send)
             return
-        scope[CALLER] = caller
+        scope[CALLER], exchange.key_id = caller, caller.key_id
         if right is None or not right.metered:
             await self.app(scope, receive, send)
             return
@@ -61,8 +63,9 @@ class Access:
             return
         await self.app(scope, receive, telling)
 
-    async def _checked(self, porter: Porter, scope: Scope) -> tuple[Caller, Right | None]:
-        address = scope["client"][0] if scope.get("client") else ""
+    async def _checked(
+        self, porter: Porter, scope: Scope, address: str
+    ) -> tuple[Caller, Right | None]:
         caller = await porter.caller(_header(scope, b"authorization"), address)
         path = scope["path"]
         right = right_to(scope["method"], path)

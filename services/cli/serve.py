@@ -18,6 +18,7 @@ from coe.config import Config, find_config
 from coe.errors import ConfigError
 from coe.services.access.exposure import check_exposure
 from coe.services.access.porter import porter_of
+from coe.services.access.secrets import secrets_of
 from coe.services.access.tls import private
 from coe.services.cli.console import configuration, say
 from coe.services.drain import Drain
@@ -61,7 +62,7 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
     async with (
         serving(config, say) as runtime,
         kept_at(path, runtime, say) as reloads,
-        observing(config.telemetry, logging_to) as observers,
+        observing(config.telemetry, logging_to, secrets_of(config)) as observers,
     ):
         drain = _draining(runtime, observers, say, log_config=None)
         # what is there now stays: to look through it again and again is a pause for all

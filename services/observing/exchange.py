@@ -35,6 +35,8 @@ class Exchange:
     reply, decision : what became of it.
     error : why it was refused.
     code : the refusal's, as the caller reads it; "" where there was none.
+    client : the address that it came from; "" where there is none.
+    key_id : public id of the API key that was shown; "" where there is none.
     """
 
     request_id: str
@@ -53,6 +55,8 @@ class Exchange:
     decision: Decision | None = None
     error: CoeError | None = None
     code: str = ""
+    client: str = ""
+    key_id: str = ""
 
     def end(self, error: CoeError, code: str) -> None:
         """It ends with an error, told in an answer of its own or in the last event of a stream."""

@@ -103,6 +103,8 @@ def request_fields(exchange: Exchange) -> dict[str, Any]:
         "status": exchange.status,
         "code": exchange.code or None,
         "duration_ms": _short((exchange.ended_s - exchange.started_s) * 1000.0),
+        "client": exchange.client or None,
+        "key": exchange.key_id or None,
         "tenant": (request.tenant or None) if request is not None else None,
         "model": exchange.model or None,
     }

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from coe.access.secrets import NO_SECRETS, Secrets
 from coe.errors import ConfigError
 from coe.observing import LoggingSection, OtlpSection, TelemetrySection
 from coe.services.observing.lag import watch_lag
@@ -30,7 +31,9 @@ class Observers:
 
 @asynccontextmanager
 async def observing(
-    telemetry: TelemetrySection, logging_to: tuple[LoggingSection, int] | None = None
+    telemetry: TelemetrySection,
+    logging_to: tuple[LoggingSection, int] | None = None,
+    secrets: Secrets = NO_SECRETS,
 ) -> AsyncIterator[Observers]:
     """Metrics of their own, and whoever else the configuration wants told.
 
@@ -38,6 +41,7 @@ async def observing(
     ----------
     logging_to : what is logged, and the descriptor of an open file that takes it; ``None``:
         nothing is, and Python's own logging is left alone.
+    secrets : what no line of a log may hold.
 
     Raises
     ------
@@ -47,7 +51,7 @@ async def observing(
     metrics, tell, otlp = Metrics(), list[Tell](), telemetry.otlp
     async with AsyncExitStack() as stack:
         if logging_to is not None:
-            log = await stack.enter_async_context(_logging(*logging_to, metrics))
+            log = await stack.enter_async_context(_logging(*logging_to, metrics, secrets))
             tell.append(log.tell)
         if otlp is not None:
             tell.append(await stack.enter_async_context(_tracing(otlp)))
@@ -66,7 +70,9 @@ async def observing(
 
 
 @asynccontextmanager
-async def _logging(section: LoggingSection, fd: int, metrics: Metrics) -> AsyncIterator[Log]:
+async def _logging(
+    section: LoggingSection, fd: int, metrics: Metrics, secrets: Secrets
+) -> AsyncIterator[Log]:
     """A log on ``fd``, which what libraries say goes to as well."""
 
     def missing(n_lines: int) -> str:
@@ -76,7 +82,11 @@ async def _logging(section: LoggingSection, fd: int, metrics: Metrics) -> AsyncI
     lines = Lines(fd, missing)
     for fate, count in (("written", lambda: lines.n_written), ("dropped", lambda: lines.n_dropped)):
         metrics.log_lines.labels(fate).set_function(count)
-    log = Log(lines.put, section.format, section.level, section.access)
+
+    def put(line: str) -> None:
+        lines.put(secrets.hidden(line))
+
+    log = Log(put, section.format, section.level, section.access)
     handler, root = LogHandler(log), logging.getLogger()
     root.addHandler(handler)
     lines.start()
