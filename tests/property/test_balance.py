@@ -176,3 +176,36 @@ def test_a_long_answer_that_was_expected_does_not_make_a_replica_slow():
         replica.end(sent, taken_s * 1.1)
         replica.seen_s = 40.0
     assert one.cost(40.0) == pytest.approx(other.cost(40.0))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_of_known_costs_shares_are_those_of_the_better_of_two(n):
+    """T-P07: the k-th cheapest of n is picked in 2 (n - k) of n (n - 1) draws."""
+    replicas, random, n_draws = fleet(n), Random(7), 20_000
+    for k, one in enumerate(replicas):
+        one.slowness, one.seen_s = 1.0 + k, 0.0
+    got = dict.fromkeys((one.replica_id for one in replicas), 0)
+    for _ in range(n_draws):
+        got[pick(replicas, random, 0.0).replica_id] += 1
+    for k, share in enumerate((count / n_draws for count in got.values()), 1):
+        assert share == pytest.approx(2 * (n - k) / (n * (n - 1)), rel=0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_replica_that_fails_in_a_millisecond_attracts_nobody(n, seed):
+    """T-F02: at 50 a second, after two seconds at most one in twenty."""
+    replicas = fleet(n)
+    service_s = {one.replica_id: 0.005 for one in replicas} | {"r0": 0.001}
+    got = run(replicas, service_s, 100, 50.0, seed, failing={"r0"})
+    assert got["r0"] <= 10
+    later = run(replicas, service_s, 2000, 50.0, seed + 1, failing={"r0"})
+    assert later["r0"] <= 0.05 * 2000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_replica_that_is_twenty_times_slower_gets_little(seed):
+    """T-F05: at most one in ten after ten seconds."""
+    replicas = fleet(2)
+    got = run(replicas, {"r0": 1.0, "r1": 0.05}, 400, 4.0, seed)
+    assert got["r0"] <= 0.1 * 400
