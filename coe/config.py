@@ -53,6 +53,7 @@ class GatewaySection(Section):
     body_timeout_s: Positive = 30.0
     hosts: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     kept_decisions: Annotated[int, Field(gt=0)] = 10_000
+    kept_for_s: Positive = 86_400.0
     max_in_flight: Annotated[int, Field(gt=0)] = 512
     max_in_flight_per_caller: Annotated[int, Field(gt=0)] = 64
     answer_timeout_s: Positive = 600.0

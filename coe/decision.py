@@ -49,7 +49,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """An expert that was considered, chosen or not, and why not."""
+    """An expert that was considered and not chosen, and why not.
+
+    Parameters
+    ----------
+    behind : by how much its utility is below that of the chosen; negative: above, and ``violated``
+        says which ceilings kept it out.
+    able : whether it can do what the request asks for.
+    """
 
     expert_id: str
     estimate: Estimate
@@ -57,6 +64,8 @@ class Alternative:
     violated: tuple[str, ...]
     why_not: str
     cautious: Estimate
+    behind: float = 0.0
+    able: bool = True
 
 
 @dataclass(frozen=True, slots=True)

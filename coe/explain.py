@@ -202,6 +202,7 @@ def alternatives(
                 utility=utility[k],
                 violated=violates,
                 why_not=reason,
+                behind=utility[index] - utility[k],
             )
         )
     return tuple(found)
@@ -252,6 +253,7 @@ def unable(
             utility=worth,
             violated=(),
             why_not=f"lacks {lacks[candidate.expert_id]}",
+            able=False,
         )
         for candidate, worth in zip(candidates, utility, strict=True)
     ]

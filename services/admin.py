@@ -15,6 +15,8 @@ from starlette.routing import Route
 from coe.errors import RequestError, UnknownExpertError
 from coe.services.access.middleware import CALLER
 from coe.services.body import body_of
+from coe.services.history import decisions_of
+from coe.services.journal import DecisionJournal
 from coe.services.runtime import Runtime
 from coe.switches import Switch
 
@@ -31,10 +33,16 @@ class SwitchBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Turns the switches of one runtime for whoever shows ``token``; for nobody without one."""
+    """Turns the switches of one runtime for whoever shows ``token``; for nobody without one.
+
+    Parameters
+    ----------
+    journal : of the decisions of late.
+    """
 
     runtime: Runtime
     token: str | None = field(repr=False)
+    journal: DecisionJournal
 
     def routes(self) -> list[Route]:
         """What a gateway adds to its own; errors are left to its handlers."""
@@ -42,6 +50,7 @@ class Admin:
             Route("/admin/reload", self._guarded(self._reload), methods=["POST"]),
             Route("/admin/status", self._guarded(self._status)),
             Route("/admin/shadow", self._guarded(self._shadow)),
+            Route("/admin/decisions", self._guarded(self._decisions)),
             Route("/admin/experts", self._guarded(self._experts)),
             Route("/admin/experts/{expert_id:path}", self._guarded(self._turn), methods=["PUT"]),
         ]
@@ -94,6 +103,9 @@ class Admin:
             raise RequestError("no second router decides here", None, "no_shadow")
         about = {"config": self.runtime.engine.config, "share": section.share}
         return JSONResponse(about | shadow.comparison.document())
+
+    async def _decisions(self, http: Request) -> Response:
+        return JSONResponse({"object": "list", "data": decisions_of(self.journal, http)})
 
     async def _experts(self, http: Request) -> Response:
         rows = [self._row(expert_id) for expert_id in self.runtime.fleet.specs]

@@ -85,7 +85,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         section = self.runtime.config.gateway
-        self.journal = DecisionJournal(section.kept_decisions)
+        self.journal = DecisionJournal(section.kept_decisions, section.kept_for_s)
         self.metrics.ledger.ledger = self._balances
         most, own = section.max_in_flight, section.max_in_flight_per_caller
         self.door = Door(Crowd(most, own, np.random.default_rng()), section.answer_timeout_s)
@@ -112,7 +112,7 @@ class Gateway:
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
             Route("/metrics", self.scrape),
-            *Admin(self.runtime, token).routes(),
+            *Admin(self.runtime, token, self.journal).routes(),
         ]
         watch = Middleware(
             Watch,

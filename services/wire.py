@@ -11,6 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from coe.core import Budget, Policy, Prices, Request
+from coe.counterfactual import counterfactuals
 from coe.decision import Decision, Receipt, Retrieval
 from coe.errors import UnknownExpertError
 from coe.mode import Mode
@@ -137,6 +138,7 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
     if explain:
         document["category_entropy"] = _short(guess.entropy)
         document["category_distance"] = _short(guess.distance)
+        document["counterfactual"] = counterfactuals(decision)
         document["decide_ms"] = _short(decision.decide_ms)
         document["decide_steps_ms"] = _figures(decision.steps_ms)
         document["alternatives"] = [

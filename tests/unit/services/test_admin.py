@@ -146,3 +146,30 @@ async def test_who_does_not_exist_and_what_is_too_large_are_refused(client):
     assert unknown.json()["error"]["message"].startswith("no expert is called 'a/b'")
     large = await client().put(f"/admin/experts/{LARGE}", content=b" " * 9999, headers=SHOWN)
     assert large.status_code == 413
+
+
+async def test_decisions_are_listed_for_operators_newest_first(client):
+    http = client()
+    names = [(await ask(http, model)).headers["x-coe-decision-id"] for model in ("auto", SMALL)]
+    assert (await http.get("/admin/decisions")).status_code == 401
+    rows = (await http.get("/admin/decisions", headers=SHOWN)).json()["data"]
+    assert [row["decision_id"] for row in rows] == names[::-1]
+    assert (rows[0]["experts"], rows[0]["outcome"]) == ([SMALL], "complete")
+    for query, n_rows in (("limit=1", 1), (f"expert={LARGE}", 1), ("since=1e12", 0)):
+        found = await http.get(f"/admin/decisions?{query}", headers=SHOWN)
+        assert len(found.json()["data"]) == n_rows, query
+    for query, param in (("limit=0", "limit"), ("since=nan", "since"), ("by=me", "by")):
+        refused = await http.get(f"/admin/decisions?{query}", headers=SHOWN)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_kept_decision_says_what_would_have_been_otherwise(client):
+    http = client()
+    decision_id = (await ask(http, mode="single")).headers["x-coe-decision-id"]
+    kept = (await http.get(f"/v1/decisions/{decision_id}")).json()
+    second = kept["counterfactual"]["runner_up"]
+    assert second["id"] == SMALL
+    assert second["difference"]["quality"] < 0
+    (resource, bounds), *_ = second["ceilings"].items()
+    tight = {resource: bounds["from"]}
+    assert (await ask(http, mode="single", budget=tight)).headers["x-coe-experts"] == SMALL
