@@ -23,7 +23,6 @@ from coe.crowd import Crowd
 from coe.engine import AnyReply
 from coe.environment import admin_token
 from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
-from coe.ledger.book import Ledger
 from coe.personal import as_wished
 from coe.services.access.middleware import Access, caller_of
 from coe.services.access.porter import Porter
@@ -39,6 +38,7 @@ from coe.services.front import Front, Keys
 from coe.services.journal import DecisionJournal
 from coe.services.models import model_rows
 from coe.services.observing.exchange import Exchange, exchange_of
+from coe.services.observing.follow import follow
 from coe.services.observing.metrics import Metrics
 from coe.services.observing.watch import Tell, Watch
 from coe.services.openapi import openapi_document
@@ -51,7 +51,6 @@ from coe.services.refusals import (
     refused,
 )
 from coe.services.runtime import Runtime
-from coe.services.store.books import Books
 from coe.services.straight import Straight
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
@@ -86,9 +85,9 @@ class Gateway:
     def __post_init__(self) -> None:
         section = self.runtime.config.gateway
         self.journal = DecisionJournal(section.kept_decisions, section.kept_for_s)
-        self.metrics.ledger.ledger = self._balances
         most, own = section.max_in_flight, section.max_in_flight_per_caller
         self.door = Door(Crowd(most, own, np.random.default_rng()), section.answer_timeout_s)
+        follow(self.metrics, lambda: self.runtime.engine, self.door.crowd)
 
     def app(self) -> Starlette:
         """The ASGI application.
@@ -307,11 +306,6 @@ class Gateway:
             self.journal.note(reply.decision, reply.receipt, reply.request.tenant)
             if self.porter is not None:
                 self.porter.charge(reply.request.key, reply.receipt)
-
-    def _balances(self) -> tuple[Ledger, int] | None:
-        """The books of hard limits and the time on their clock; ``None``: there are none."""
-        books = getattr(self.runtime.engine.store, "books", None)
-        return (books.ledger, books.now_ms()) if isinstance(books, Books) else None
 
     @property
     def _own(self) -> dict[str, str]:

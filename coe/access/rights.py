@@ -47,6 +47,7 @@ RIGHTS: Final = (
     Right("GET", "/admin/experts", _VIEWERS),
     Right("GET", "/admin/status", _VIEWERS),
     Right("GET", "/admin/shadow", _VIEWERS),
+    Right("GET", "/admin/decisions", _VIEWERS),
     Right("PUT", "/admin/experts/", _ADMINS),
     Right("POST", "/admin/reload", _ADMINS),
 )

@@ -21,6 +21,7 @@ from coe.energy import EnergyAccount
 from coe.errors import BudgetExhaustedError
 from coe.services.observing.answers import Answers
 from coe.services.observing.exchange import Exchange
+from coe.services.observing.guards import GuardCollector
 from coe.services.observing.labels import Bound
 from coe.services.observing.ledger import LedgerCollector
 from coe.services.observing.spread import Spread, Spreads
@@ -37,7 +38,9 @@ class Metrics:
     Attributes
     ----------
     answers : counted as their receipts come.
+    inside, inside_limit : to be given functions that say so.
     ledger : where the balances of hard limits are read.
+    guards : where it is read how experts are guarded.
     log_lines : by what became of them.
     """
 
@@ -54,7 +57,10 @@ class Metrics:
     shadow: Gauge = field(init=False)
     shadow_difference: Gauge = field(init=False)
     metered: Gauge = field(init=False)
+    inside: Gauge = field(init=False)
+    inside_limit: Gauge = field(init=False)
     ledger: LedgerCollector = field(init=False)
+    guards: GuardCollector = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
@@ -101,8 +107,13 @@ class Metrics:
         )  # fmt: skip
         build = Info("coe_build", "What runs.", registry=r)
         build.info({"version": coe.__version__, "python": platform.python_version()})
-        self.ledger = LedgerCollector()
+        self.inside = Gauge("coe_inside", "HTTP requests that were let in.", registry=r)
+        self.inside_limit = Gauge(
+            "coe_inside_limit", "HTTP requests that are let in at once.", registry=r
+        )
+        self.ledger, self.guards = LedgerCollector(), GuardCollector()
         r.register(self.ledger)
+        r.register(self.guards)
         ProcessCollector(registry=r)
         GCCollector(registry=r)
 

@@ -27,6 +27,7 @@ MATRIX = {
     ("GET", "/admin/experts"): VIEWERS,
     ("GET", "/admin/status"): VIEWERS,
     ("GET", "/admin/shadow"): VIEWERS,
+    ("GET", "/admin/decisions"): VIEWERS,
     ("PUT", "/admin/experts/{expert_id:path}"): ADMINS,
     ("POST", "/admin/reload"): ADMINS,
     ("GET", "/healthz"): {*ROLES},

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from coe.errors import ExpertUnavailableError
+from coe.guard.guards import ExpertFigures, Figures, ReplicaFigures
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.limits import Limit, Payer
@@ -127,3 +128,30 @@ async def test_counting_a_request_costs_little(client, gateway, told):
     each_us = (time.process_time() - began) / 2000 * 1e6
     # measured: a tenth of this; the margin is for machines that are busy
     assert each_us < 400
+
+
+async def test_how_experts_are_guarded_is_shown_and_who_is_inside(client, gateway, value):
+    figures = Figures(
+        {
+            LARGE: ExpertFigures(
+                n_queued=3, n_ejections=2, n_waited=5, waited_s=1.5, n_full=4, n_late=1,
+                replicas=(
+                    ReplicaFigures("one", "closed", 0.0, 16, 7),
+                    ReplicaFigures("two", "ejected", 12.0, None, 0),
+                ),
+            )
+        },
+        n_retries=9,
+        n_retries_refused=1,
+    )  # fmt: skip
+    gateway.metrics.guards.figures = lambda: figures
+    assert value("coe_queue", expert=LARGE) == 3
+    assert value("coe_ejections_total", expert=LARGE) == 2
+    assert value("coe_queue_wait_seconds_total", expert=LARGE) == 1.5
+    assert value("coe_queue_refusals_total", expert=LARGE, why="full") == 4
+    assert value("coe_replica_out", expert=LARGE, replica="one") == 0
+    assert value("coe_replica_out", expert=LARGE, replica="two") == 1
+    assert value("coe_replica_limit", expert=LARGE, replica="one") == 16
+    assert value("coe_replica_limit", expert=LARGE, replica="two") is None
+    assert (value("coe_retries_total", made="yes"), value("coe_retries_total", made="no")) == (9, 1)
+    assert (value("coe_inside"), value("coe_inside_limit")) == (0, gateway.door.crowd.most)
