@@ -11,6 +11,7 @@ from pydantic import Field
 from coe.guard.circuit import Ejection
 from coe.guard.group import Group
 from coe.guard.guards import Guards
+from coe.guard.lag import Lag
 from coe.guard.retries import Retries
 from coe.kinds import ExpertSection, HttpSection
 from coe.yamlfile import NonNegative, Positive, Section
@@ -42,7 +43,7 @@ class ResilienceSection(Section):
             base_s=self.ejected_s,
             most_s=self.ejected_most_s,
         )
-        rng = Random()
+        rng, lag = Random(), Lag()
         groups = {
             expert.id: Group(
                 expert.id,
@@ -50,11 +51,12 @@ class ResilienceSection(Section):
                 patience_s=expert.first_token_timeout_s,
                 rules=rules,
                 wait_s=self.queue_wait_s,
+                lag=lag,
                 rng=rng,
             )
             for expert in experts
         }
-        return Guards(groups, Retries(self.retry_percent, self.retries_per_s))
+        return Guards(groups, Retries(self.retry_percent, self.retries_per_s), lag)
 
 
 def is_limited(expert: ExpertSection) -> bool:

@@ -28,6 +28,7 @@ def guarded_experts(fleet: Fleet, section: ResilienceSection, before: Engine) ->
         elif isinstance(known, GuardedExpert) and known.inner is experts[name]:
             groups[name], experts[name] = known.group, known
         else:
+            fresh.lag = before.guards.lag
             usual_s = partial(usual_first_s, fleet.specs[name])
             experts[name] = guarded(experts[name], fresh, usual_s, before.now)
     before.guards.groups = groups

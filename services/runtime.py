@@ -16,6 +16,7 @@ from coe.core import Policy
 from coe.energy import EnergyAccount
 from coe.engine import Engine
 from coe.escalation import Escalations
+from coe.guard.guards import Guards
 from coe.ledger.protocol import KeptStore
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.personal import Personal, personal
@@ -26,6 +27,7 @@ from coe.services.embedding import HttpEmbedder, check_local, configured
 from coe.services.fleet import Fleet, running
 from coe.services.guarding import guarded_experts
 from coe.services.metering.machine import metered
+from coe.services.observing.lag import watch_lag
 from coe.services.prefetch import PrefetchedEmbedder, prefetching
 from coe.services.reloading import Reloading
 from coe.services.runnable import Say
@@ -186,8 +188,20 @@ async def serving(
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
         if fleet.hosts:
             ground.account = await stack.enter_async_context(metered(config.metering, say))
+        await stack.enter_async_context(_lag_noted(guards, now))
         first = Engine(draft.router, fleet.experts, now, guards=guards)
         yield ground.runtime(draft, fleet, first)
+
+
+@asynccontextmanager
+async def _lag_noted(guards: Guards, now: Callable[[], float]) -> AsyncIterator[None]:
+    """Guards know when this gateway was late, while the context lasts."""
+    noting = asyncio.create_task(watch_lag(lambda late_s: guards.lag.note(late_s, now())))
+    try:
+        yield
+    finally:
+        noting.cancel()
+        await asyncio.gather(noting, return_exceptions=True)
 
 
 def _paced(before: Engine, allowances: Sequence[Allowance]) -> Pacer | None:

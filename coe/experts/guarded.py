@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from coe.core import Request
-from coe.errors import ExpertError, ExpertRejectedError
+from coe.errors import ExpertError, ExpertRejectedError, ExpertTimeoutError
 from coe.experts.continuation import Continuation, Continuing
 from coe.experts.protocol import Expert, close
 from coe.guard.group import Group
@@ -147,7 +147,9 @@ class Watch:
         That of a whole answer that is not streamed inside comes with the last token.
         """
         self.begun = True
-        self._told = request.stream or not piece
+        # where we are late ourselves, a first token that comes late says nothing
+        late = self.group.lag.since(self.seat.sent_s)
+        self._told = (request.stream or not piece) and not late
         self.group.began(self.seat, self.now(), self.usual_s if self._told else None)
 
     def end(self) -> None:
@@ -155,11 +157,15 @@ class Watch:
         now_s, held_s = self.now(), None
         if isinstance(self.error, ExpertRejectedError) and self.error.retry_after is not None:
             held_s = retry_after_s(self.error.retry_after, datetime.now(UTC))
-        verdict: Verdict = "nothing"
-        if self.complete or self.error is not None:
-            waited_s = now_s - self.seat.sent_s
-            verdict = verdict_on(self.error, waited_s, self.group.patience_s)
-        self.group.leave(self.seat, verdict, now_s, self._told, held_s)
+        self.group.leave(self.seat, self._verdict(now_s), now_s, self._told, held_s)
+
+    def _verdict(self, now_s: float) -> Verdict:
+        if self.error is None:
+            return "good" if self.complete else "nothing"
+        sent_s = self.seat.sent_s
+        if isinstance(self.error, ExpertTimeoutError) and self.group.lag.since(sent_s):
+            return "nothing"
+        return verdict_on(self.error, now_s - sent_s, self.group.patience_s)
 
 
 async def seated(

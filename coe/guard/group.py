@@ -9,6 +9,7 @@ from random import Random
 
 from coe.errors import ExpertOverloadedError
 from coe.guard.circuit import Circuit, Ejection
+from coe.guard.lag import Lag
 from coe.guard.limit import Limit
 from coe.guard.line import WAIT_S, Line, Waiting
 from coe.guard.member import Member, Seat
@@ -29,6 +30,7 @@ class Group:
     slots : that each replica serves at once; ``None``: as many as come, no limit is kept.
     patience_s : the shortest silence that the expert's section allows before it gives up.
     wait_s : the longest wait for room.
+    lag : of the gateway; where it was late, silence says nothing of who was waited for.
     rng : draws jitter.
     """
 
@@ -37,6 +39,7 @@ class Group:
     patience_s: float = 60.0
     rules: Ejection = field(default_factory=Ejection)
     wait_s: float = WAIT_S
+    lag: Lag = field(default_factory=Lag)
     rng: Random = field(default_factory=Random)
     members: dict[str, Member] = field(default_factory=dict)
     line: Line = field(default_factory=Line)

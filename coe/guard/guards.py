@@ -8,6 +8,7 @@ from typing import Literal
 
 from coe.guard.circuit import Phase
 from coe.guard.group import Group
+from coe.guard.lag import Lag
 from coe.guard.member import Member
 from coe.guard.retries import Retries
 
@@ -61,10 +62,14 @@ class Figures:
 
 @dataclass(slots=True)
 class Guards:
-    """The groups of a gateway's experts by id; what is not among them is not guarded."""
+    """The groups of a gateway's experts by id; what is not among them is not guarded.
+
+    ``lag`` is of the gateway itself.
+    """
 
     groups: dict[str, Group] = field(default_factory=dict)
     retries: Retries = field(default_factory=Retries)
+    lag: Lag = field(default_factory=Lag)
 
     def absent(self, now_s: float) -> dict[str, str]:
         """The experts that are not to be asked while others can answer, and why, in words."""

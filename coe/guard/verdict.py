@@ -21,17 +21,14 @@ BRIEF_S = 1.0
 _OWN_TROUBLE = frozenset({401, 403, 408})
 
 
-def verdict_on(error: ExpertError | None, waited_s: float, patience_s: float) -> Verdict:
-    """What is to be made of a request that ended so.
+def verdict_on(error: ExpertError, waited_s: float, patience_s: float) -> Verdict:
+    """What is to be made of a request that failed so.
 
     Parameters
     ----------
-    error : ``None``: it was answered.
     waited_s : how long it was out.
     patience_s : the shortest silence that its section allows.
     """
-    if error is None:
-        return "good"
     if isinstance(error, ExpertUnaskedError):
         return "nothing"
     if isinstance(error, ExpertTimeoutError):

@@ -107,6 +107,24 @@ async def test_an_expert_that_breaks_off_every_answer_is_ejected():
     assert member(expert).circuit.tripped
 
 
+async def test_silence_while_we_were_late_ourselves_says_nothing():
+    """T-F25."""
+    silent = StubExpert("e", error=ExpertTimeoutError("e", "silent"))
+    expert = guard(silent, patience_s=0.0)
+    for late_s, tripped in ((0.3, False), (0.1, True)):
+        for _ in range(5):
+            pieces = expert.stream(REQUEST, None)
+            silent.sleep = lambda seconds, late_s=late_s: noted(expert, late_s)
+            silent.token_s, silent.error_after = 0.001, 1
+            with pytest.raises(ExpertTimeoutError):
+                b"".join([piece async for piece in pieces])
+        assert member(expert).circuit.tripped == tripped
+
+
+async def noted(expert, late_s):
+    expert.group.lag.note(late_s, expert.now())
+
+
 @pytest.mark.parametrize("header", ["1", "7"])
 async def test_its_own_word_of_when_to_ask_again_is_kept(header):
     inner = StubExpert("e", error=ExpertRejectedError("e", "busy", 429, retry_after=header))

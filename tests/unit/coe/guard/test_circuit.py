@@ -193,7 +193,6 @@ def test_a_long_time_well_is_remembered_in_its_favour():
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (None, "good"),
         (ExpertUnavailableError("e", "refused"), "bad"),
         (ExpertTimeoutError("e", "silent"), "bad"),
         (ExpertOverloadedError("e", "full"), "nothing"),
