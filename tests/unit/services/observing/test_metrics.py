@@ -1,9 +1,11 @@
 """What a gateway counts."""
 
+import re
 import time
 
 import pytest
 
+from coe.config import DATA
 from coe.errors import ExpertUnavailableError
 from coe.guard.guards import ExpertFigures, Figures, ReplicaFigures
 from coe.ledger.amounts import Amounts
@@ -155,3 +157,23 @@ async def test_how_experts_are_guarded_is_shown_and_who_is_inside(client, gatewa
     assert value("coe_replica_limit", expert=LARGE, replica="two") is None
     assert (value("coe_retries_total", made="yes"), value("coe_retries_total", made="no")) == (9, 1)
     assert (value("coe_inside"), value("coe_inside_limit")) == (0, gateway.door.crowd.most)
+
+
+async def test_labels_are_those_of_the_document(client, gateway, stubs):
+    stubs[LARGE].error = ExpertUnavailableError(LARGE, "is away")
+    await client.post(CHAT, json=body("Write a Python function.", "auto", stream=True))
+    await client.post(CHAT, json=body(model="nobody"))
+    text = (DATA.parents[1] / "docs/observability.md").read_text()
+    (table,) = re.findall(r"## Metrics\n.*?(\| name .*?)\n\n", text, re.S)
+    documented = {}
+    for line in table.splitlines()[2:]:
+        names, labels = line.split("|")[1:3]
+        words = set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", labels)))
+        documented |= dict.fromkeys(re.findall(r"`(\w+)`", names), words)
+    found = {
+        family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
+        for family in gateway.metrics.registry.collect()
+        if family.samples
+    }
+    assert len(found) > 25
+    assert found == {name: documented[name] for name in found}
