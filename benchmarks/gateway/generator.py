@@ -29,7 +29,13 @@ class Asked:
 
     @classmethod
     def chat(
-        cls, port: int, model: str, stream: bool = False, pace_ms: int = 0, key: str = ""
+        cls,
+        port: int,
+        model: str,
+        stream: bool = False,
+        pace_ms: int = 0,
+        key: str = "",
+        prompt: str = PROMPT,
     ) -> "Asked":
         """A chat of one short turn at a local port.
 
@@ -40,7 +46,7 @@ class Asked:
         """
         body: dict[str, object] = {
             "model": model,
-            "messages": [{"role": "user", "content": PROMPT}],
+            "messages": [{"role": "user", "content": prompt}],
             "stream": stream,
             "max_tokens": N_TOKENS,
         }
