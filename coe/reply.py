@@ -161,6 +161,8 @@ class Reply:
             async with asyncio.timeout(left_s):
                 return await anext(pieces)
         except TimeoutError as error:
+            if not was_sent(pieces):
+                raise ExpertUnaskedError(self.spec.id, "its turn did not come in time") from error
             raise ExpertTimeoutError(
                 self.spec.id, "no token within what the request may take"
             ) from error

@@ -38,8 +38,8 @@ def session(
     Parameters
     ----------
     reach : what may be connected to. Every address is looked at when its socket is made, after
-        its name was looked up, so a name that leads elsewhere later is noticed. ``None``: the
-        addresses are known to be ours.
+        its name was looked up, so a name that leads elsewhere later is noticed. ``None``:
+        anything.
     tls : whom to believe; ``None``: whom this machine believes. There is no way not to look.
     resolver : looks names up; the system's by default.
     """
@@ -77,7 +77,8 @@ class Lines:
 
     Parameters
     ----------
-    own : to engines of this installation, wherever they are.
+    own : to engines of this installation, on this machine and on others, whose addresses a
+        supervisor of ours has told.
     """
 
     own: aiohttp.ClientSession
@@ -113,7 +114,7 @@ class Lines:
 @asynccontextmanager
 async def lines() -> AsyncIterator[Lines]:
     """Connections, closed with the context."""
-    opened = Lines(session())
+    opened = Lines(session(Reach(loopback=True, private=True)))
     try:
         yield opened
     finally:

@@ -103,7 +103,8 @@ class HttpExpert:
                 response = await self._answering(request, max_tokens)
                 try:
                     self._check_stream(response)
-                    passing = await _next(response.content, events)
+                    body = response.content
+                    passing = await _next(body, events)
                 except BaseException:
                     response.close()
                     raise
@@ -113,10 +114,11 @@ class HttpExpert:
                     if events.ended or clamp.ended:
                         break
                     patience.since = loop.time()
-                    passing = await _next(response.content, events)
+                    # as `_next`, without a call for every piece of a stream
+                    passing = events.feed(await body.readany()) or await _next(body, events)
                     patience.since = None
                 if events.ended:
-                    await _to_the_end(response.content)
+                    await _to_the_end(body)
 
     def _check_stream(self, response: aiohttp.ClientResponse) -> None:
         kind = response.content_type

@@ -147,9 +147,10 @@ async def test_events_pass_before_the_next_one_is_there(wire, ask):
         [head(15), b'{"choices":[7]}'],
         [head(1_000_000, "connection: close"), b" " * 1_000_000],
         [head(len(gzip.compress(WHOLE)), "content-encoding: gzip"), gzip.compress(WHOLE)],
+        [head(2, "x-long: " + "a" * 100_000), b"{}"],
         [b"HTTP/1.1 200 OK\r\ncontent-length: 5,5\r\nconnection: close\r\n\r\nhello"],
     ],
-    ids="html blank empty cut error truncated short array choiceless strange long gzip 5,5".split(),
+    ids="html blank empty cut error truncated short array choiceless odd long gzip head 5,5".split(),
 )
 async def test_what_is_no_answer_does_not_begin(wire, ask, parts):
     wire.parts = parts
@@ -284,3 +285,32 @@ async def test_nothing_of_ours_but_the_key_and_the_body_is_sent(wire, ask):
         b"user-agent",
     }
     assert b"accept-encoding: identity" in wire.heads[1].lower()
+
+
+async def test_who_reads_slowly_slows_the_expert_down(wire):
+    n_sent = 0
+
+    async def flood(reader, writer):
+        nonlocal n_sent
+        writer.write(CHUNKED)
+        event = chunked(EVENTS[1] * 100)
+        try:
+            while n_sent < 100_000_000:
+                writer.write(event)
+                await writer.drain()
+                n_sent += len(event)
+        except ConnectionError:
+            writer.close()
+
+    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server, session() as client:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
+        pieces = HttpExpert("up", client, url).stream(request, None)
+        longest = 0
+        for _ in range(3):
+            longest = max(longest, len(await anext(pieces)))
+            await asyncio.sleep(0.1)
+        # what two sockets hold, and what is read ahead
+        assert n_sent < 20_000_000
+        assert longest < 600_000
+        await pieces.aclose()
