@@ -150,7 +150,7 @@ async def test_events_pass_before_the_next_one_is_there(wire, ask):
         [head(2, "x-long: " + "a" * 100_000), b"{}"],
         [b"HTTP/1.1 200 OK\r\ncontent-length: 5,5\r\nconnection: close\r\n\r\nhello"],
     ],
-    ids="html blank empty cut error truncated short array choiceless odd long gzip head 5,5".split(),
+    ids="html blank empty cut error truncated short array none odd long gzip head 5,5".split(),
 )
 async def test_what_is_no_answer_does_not_begin(wire, ask, parts):
     wire.parts = parts
