@@ -3,7 +3,7 @@
 # make test     install, lint, types, import rules, tests
 # make lint     the quick part of make test
 # make bench    measured claims, one JSON document each
-# make soak     load and faults for three quarters of an hour, one JSON document
+# make soak     load and faults for an hour, one JSON document
 # make sbom     every package that serving takes, with hashes: sbom.json (CycloneDX)
 # make audit    asks a database of weaknesses about every locked package; needs the Internet
 

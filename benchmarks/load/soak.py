@@ -31,7 +31,8 @@ SCENARIOS: dict[str, Scenario] = {
     "streams": lambda folder, share: scenarios.streams(folder, 600.0 * share),
     "overload": lambda folder, share: scenarios.overload(folder, 60.0 * share, STEPS),
     "outage": lambda folder, share: scenarios.outage(folder, 30.0 * share),
-    "soak": lambda folder, share: scenarios.soak(folder, 600.0 * share),
+    "neighbours": lambda folder, share: scenarios.neighbours(folder, 150.0 * share),
+    "soak": lambda folder, share: scenarios.soak(folder, 1200.0 * share),
 }
 
 

@@ -23,6 +23,19 @@ async def test_l3_what_is_too_much_is_refused_in_good_order(tmp_path):
     assert found["steps"][0]["refused"] or found["steps"][0]["good_share"] == 1.0
 
 
+async def test_l4_an_outage_is_not_multiplied_by_retries(tmp_path):
+    found = await scenarios.outage(tmp_path, 4.0, 40.0)
+    assert found["violations"] == []
+    # of ten seconds, of which an outage this short is a part: a tenth, and one a second
+    assert found["retries"] <= 0.1 * found["requests"] + 10 + 4, found
+    assert found["healed_after_s"] <= 15.0
+
+
+async def test_l6_a_noisy_neighbour_is_felt_by_nobody_else(tmp_path):
+    found = await scenarios.neighbours(tmp_path, 4.0, 16, 1.0)
+    assert_ok(found)
+
+
 async def test_soak_leaves_nothing_behind(tmp_path):
     found = await scenarios.soak(tmp_path, 5.0)
     assert found["violations"] == []

@@ -203,6 +203,8 @@ def _tokens(history: History) -> Iterator[str]:
         elif told.status in ("estimated", "expired"):
             of_this = seen is not None and seen.numbers and entry.written
             least = len(seen.numbers) if seen is not None and of_this else 0
+            if entry.cap is not None and entry.generated > entry.cap:
+                continue  # who writes beyond its cap takes more than was held
             if not least <= booked <= told.hold[_TOKENS]:
                 yield f"{told.request_id}: {booked} tokens, seen {least}, held {told.hold}"
             most = entry.prompt_estimate + entry.written + 1

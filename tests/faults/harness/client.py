@@ -70,15 +70,17 @@ class Caller:
     Parameters
     ----------
     name : what its tags begin with; a tag that is used again gets a number.
+    key : what it shows; empty: nothing.
 
     Attributes
     ----------
     seen : everything that was asked, in order.
     """
 
-    def __init__(self, port: int, name: str = "") -> None:
+    def __init__(self, port: int, name: str = "", key: str = "") -> None:
         self.seen: list[Seen] = []
         self._port, self._name = port, name
+        self._shown = f"authorization: Bearer {key}\r\n" if key else ""
         self._used: Counter[str] = Counter()
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
@@ -131,7 +133,7 @@ class Caller:
         reader, writer = await self._connection()
         again = False
         try:
-            head = "POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n{self._shown}"
             head += f"content-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
             if leaving.in_body:
                 writer.write(head.encode() + raw[: len(raw) // 2])

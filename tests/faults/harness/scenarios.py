@@ -7,6 +7,7 @@ CPU time and by ratios; milliseconds of a shared machine are only reported.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from coe.access.keys import digest_of, minted
+from coe.services.access.keyfile import KeyFile, KeyRecord
 from harness.checker import violations
 from harness.client import STAYS, Caller, Leaving, Seen
 from harness.gateway import SMALL, Process
@@ -30,17 +33,35 @@ _OK = ("done", "whole")
 # an answer that comes later than this is none
 _IN_TIME_S = 2.0
 _EXPERT = {"answer_tokens": 1000, "idle_timeout_s": 10.0, "first_token_timeout_s": 10.0}
+PEPPER = "a pepper of the tests, which is long enough"
 _EXPERT |= {"answer_timeout_s": 120.0}
 
 
 @asynccontextmanager
-async def gateway_alone(folder: Path, **more: Any) -> AsyncIterator[Stage]:
-    """A gateway on a core of its own, everything else on the other."""
-    more = {"expert": _EXPERT, "run": {"command": command_on_core(0)}} | more
+async def gateway_alone(folder: Path, warm: str = "", **more: Any) -> AsyncIterator[Stage]:
+    """A gateway on a core of its own, everything else on the other.
+
+    Parameters
+    ----------
+    warm : key with which its first requests are made; empty: none.
+    """
+    more = {
+        "expert": _EXPERT,
+        "store": {"lease_s": 60},
+        "run": {"command": command_on_core(0)},
+    } | more
     with on_core(1):
         async with stage(folder, own_process=True, **more) as standing:
-            await asyncio.gather(*(standing.caller.ask(f"warm{n}", Script()) for n in range(20)))
-            yield standing
+            first = Caller(standing.gateway.port, "warm", warm)
+            await asyncio.gather(*(first.ask(str(n), Script()) for n in range(20)))
+            first.close()
+            standing.caller.seen += first.seen
+            tail = asyncio.create_task(_tailing(standing))
+            try:
+                yield standing
+            finally:
+                tail.cancel()
+                await asyncio.gather(tail, return_exceptions=True)
 
 
 def pid_of(standing: Stage) -> int:
@@ -203,11 +224,70 @@ async def outage(folder: Path, seconds: float, per_s: float = 100.0) -> Figures:
         "requests": len(seen),
         "during": len(during),
         "attempts_per_request": round(ratio, 3),
+        "retries": attempts - len(during),
         "ends": ends(seen),
         "healed_after_s": round(healed_s, 2),
         "violations": wrong,
         "ok": not wrong and ratio <= 1.15 and healed_s <= 15.0,
     }
+
+
+async def neighbours(
+    folder: Path, seconds: float, n_keys: int = 64, each_s: float = 2.0
+) -> Figures:
+    """Keys with equal rates, of which one asks ten times as much as the others: they feel nothing.
+
+    Parameters
+    ----------
+    each_s : seconds between two requests of every other key, at the mean.
+    """
+    rate = 120.0 / each_s
+    shown = keys(folder / "keys.json", n_keys, rate)
+    more = {"access": {"keys": str(folder / "keys.json")}}
+    run = {"command": command_on_core(0), "environment": {"COE_KEY_PEPPER": PEPPER}}
+    draw = plain(Script(tokens=20, ttft_s=0.02), 0.3)
+    found: Figures = {"keys": n_keys, "requests_per_minute": rate}
+    async with gateway_alone(folder, run=run, warm=shown[0], **more) as standing:
+        port = standing.gateway.port
+        for name, noisy in (("without", 1.0), ("with", 10.0)):
+            callers = [Caller(port, f"{name}{n}-", key) for n, key in enumerate(shown)]
+            rates = [(noisy if n == 0 else 1.0) / each_s for n in range(n_keys)]
+            said = await asyncio.gather(
+                *(
+                    poisson(caller, per_s, seconds, Random(n), draw)
+                    for n, (caller, per_s) in enumerate(zip(callers, rates, strict=True))
+                )
+            )
+            others = [one for seen in said[1:] for one in seen]
+            found[name] = {"noisy": ends(said[0]), "others": ends(others)} | quantiles_ms(others)
+            for caller in callers:
+                caller.close()
+                standing.caller.seen += caller.seen
+        found["violations"] = await broken(standing)
+    unhurt = set(found["with"]["others"]) <= {*_OK}
+    found["p99_ratio"] = round(found["with"]["p99_ms"] / found["without"]["p99_ms"], 2)
+    found["ok"] = unhurt and not found["violations"]
+    return found
+
+
+def keys(path: Path, n: int, per_minute: float) -> list[str]:
+    """So many keys with this rate each, made and kept at ``path``."""
+    file, shown = KeyFile(path, PEPPER.encode()), []
+    for _ in range(n):
+        key_id, key = minted(secrets.token_bytes)
+        digest = digest_of(file.pepper, key).hex()
+        # an operator's keys may say whose a request is, and by that it is found again
+        file.add(
+            KeyRecord(
+                id=key_id,
+                digest=digest,
+                role="admin",
+                created_s=0.0,
+                requests_per_minute=per_minute,
+            )
+        )
+        shown.append(key)
+    return shown
 
 
 def mixed(dice: Random) -> tuple[Script, bool, Leaving]:
@@ -229,32 +309,33 @@ def mixed(dice: Random) -> tuple[Script, bool, Leaving]:
 
 
 async def soak(folder: Path, seconds: float, per_s: float = 30.0) -> Figures:
-    """All sorts of requests for a long time: nothing grows, nothing is held, all adds up."""
-    async with gateway_alone(folder) as standing:
-        tail = asyncio.create_task(_tailing(standing))
+    """All sorts of requests for a long time: nothing grows, nothing is held, all adds up.
+
+    Of the last two fifths nothing may grow: in 20 minutes that is when all that is remembered for
+    a time, or up to a number, is full.
+    """
+    async with gateway_alone(folder, gateway={"kept_decisions": 1000}) as standing:
         async with watched(pid_of(standing), max(1.0, seconds / 300.0)) as samples:
             seen = await poisson(standing.caller, per_s, seconds, Random(7), mixed, "m")
             standing.caller.close()
             await asyncio.sleep(1.0)
-        tail.cancel()
-        await asyncio.gather(tail, return_exceptions=True)
         wrong = await broken(standing)
         held = [held for held, _ in standing.setup.book().balances.values()]
-    third = [s for s in samples if s.at_s > samples[0].at_s + seconds / 3.0]
-    grown_mb = third[-1].rss_mb - min(s.rss_mb for s in third[: max(1, len(third) // 4)])
-    fds = third[-1].n_fds - samples[0].n_fds
+    late = [s for s in samples if s.at_s > samples[0].at_s + 0.6 * seconds]
+    grown_mb = late[-1].rss_mb - late[0].rss_mb
+    fds = late[-1].n_fds - samples[0].n_fds
     return {
         "requests": len(seen),
         "ends": ends(seen),
         "rss_mb": [
             round(samples[0].rss_mb, 1),
-            round(third[0].rss_mb, 1),
-            round(third[-1].rss_mb, 1),
+            round(late[0].rss_mb, 1),
+            round(late[-1].rss_mb, 1),
         ],
-        "rss_slope_mb_per_h": round(slope_mb_per_h(samples), 2),
-        "rss_grown_in_last_two_thirds_mb": round(grown_mb, 2),
+        "rss_slope_mb_per_h": round(slope_mb_per_h(late), 2),
+        "rss_grown_late_mb": round(grown_mb, 2),
         "fds_grown": fds,
-        "threads_grown": third[-1].n_threads - samples[0].n_threads,
+        "threads_grown": late[-1].n_threads - samples[0].n_threads,
         "held": [list(amounts) for amounts in held],
         "cpu_ms_per_request": cpu_ms(samples, len(seen)),
         "violations": wrong,

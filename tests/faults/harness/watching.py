@@ -61,12 +61,10 @@ async def watched(pid: int, every_s: float = 1.0) -> AsyncIterator[list[Sample]]
 
 
 def slope_mb_per_h(samples: list[Sample]) -> float:
-    """Growth of the resident memory over the last two thirds of the time, by least squares."""
-    begins_s = samples[0].at_s + (samples[-1].at_s - samples[0].at_s) / 3.0
-    late = [(s.at_s, s.rss_mb) for s in samples if s.at_s >= begins_s]
-    if len(late) < 2:
+    """Growth of the resident memory, by least squares."""
+    if len(samples) < 2:
         return 0.0
-    at_s, rss_mb = np.array(late).T
+    at_s, rss_mb = np.array([(s.at_s, s.rss_mb) for s in samples]).T
     return float(np.polyfit(at_s - at_s[0], rss_mb, 1)[0] * 3600.0)
 
 
