@@ -178,7 +178,7 @@ async def test_serving_reads_the_gates(trained):
     [
         ("expert: own", f"expert: {SMALL}", ArtefactError, "trained with expert 'own'"),
         ("acme:", "evil:", ArtefactError, "trained with tenant 'acme', not 'evil'"),
-        ("acme.gate", "absent", ArtefactError, "not a readable personal gate"),
+        ("acme.gate", "absent", ArtefactError, "absent: no readable manifest"),
         ("node: desk", "node: shed", ConfigError, "neither on node 'desk' nor local"),
     ],
 )
