@@ -165,7 +165,7 @@ def _draining(runtime: Runtime, observers: Observers, say: Say, **options: Any) 
         runtime.reloads.told = metrics.reloaded
     if section.tls is not None:
         options["ssl_context_factory"] = private(section.tls)
-    running = server(gateway.app(), section.head_timeout_s, metrics.refuse, **options)
+    running = server(gateway.app(), section.head_timeout_s, observers.unread, **options)
     return Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
 
 

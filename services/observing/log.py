@@ -95,11 +95,11 @@ def request_fields(exchange: Exchange) -> dict[str, Any]:
     """What a line says of a request: ids, figures and names; ``None`` where there is nothing."""
     request, decision, receipt = exchange.request, exchange.decided, exchange.receipt
     fields: dict[str, Any] = {
-        "request_id": exchange.request_id,
+        "request_id": exchange.request_id or None,
         "trace_id": None if exchange.trace is None else f"{exchange.trace.trace_id:032x}",
-        "method": exchange.method,
+        "method": exchange.method or None,
         "route": exchange.route,
-        "path": exchange.path if exchange.route == "none" else None,
+        "path": (exchange.path or None) if exchange.route == "none" else None,
         "status": exchange.status,
         "code": exchange.code or None,
         "duration_ms": _short((exchange.ended_s - exchange.started_s) * 1000.0),

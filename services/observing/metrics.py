@@ -119,7 +119,9 @@ class Metrics:
 
     def tell(self, exchange: Exchange) -> None:
         """Count a request that has ended, however it ended."""
-        self.refuse(exchange.status, exchange.code, exchange.route)
+        self.requests.of(exchange.route, str(exchange.status)).inc()
+        if exchange.code:
+            self.refusals.of(exchange.code).inc()
         if isinstance(exchange.error, BudgetExhaustedError):
             limit, _, resource = (exchange.error.param or "").rpartition(".")
             unit = resource.replace("_uj", "_j").replace("_uusd", "_usd")
@@ -127,12 +129,6 @@ class Metrics:
         if (reply := exchange.reply) is not None and reply.receipt is not None:
             self.answers.settle(reply.decision, reply.receipt, reply.request)
         self.answers.note(exchange.steps.done, exchange.decided)
-
-    def refuse(self, status: int, code: str, route: str = "none") -> None:
-        """Count a request by its answer; ``code`` is "" where it was not refused."""
-        self.requests.of(route, str(status)).inc()
-        if code:
-            self.refusals.of(code).inc()
 
     def shadowed(self, comparison: Comparison) -> None:
         """Say how a second router compares with the first, under the present configuration."""

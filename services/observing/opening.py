@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from coe.access.secrets import NO_SECRETS, Secrets
 from coe.errors import ConfigError
 from coe.observing import LoggingSection, OtlpSection, TelemetrySection
+from coe.services.observing.exchange import Exchange
 from coe.services.observing.lag import watch_lag
 from coe.services.observing.lines import Lines
 from coe.services.observing.log import Log, LogHandler, line_of
@@ -27,6 +28,12 @@ class Observers:
     tell: tuple[Tell, ...] = ()
     sample: float | None = None
     propagate: bool = False
+
+    def unread(self, status: int, code: str) -> None:
+        """Tell of a request whose head was refused; nobody knows what it asked for."""
+        refused = Exchange("", "", "", 0.0, time.time(), status=status, code=code)
+        for tell in (self.metrics.tell, *self.tell):
+            tell(refused)
 
 
 @asynccontextmanager

@@ -225,11 +225,15 @@ def test_there_is_a_line_for_every_request_and_forged_ones_stay_inside(tmp_path)
         assert answer.status_code == 200
         assert client.post("/v1/chat/completions", json=body | {"model": forged}).status_code == 400
         client.get("/%1b%5b2J")
+        assert client.get("/" + "x" * 9000).status_code == 414
+        assert metric(client, 'coe_refusals_total{code="url_too_long"}') == 1
     with os.fdopen(reading) as log:
         lines = log.read().splitlines()
     assert process.returncode == 0
     found = [json.loads(line) for line in lines]
-    answered, unknown, lost = (line for line in found if line["event"] == "request")
+    answered, unknown, lost, long, _ = (line for line in found if line["event"] == "request")
+    assert (long["status"], long["code"]) == (414, "url_too_long")
+    assert "path" not in long
     assert answered["request_id"] == answer.headers["x-request-id"]
     assert answered["decision_id"] == answer.headers["x-coe-decision-id"]
     assert (answered["status"], answered["expert"], answered["outcome"]) == (200, "faq", "complete")

@@ -112,3 +112,14 @@ def test_closing_does_not_wait_for_ever(pipe):
     began = time.monotonic()
     lines.close(within_s=0.1)
     assert time.monotonic() - began < 2.0
+
+
+def test_a_full_disk_is_counted():
+    fd = os.open("/dev/full", os.O_WRONLY)
+    lines = Lines(fd, missing)
+    lines.start()
+    for _ in range(10):
+        lines.put("lost")
+    lines.close()
+    os.close(fd)
+    assert (lines.n_written, lines.n_dropped) == (0, 10)
