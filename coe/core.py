@@ -225,7 +225,8 @@ class Request:
     the field that asks for that; ``extras`` the fields that only some experts take. ``read``: what
     it says is read even where nothing hangs on it. ``standing`` holds, by expert, the answers that
     stand ready for it; a router fills it in. ``insists``: nobody else can answer it, so it goes to
-    an expert that is failing, too; ``n_attempts`` were made before this one. Where there are
+    an expert that is failing, too; ``n_attempts`` were made before this one, and it
+    does not go to the copies that it is to ``avoid``. Where there are
     ``steps``, what is done for the request is noted there. ``traceparent`` goes with it to the
     experts that hear HTTP, unless it is "". ``key`` is the public id of the API key that it came
     with.
@@ -252,6 +253,7 @@ class Request:
     read: bool = False
     standing: Mapping[str, Standing] = field(default_factory=dict)
     insists: bool = False
+    avoid: frozenset[str] = frozenset()
     n_attempts: int = 0
     payload: Mapping[str, Any] = field(default_factory=dict)
     steps: Steps | None = field(default=None, compare=False, repr=False)

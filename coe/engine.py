@@ -20,6 +20,8 @@ from coe.escalation import Escalations
 from coe.experts.protocol import Expert
 from coe.failover import Failover
 from coe.guard.guards import Guards
+from coe.guard.retries import MOST_ATTEMPTS
+from coe.hedged import Hedged, may_hedge
 from coe.ledger.limits import Payer
 from coe.ledger.protocol import Store
 from coe.load import Load, Presence
@@ -39,7 +41,7 @@ from coe.usage import asks_for_usage
 # what they do depends on how sure answers are
 _GO_BY_SURENESS = frozenset({"cascade", "rank"})
 
-AnyReply = Reply | Ensemble | Mixing
+AnyReply = Reply | Hedged | Ensemble | Mixing
 """The answer of one expert or of several, on its way."""
 
 
@@ -291,7 +293,7 @@ class Engine:
             one = self._open(decision.expert_id, request, longest, decision, started, tab, failed)
             asks = request.stream and one.spec.stream_usage
             one.hides_usage = asks and not asks_for_usage(request)
-            return one
+            return self._twice(one)
         if chosen.mode.kind == "mixture":
             return Mixing(self, self.experts, specs, request, decision, started, failed, tab)
 
@@ -317,6 +319,21 @@ class Engine:
             failed_over=failed,
             escalations=self.escalations,
         )
+
+    def _twice(self, one: Reply) -> Reply | Hedged:
+        """The reply, or where its expert is hedged, one that may ask another copy as well."""
+        hedging = self.guards.hedges.get(one.spec.id)
+        if hedging is None or not may_hedge(one.request):
+            return one
+
+        def again(avoid: frozenset[str]) -> Reply:
+            asked = replace(one.request, avoid=avoid, n_attempts=MOST_ATTEMPTS - 1)
+            given = (asked, one.max_tokens, one.decision, one.started, one.tab, one.failed_over)
+            other = self._open(one.spec.id, *given)
+            other.hides_usage = one.hides_usage
+            return other
+
+        return Hedged(one, again, hedging, self.now)
 
     def _open(
         self,

@@ -21,6 +21,7 @@ class _ExpertSection(Section):
     context_tokens: Annotated[int, Field(gt=0)] = 4096
     slots: Annotated[int, Field(gt=0)] = 1
     limit: Literal["auto", "adaptive", "none"] = "auto"
+    hedge: bool = False
     answer_tokens: Annotated[int, Field(gt=0)] | None = None
     usd_per_mtok_in: NonNegative = 0.0
     usd_per_mtok_out: NonNegative = 0.0

@@ -20,6 +20,7 @@ from coe.errors import (
     ExpertUnavailableError,
 )
 from coe.experts.protocol import Expert, close, was_sent
+from coe.experts.replicated import CopysAnswer
 from coe.tab import Tab
 from coe.usage import WithoutUsage, with_usage
 
@@ -65,6 +66,16 @@ class Reply:
     def receipt(self) -> Receipt | None:
         """What the answer took, once it is settled."""
         return self.booking.receipt
+
+    @property
+    def replica_id(self) -> str | None:
+        """The copy that was asked; ``None``: the expert has none, or none is asked yet."""
+        return self._rest.replica_id if isinstance(self._rest, CopysAnswer) else None
+
+    def be_last(self) -> None:
+        """No other copy takes over from the one that is asked."""
+        if isinstance(self._rest, CopysAnswer):
+            self._rest.is_last = True
 
     async def begin(self) -> None:
         """Ask the expert, and wait for the first piece of its answer.

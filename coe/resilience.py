@@ -11,6 +11,7 @@ from pydantic import Field
 from coe.guard.circuit import Ejection
 from coe.guard.group import Group
 from coe.guard.guards import Guards
+from coe.guard.hedging import Hedging
 from coe.guard.lag import Lag
 from coe.guard.retries import Retries
 from coe.kinds import ExpertSection, HttpSection
@@ -56,7 +57,8 @@ class ResilienceSection(Section):
             )
             for expert in experts
         }
-        return Guards(groups, Retries(self.retry_percent, self.retries_per_s), lag)
+        retries = Retries(self.retry_percent, self.retries_per_s)
+        return Guards(groups, retries, lag, {e.id: Hedging() for e in experts if e.hedge})
 
 
 def is_limited(expert: ExpertSection) -> bool:

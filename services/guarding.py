@@ -20,7 +20,8 @@ def guarded_experts(fleet: Fleet, section: ResilienceSection, before: Engine) ->
     an expert stays where the expert does.
     """
     computing = [one for one in fleet.sections.values() if not isinstance(one, FreeSection)]
-    groups, experts = section.guards(computing).groups, dict(fleet.experts)
+    made, known_hedges = section.guards(computing), before.guards.hedges
+    groups, experts = made.groups, dict(fleet.experts)
     for name, fresh in groups.items():
         known = before.experts.get(name)
         if name in fleet.away:
@@ -32,4 +33,5 @@ def guarded_experts(fleet: Fleet, section: ResilienceSection, before: Engine) ->
             usual_s = partial(usual_first_s, fleet.specs[name])
             experts[name] = guarded(experts[name], fresh, usual_s, before.now)
     before.guards.groups = groups
+    before.guards.hedges = {n: known_hedges.get(n, fresh) for n, fresh in made.hedges.items()}
     return experts

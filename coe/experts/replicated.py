@@ -34,10 +34,12 @@ class CopysAnswer:
     ----------
     asked : the copies asked so far, in order.
     sent : whether the request has gone to one, or waits for room.
+    is_last : no other copy takes over from the one that is asked.
     """
 
     asked: list[Replica]
     sent: bool = False
+    is_last: bool = False
     pieces: AsyncGenerator[bytes, None] = field(init=False)
 
     @property
@@ -89,10 +91,10 @@ class ReplicatedExpert:
         """The answer's body as one copy sends it, which is chosen now if one has room.
 
         The copy is the better of two (`coe.optimizer.balance`) among those that the group lets
-        through. One that fails before its first piece is replaced by another, if the request has an
-        attempt left and the budget pays for it; none is asked twice. A copy that rejects the
-        request has not failed, unless the next may well accept it: too busy, in trouble, or not to
-        be asked by us.
+        through and the request does not avoid. One that fails before its first piece is replaced by
+        another, if the request has an attempt left and the budget pays for it; none is asked twice.
+        A copy that rejects the request has not failed, unless the next may well accept it: too
+        busy, in trouble, or not to be asked by us.
 
         Raises
         ------
@@ -104,8 +106,11 @@ class ReplicatedExpert:
         """
         self._look()
         answer = CopysAnswer([])
-        if self._here:
-            name = self.group.choose(self.now(), self._here, request.insists, self._better)
+        here = self._here.keys() - request.avoid if request.avoid else self._here.keys()
+        if request.avoid and not here:
+            raise ExpertUnaskedError(self.group.expert_id, "no other copy of it is running")
+        if here:
+            name = self.group.choose(self.now(), here, request.insists, self._better)
             if name is not None:
                 answer.asked.append(self._here[name])
         answer.pieces = self._pieces(request, max_tokens, answer)
@@ -144,13 +149,15 @@ class ReplicatedExpert:
                 self._learn(state, sent, watch, n_pieces, self.usual_s(request, n_pieces))
                 if pieces is not None:
                     await close(pieces)
+            if answer.is_last:
+                raise first_error
             seat = self._again(request, answer.asked, first_error)
 
     async def _seat(self, request: Request, asked: list[Replica]) -> Seat:
         """A seat at the copy that was chosen, or at the first that has room; it joins ``asked``."""
         if asked:
             return self.group.sit(asked[-1].replica_id, self.now())
-        here = self._here
+        here = {name: one for name, one in self._here.items() if name not in request.avoid}
         if not here:
             raise ExpertUnaskedError(self.group.expert_id, "no copy of it is running")
         seat = await seated(self.group, request, here, self._better, self.now)

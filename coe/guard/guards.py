@@ -8,6 +8,7 @@ from typing import Literal
 
 from coe.guard.circuit import Phase
 from coe.guard.group import Group
+from coe.guard.hedging import Hedging
 from coe.guard.lag import Lag
 from coe.guard.member import Member
 from coe.guard.retries import Retries
@@ -40,6 +41,7 @@ class ExpertFigures:
     n_queued : requests that wait for room now.
     n_waited, waited_s : that got it after a wait, and those waits summed.
     n_full, n_late : that found no room to wait, and that waited in vain.
+    n_hedged, n_hedges_won : streams that were asked for twice, and those that began at the second.
     """
 
     n_queued: int
@@ -49,6 +51,8 @@ class ExpertFigures:
     n_full: int
     n_late: int
     replicas: tuple[ReplicaFigures, ...]
+    n_hedged: int = 0
+    n_hedges_won: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,13 @@ class Figures:
 class Guards:
     """The groups of a gateway's experts by id; what is not among them is not guarded.
 
-    ``lag`` is of the gateway itself.
+    ``lag`` is of the gateway itself; ``hedges`` are of the experts that are hedged.
     """
 
     groups: dict[str, Group] = field(default_factory=dict)
     retries: Retries = field(default_factory=Retries)
     lag: Lag = field(default_factory=Lag)
+    hedges: dict[str, Hedging] = field(default_factory=dict)
 
     def absent(self, now_s: float) -> dict[str, str]:
         """The experts that are not to be asked while others can answer, and why, in words."""
@@ -81,11 +86,14 @@ class Guards:
 
     def figures(self, now_s: float) -> Figures:
         """How everything is now."""
-        experts = {name: _of_group(group, now_s) for name, group in self.groups.items()}
+        experts = {
+            name: _of_group(group, self.hedges.get(name), now_s)
+            for name, group in self.groups.items()
+        }
         return Figures(experts, self.retries.n_spent, self.retries.n_refused)
 
 
-def _of_group(group: Group, now_s: float) -> ExpertFigures:
+def _of_group(group: Group, hedging: Hedging | None, now_s: float) -> ExpertFigures:
     line = group.line
     return ExpertFigures(
         n_queued=len(line),
@@ -95,6 +103,8 @@ def _of_group(group: Group, now_s: float) -> ExpertFigures:
         n_full=line.n_full,
         n_late=line.n_late,
         replicas=tuple(_of_replica(member, now_s) for member in group.members.values()),
+        n_hedged=0 if hedging is None else hedging.n_hedged,
+        n_hedges_won=0 if hedging is None else hedging.n_won,
     )
 
 
