@@ -12,32 +12,39 @@ from coe.answer import DONE
 
 # how events that say nothing are usually written: the role, the end, the usage
 _SILENT = (b'"content":""', b'"content": ""', b'"delta":{}', b'"delta": {}', b'"choices":[]')
+_SPARE = 16
 
 
 @dataclass(slots=True)
 class Clamp:
     """Passes the events of a stream on until they have said as much as was asked for.
 
-    An event that says something counts as one token at least. As long as there are fewer events
-    than tokens nothing is parsed.
+    An event that says something counts as one token at least. Parsed are those until the first
+    that does, and those that may be too many.
 
     Parameters
     ----------
-    most_tokens : of all its answers together; ``None``: no limit.
+    most_tokens : of each answer; ``None``: no limit.
+    n_answers : each may begin with an event that says nothing, which is not always seen to.
+    calling : whether it may call tools: some servers then write two events for a token.
     ended : whether the stream was ended here, by an event with the reason ``length`` and the end
         mark.
     """
 
     most_tokens: int | None
+    n_answers: int = 1
+    calling: bool = False
     ended: bool = False
     _n_tokens: int = 0
+    _begun: bool = False
 
     def feed(self, events: bytes) -> bytes:
         """What of these whole events passes."""
         if self.most_tokens is None or not events:
             return events
+        most = self.most_tokens * self.n_answers + self.n_answers - 1 + _SPARE * self.calling
         n_events = events.count(b"\n\n")
-        if self._n_tokens + n_events <= self.most_tokens:
+        if self._begun and self._n_tokens + n_events <= most:
             if b'""' in events or b"{}" in events or b"[]" in events:
                 n_events = max(0, n_events - sum(map(events.count, _SILENT)))
             self._n_tokens += n_events
@@ -45,10 +52,12 @@ class Clamp:
         passed: list[bytes] = []
         for event in events.split(b"\n\n")[:-1]:
             document = _saying(event)
-            self._n_tokens += document is not None
-            if document is not None and self._n_tokens > self.most_tokens:
-                self.ended = True
-                return b"".join((*passed, _cut_short(document), DONE))
+            if document is not None:
+                self._begun = True
+                self._n_tokens += 1
+                if self._n_tokens > most:
+                    self.ended = True
+                    return b"".join((*passed, _cut_short(document), DONE))
             passed.append(event + b"\n\n")
         return events
 

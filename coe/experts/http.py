@@ -97,7 +97,7 @@ class HttpExpert:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self.answer_timeout_s
         events = Events(self.expert_id)
-        clamp = Clamp(None if max_tokens is None else max_tokens * request.n_answers)
+        clamp = Clamp(max_tokens, request.n_answers, bool(request.payload.get("tools")))
         with as_its_own(self.expert_id):
             async with asyncio.timeout(self.first_token_timeout_s):
                 response = await self._answering(request, max_tokens)
