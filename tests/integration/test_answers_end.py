@@ -308,6 +308,7 @@ async def test_no_request_keeps_the_others_waiting_for_long(case):
                 return connection.recv(65536)
 
         answer = await asyncio.to_thread(ask)
+        await asyncio.sleep(0.01)
         beating.cancel()
     assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400")), answer[:300]
     assert beat.longest_ms < 100.0
