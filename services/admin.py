@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -92,6 +93,7 @@ class Admin:
         return JSONResponse(
             {
                 "config": runtime.engine.config,
+                "process_id": os.getpid(),
                 "reload": None if reloads is None else reloads.last.document(),
                 "experts": runtime.fleet.states(),
             }
@@ -124,6 +126,8 @@ class Admin:
             raise RequestError(message, "switch") from error
         engine = self.runtime.engine
         engine.switches = engine.switches.turned(expert_id, body.switch)
+        if self.runtime.siblings is not None:
+            self.runtime.siblings.turned(expert_id, body.switch)
         return JSONResponse(self._row(expert_id))
 
     def _row(self, expert_id: str) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from urllib.parse import quote
 import orjson
 from starlette.responses import Response
 
-from coe.decision import Citation, Receipt
+from coe.decision import Citation, Decision, Receipt
 from coe.engine import AnyReply
 from coe.services.refusals import as_json
 from coe.services.wire import decision_document, receipt_document
+from coe.shadow import Shade
 
 
 def headers_of(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:
@@ -86,3 +87,15 @@ def document_of(body: bytes, reply: AnyReply, explain: bool) -> dict[str, Any]:
     extras = decision_document(reply.decision, explain)
     extras["receipt"] = receipt_document(reply.receipt)
     return document | {"model": reply.receipt.expert_id, "coe": extras}
+
+
+def kept_document(
+    decision: Decision, receipt: Receipt | None, compared: tuple[Decision, Shade] | None
+) -> dict[str, Any]:
+    """A decision that is kept as JSON, with its receipt and what a second router made of it."""
+    document = decision_document(decision)
+    document["receipt"] = None if receipt is None else receipt_document(receipt)
+    if compared is not None:
+        live, shade = compared
+        document["shadow"] = shade.beside(live)
+    return document

@@ -35,8 +35,9 @@ from coe.services.adapters import hosted
 from coe.services.cluster.accounts import NodeAccounts
 from coe.services.cluster.experts import expert_on_fleet, following_fleet
 from coe.services.cluster.follower import Follower
-from coe.services.host.experts import engine_slots, open_host
+from coe.services.host.experts import engine_slots
 from coe.services.host.watched import WatchedHost
+from coe.services.means import ALONE, Means
 from coe.services.mixable import served
 from coe.services.runnable import Say, runnable
 from coe.services.turns import ExpertByTurns, Turns, working
@@ -140,6 +141,7 @@ async def running(
     only: Sequence[str] | None = None,
     now: Callable[[], float] = time.monotonic,
     guards: Guards | None = None,
+    means: Means = ALONE,
 ) -> AsyncIterator[Fleet]:
     """The fleet of ``config``; its engine processes start now and end with the context.
 
@@ -169,7 +171,7 @@ async def running(
             turns.noticed(host)
 
     hosts = {
-        e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
+        e.id: means.open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
         for e in engines
     }
     async with lines() as wires, AsyncExitStack() as stack:

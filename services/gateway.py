@@ -29,7 +29,13 @@ from coe.services.access.porter import Porter
 from coe.services.access.wishes import confined, may_name, signed, tenant_of
 from coe.services.admin import Admin
 from coe.services.admission import Admission
-from coe.services.answers import as_answer, document_of, event_of_citations, headers_of
+from coe.services.answers import (
+    as_answer,
+    document_of,
+    event_of_citations,
+    headers_of,
+    kept_document,
+)
 from coe.services.body import json_of
 from coe.services.completions import chat_of, completion_of, retold
 from coe.services.door import Door
@@ -42,6 +48,7 @@ from coe.services.observing.follow import follow
 from coe.services.observing.metrics import Metrics
 from coe.services.observing.watch import Tell, Watch
 from coe.services.openapi import openapi_document
+from coe.services.readiness import readiness
 from coe.services.refusals import (
     NO_RETRY,
     as_json,
@@ -54,7 +61,7 @@ from coe.services.runtime import Runtime
 from coe.services.straight import Straight
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
-from coe.services.wire import chat_request, decision_document, receipt_document
+from coe.services.wire import chat_request, decision_document
 from coe.tenants import visible
 
 _CLIENT_CLOSED = 499
@@ -209,22 +216,28 @@ class Gateway:
 
     async def decision(self, http: HttpRequest) -> Response:
         """A kept decision, with its receipt once there is one; a tenant's, to that tenant."""
-        decision_id, caller = http.path_params["decision_id"], caller_of(http.scope)
-        kept = self.journal.find(decision_id)
-        if kept and caller and caller.role == "user":
-            kept = kept if self.journal.tenant(decision_id) == caller.tenant else None
-        if kept is None:
+        name, caller = http.path_params["decision_id"], caller_of(http.scope)
+        tenant = caller.tenant if caller and caller.role == "user" else None
+        document, siblings = self.kept(name, tenant), self.runtime.siblings
+        if document is None and siblings is not None:
+            document = await siblings.decision(name, tenant)
+        if document is None:
             raise RequestError(
                 "no such decision, or it is no longer kept", "decision_id", "decision_not_found"
             )
-        decision, receipt = kept
-        document = decision_document(decision)
-        document["receipt"] = None if receipt is None else receipt_document(receipt)
-        shadow = self.runtime.shadow
-        if shadow is not None and (found := shadow.find(decision.decision_id)) is not None:
-            live, shade = found
-            document["shadow"] = shade.beside(live)
         return as_json(document)
+
+    def kept(self, decision_id: str, tenant: str | None) -> dict[str, Any] | None:
+        """A decision that this process has kept, as JSON; ``None``: it has not.
+
+        Parameters
+        ----------
+        tenant : whose it must be; ``None``: anybody's.
+        """
+        kept, shadow = self.journal.find(decision_id), self.runtime.shadow
+        if kept is None or tenant not in (None, self.journal.tenant(decision_id)):
+            return None
+        return kept_document(*kept, None if shadow is None else shadow.find(decision_id))
 
     async def models(self, http: HttpRequest) -> Response:
         """What ``model`` may be: auto, the policies, the experts."""
@@ -250,29 +263,21 @@ class Gateway:
 
     async def readyz(self, http: HttpRequest) -> Response:
         """At least one expert can answer, now or once it is loaded, and nobody ends the gateway."""
-        fleet = self.runtime.fleet
-        ready = fleet.can_answer and self.door.phase == "open"
-        overall = "ready" if ready else "failed" if fleet.has_failed else "starting"
-        if self.door.phase != "open":
-            overall = "draining"
-        reloads = self.runtime.reloads
-        status = {
-            "status": overall,
-            "experts": fleet.states(),
-            "config": self.runtime.engine.config,
-            "reload": "unchanged" if reloads is None else reloads.last.status,
-        }
-        if self.porter is not None:
-            status = {"status": overall}
+        ends, told = self.door.phase != "open", self.porter is None
+        ready, status = readiness(self.runtime, ends, told)
         return as_json(status, 200 if ready else 503)
 
     async def scrape(self, http: HttpRequest) -> Response:
         """Prometheus metrics."""
+        siblings = self.runtime.siblings
+        page = self.page() if siblings is None else await siblings.page()
+        return Response(page, media_type="text/plain; version=0.0.4")
+
+    def page(self) -> bytes:
+        """The metrics of this process."""
         if self.runtime.shadow is not None:
             self.metrics.shadowed(self.runtime.shadow.comparison)
-        return Response(
-            self.metrics.page(self.runtime.machines), media_type="text/plain; version=0.0.4"
-        )
+        return self.metrics.page(self.runtime.machines)
 
     def _parsed(self, http: HttpRequest, document: dict[str, Any]) -> tuple[Request, bool]:
         runtime, exchange, caller = self.runtime, exchange_of(http.scope), caller_of(http.scope)

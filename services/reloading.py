@@ -37,8 +37,9 @@ class Outcome:
 class Reloading(Protocol):
     """Reads the files of a configuration again."""
 
-    told: Callable[[Outcome], None]
-    """Called with the outcome of every attempt."""
+    def tell(self, told: Callable[[Outcome], None]) -> None:
+        """Have somebody told of every outcome."""
+        ...
 
     async def reload(self) -> Outcome:
         """What comes of reading them now."""

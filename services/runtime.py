@@ -26,13 +26,13 @@ from coe.services.draft import Draft, drafted
 from coe.services.embedding import HttpEmbedder, check_local, configured
 from coe.services.fleet import Fleet, running
 from coe.services.guarding import guarded_experts
+from coe.services.means import ALONE, Means, Siblings
 from coe.services.metering.machine import metered
 from coe.services.observing.lag import watch_lag
 from coe.services.prefetch import PrefetchedEmbedder, prefetching
 from coe.services.reloading import Reloading
 from coe.services.runnable import Say
 from coe.services.shadowing import Shadow
-from coe.services.store.opening import opened
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Runtime:
     ``machines`` are those whose joules are measured, ``tenants`` those with an expert of their own.
     ``embedder`` gives vectors to whoever asks; ``None``: the router's does. ``ground`` is what
     another configuration is built on, and ``reloads`` who does that; ``None``: nobody. ``shadow``
-    decides beside the engine, for comparison.
+    decides beside the engine, for comparison; ``siblings`` are the other processes of a gateway.
     """
 
     config: Config
@@ -55,11 +55,12 @@ class Runtime:
     ground: Ground | None = None
     shadow: Shadow | None = None
     reloads: Reloading | None = None
+    siblings: Siblings | None = None
 
     def become(self, other: Runtime) -> None:
         """Serve what another one does, from the next request on."""
         for one in fields(self):
-            if one.name != "reloads":
+            if one.name not in ("reloads", "siblings"):
                 setattr(self, one.name, getattr(other, one.name))
 
 
@@ -84,6 +85,7 @@ class Ground:
     prefetched: PrefetchedEmbedder | None = None
     account: EnergyAccount | None = None
     shadow: Shadow | None = None
+    means: Means = ALONE
 
     def runtime(self, draft: Draft, fleet: Fleet, before: Engine) -> Runtime:
         """What serves a draft, with all that an engine before it has learned and counts.
@@ -99,7 +101,7 @@ class Ground:
             router=personal(router, draft.tenants),
             experts=guarded_experts(fleet, draft.config.resilience, before),
             warm=None if self.prefetched is None else self.prefetched.warm,
-            pacer=_paced(before, draft.budgets.as_allowances()),
+            pacer=self._paced(before, draft.budgets.as_allowances()),
             presence=fleet.presence,
             accounts={} if self.account is None else dict.fromkeys(fleet.hosts, self.account),
             copy_accounts=fleet.accounts.copies,
@@ -123,6 +125,15 @@ class Ground:
             self._shadowed(draft),
         )
 
+    def _paced(self, before: Engine, allowances: Sequence[Allowance]) -> Pacer | None:
+        """The pacer of an engine under other budgets over time, or a new one."""
+        if not allowances:
+            return None
+        if before.pacer is None:
+            return self.means.pacer(allowances, before.now())
+        before.pacer.become(allowances, before.now())
+        return before.pacer
+
     def _shadowed(self, draft: Draft) -> Shadow | None:
         """What compares the second router of a draft with the first, from zero."""
         section, router = draft.config.shadow, draft.shadow
@@ -145,11 +156,13 @@ async def serving(
     config: Config,
     say: Say = lambda line: None,
     now: Callable[[], float] = time.monotonic,
+    means: Means = ALONE,
 ) -> AsyncIterator[Runtime]:
     """The runtime of ``config``, which ends with the context. Engines may still be starting.
 
     Parameters
     ----------
+    means : how what several processes share is come by.
     now : seconds by which answers are timed; a clock that runs faster than the world's goes
         with replay experts whose ``time_scale`` is as much below 1.
 
@@ -173,8 +186,11 @@ async def serving(
     budgets = load_budgets(config.budgets, config.specs)
     check_local(config.embedder, budgets.as_policies(), config.tenants)
     guards = config.resilience.guards(config.computing)
-    async with running(config, say, now=now, guards=guards) as fleet, AsyncExitStack() as stack:
-        store = await stack.enter_async_context(opened(config.store, budgets.as_limits()))
+    async with (
+        running(config, say, now=now, guards=guards, means=means) as fleet,
+        AsyncExitStack() as stack,
+    ):
+        store = await stack.enter_async_context(means.open_store(config.store, budgets.as_limits()))
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
         draft = await asyncio.to_thread(
@@ -182,11 +198,11 @@ async def serving(
         )
         for remark in draft.remarks():
             say(remark)
-        ground = Ground(stack, embedder, say, store)
+        ground = Ground(stack, embedder, say, store, means=means)
         if isinstance(embedder, HttpEmbedder):
             ground.prefetched = await stack.enter_async_context(prefetching(embedder, say))
         # the meter sees this machine only: experts behind HTTP are elsewhere, replays nowhere
-        if fleet.hosts:
+        if fleet.hosts and means.meters:
             ground.account = await stack.enter_async_context(metered(config.metering, say))
         await stack.enter_async_context(_lag_noted(guards, now))
         first = Engine(draft.router, fleet.experts, now, guards=guards)
@@ -202,16 +218,6 @@ async def _lag_noted(guards: Guards, now: Callable[[], float]) -> AsyncIterator[
     finally:
         noting.cancel()
         await asyncio.gather(noting, return_exceptions=True)
-
-
-def _paced(before: Engine, allowances: Sequence[Allowance]) -> Pacer | None:
-    """The pacer of an engine under other budgets over time, or a new one."""
-    if not allowances:
-        return None
-    if before.pacer is None:
-        return Pacer(allowances, before.now())
-    before.pacer.become(allowances, before.now())
-    return before.pacer
 
 
 def _bounded(before: Engine, bounds: EscalationsSection | None) -> Escalations | None:

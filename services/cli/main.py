@@ -74,12 +74,15 @@ def serve(
             "--without-keys", help="Let everybody in who reaches it, also from other machines."
         ),
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the port and its requests.")
+    ] = 1,
 ) -> None:
     """Start the gateway and its experts."""
     from coe.services.cli.serve import run
 
     with errors_explained():
-        run(config, host, port, without_keys)
+        run(config, host, port, without_keys, workers)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from coe.services.observing.opening import Observers, observing
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
 from coe.services.server import listening, server
+from coe.services.workers.family import Family, raised
 
 _HURRIED_S = 1.8
 # made between two searches for garbage among the young: a request makes about a hundred that stay
@@ -37,9 +38,13 @@ _YOUNG_OBJECTS = 20_000
 
 
 def run(
-    config_path: Path | None, host: str | None, port: int | None, without_keys: bool = False
+    config_path: Path | None,
+    host: str | None,
+    port: int | None,
+    without_keys: bool = False,
+    n_workers: int = 1,
 ) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted, by one process or by several.
 
     Raises
     ------
@@ -50,11 +55,14 @@ def run(
     listener = listen(
         config.gateway.host if host is None else host, config.gateway.port if port is None else port
     )
-    runner = asyncio.Runner(loop_factory=_loop)
+    runner = asyncio.Runner(loop_factory=loop)
     with runner, listener:
         if remark := check_exposure(config, listener.getsockname()[0], without_keys):
             say(remark)
-        runner.run(_serve(config, path, listener))
+        if n_workers == 1:
+            runner.run(_serve(config, path, listener))
+        else:
+            runner.run(_serve_by_several(config, path, listener, n_workers))
 
 
 async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
@@ -64,7 +72,7 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         kept_at(path, runtime, say) as reloads,
         observing(config.telemetry, logging_to, secrets_of(config)) as observers,
     ):
-        drain = _draining(runtime, observers, say, log_config=None)
+        _, drain = gateway_of(runtime, observers, say, log_config=None)
         # what is there now stays: to look through it again and again is a pause for all
         gc.collect()
         gc.freeze()
@@ -72,16 +80,49 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         url = _url(config, listener)
         say(f"listening on {url}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, url))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _asked_to_end, drain, number)
-        loop.add_signal_handler(signal.SIGHUP, reloads.soon)
+        ending_on_signals(drain)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloads.soon)
         collect_less()
         try:
             await drain.server.serve(sockets=[listener])
             await drain.over()
         finally:
             announcement.cancel()
+
+
+async def _serve_by_several(
+    config: Config, path: Path, listener: socket.socket, n_workers: int
+) -> None:
+    command = [sys.executable, "-m", "coe.services.cli.worker", "--config", str(path)]
+    url, ready = _url(config, listener), f"{n_workers} workers are ready. "
+    async with raised(config, listener, command, n_workers, say) as family:
+        event_loop, asked = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            event_loop.add_signal_handler(number, family.end, number)
+        event_loop.add_signal_handler(signal.SIGHUP, asked.set)
+        say(f"listening on {url}/v1 (Ctrl-C ends)")
+        beside = [
+            asyncio.create_task(family.watch(path, asked)),
+            asyncio.create_task(_announce_all(family, ready + _how(url))),
+        ]
+        try:
+            await family.run()
+        finally:
+            for task in beside:
+                task.cancel()
+
+
+async def _announce_all(family: Family, words: str) -> None:
+    await family.all_ready.wait()
+    for host in family.hosts.values():
+        await host.settled()
+    say(words)
+
+
+def ending_on_signals(drain: Drain) -> None:
+    """Have SIGINT and SIGTERM end a gateway; the second one at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _asked_to_end, drain, number)
 
 
 def _asked_to_end(drain: Drain, number: signal.Signals) -> None:
@@ -100,8 +141,13 @@ async def _announce(runtime: Runtime, url: str) -> None:
         way = "coe doctor" if runtime.fleet.copies is None else "coe fleet status"
         say(f"no expert is ready: `{way}` says why")
         return
-    say(
-        "ready. Ask it:\n"
+    say("ready. " + _how(url))
+
+
+def _how(url: str) -> str:
+    """How to ask."""
+    return (
+        "Ask it:\n"
         f"  {_own_name()} chat 'What is 17 * 6?'\n"
         f"  curl {url}/v1/chat/completions -H 'content-type: application/json' "
         """-d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'"""
@@ -140,7 +186,7 @@ async def gateway_on(
         if path is not None:
             await stack.enter_async_context(kept_at(path, runtime, say))
         observers = await stack.enter_async_context(observing(config.telemetry))
-        drain = _draining(runtime, observers, say)
+        _, drain = gateway_of(runtime, observers, say)
         task = asyncio.create_task(drain.server.serve(sockets=[listener]))
         try:
             yield _url(config, listener), runtime
@@ -150,8 +196,10 @@ async def gateway_on(
             await drain.over()
 
 
-def _draining(runtime: Runtime, observers: Observers, say: Say, **options: Any) -> Drain:
-    """The server of a runtime, and how it ends."""
+def gateway_of(
+    runtime: Runtime, observers: Observers, say: Say, **options: Any
+) -> tuple[Gateway, Drain]:
+    """The gateway of a runtime, its server, and how it ends."""
     section, metrics = runtime.config.gateway, observers.metrics
     gateway = Gateway(
         runtime,
@@ -162,11 +210,12 @@ def _draining(runtime: Runtime, observers: Observers, say: Say, **options: Any) 
         porter=porter_of(runtime.config, say),
     )
     if runtime.reloads is not None:
-        runtime.reloads.told = metrics.reloaded
+        runtime.reloads.tell(metrics.reloaded)
     if section.tls is not None:
         options["ssl_context_factory"] = private(section.tls)
     running = server(gateway.app(), section.head_timeout_s, observers.unread, **options)
-    return Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
+    ends = Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
+    return gateway, ends
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -195,7 +244,8 @@ def _url(config: Config, listener: socket.socket) -> str:
     return address(host, port, "https" if config.gateway.tls else "http")
 
 
-def _loop() -> asyncio.AbstractEventLoop:
+def loop() -> asyncio.AbstractEventLoop:
+    """A new event loop."""
     import uvloop
 
     return uvloop.new_event_loop()

@@ -14,8 +14,8 @@ from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
 from coe.kinds import EmbeddedSection, ExpertSection, VllmSection
 from coe.services.fleet import Fleet, adapter, remark
-from coe.services.host.experts import open_host
 from coe.services.host.watched import WatchedHost
+from coe.services.means import Means
 from coe.services.mixable import served
 from coe.services.runnable import Say, runnable
 
@@ -41,7 +41,9 @@ class Change:
             await host.stop()
 
 
-async def changed(fleet: Fleet, config: Config, now: Callable[[], float], say: Say) -> Change:
+async def changed(
+    fleet: Fleet, config: Config, now: Callable[[], float], say: Say, means: Means
+) -> Change:
     """The fleet of ``config``, its new engines ready; the present one is left as it is.
 
     An expert whose section and figures are the same is the same object, with all that it knows. An
@@ -63,7 +65,7 @@ async def changed(fleet: Fleet, config: Config, now: Callable[[], float], say: S
     specs = {e.id: served(e, config) for e in present} | {e.id: config.spec(e) for e in free}
     same = {e.id for e in (*present, *free) if _is_same(fleet, e, specs)}
     hosts = {name: host for name, host in fleet.hosts.items() if name in same}
-    arriving = _opened(config, present, same, fleet, say)
+    arriving = _opened(config, present, same, fleet, say, means)
     try:
         await _started(arriving, fleet)
         hosts |= arriving
@@ -113,13 +115,18 @@ def _check_places(fleet: Fleet, config: Config, present: list[ExpertSection]) ->
 
 
 def _opened(
-    config: Config, present: list[ExpertSection], same: set[str], fleet: Fleet, say: Say
+    config: Config,
+    present: list[ExpertSection],
+    same: set[str],
+    fleet: Fleet,
+    say: Say,
+    means: Means,
 ) -> dict[str, WatchedHost]:
     """Hosts of the engines that are new or changed, not yet started."""
     engines = [e for e in present if isinstance(e, EmbeddedSection | VllmSection)]
     noticed = partial(remark, say)
     return {
-        e.id: open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
+        e.id: means.open_host(e, config.spec(e), n_engines=len(engines), on_change=noticed)
         for e in engines
         if not config.on_fleet(e) and not (e.id in same and e.id in fleet.hosts)
     }

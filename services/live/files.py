@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from coe.config import Config
 
 Look = Mapping[Path, tuple[int, ...]]
 """By file, what changes with it: inode, size, and time of the last change in ns; none: absent."""
+
+
+LOOK_EVERY_S = 0.5
+"""How often files are looked at. One that was written is read when it stood still for so long."""
+
+
+async def watched(
+    paths: Callable[[], list[Path]], asked: asyncio.Event, read: Callable[[], Awaitable[object]]
+) -> None:
+    """Have files read whenever they have changed and stand still again, until cancelled.
+
+    Parameters
+    ----------
+    paths : those that are looked at now.
+    asked : set: they are to be read anyway.
+    """
+    # what serves was read some time ago: the first look finds what has changed since
+    known: Look = {}
+    before = await asyncio.to_thread(look, paths())
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await asked.wait()
+        now = await asyncio.to_thread(look, paths())
+        if asked.is_set() or (now != known and now == before):
+            asked.clear()
+            # what changes while it is read differs from this at the next look
+            known = now
+            await read()
+        before = now
 
 
 def files_of(path: Path, config: Config) -> list[Path]:

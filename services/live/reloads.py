@@ -15,15 +15,11 @@ from coe.routers.folder import MALFORMED
 from coe.services.draft import drafted
 from coe.services.host.watched import WatchedHost
 from coe.services.live.experts import Change, changed
-from coe.services.live.files import Look, files_of, look
+from coe.services.live.files import files_of, watched
 from coe.services.live.staying import staying
 from coe.services.reloading import Outcome
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime
-from coe.services.store.opening import opened
-
-LOOK_EVERY_S = 0.5
-"""How often files are looked at. One that was written is read when it stood still for so long."""
 
 _DRAIN_S = 600.0
 _BAD = (CoeError, OSError, *MALFORMED)
@@ -40,7 +36,7 @@ class Reloads:
     """
 
     def __init__(self, path: Path, runtime: Runtime, say: Say) -> None:
-        self.told: Callable[[Outcome], None] = lambda outcome: None
+        self._told: Callable[[Outcome], None] = lambda outcome: None
         self._path = path
         self._runtime = runtime
         self._say = say
@@ -56,6 +52,10 @@ class Reloads:
         """As `Reloading.last`."""
         return self._last
 
+    def tell(self, told: Callable[[Outcome], None]) -> None:
+        """As `Reloading.tell`."""
+        self._told = told
+
     def soon(self) -> None:
         """Have the files read again, whether they changed or not."""
         self._asked.set()
@@ -69,28 +69,12 @@ class Reloads:
                 message = str(error) if isinstance(error, CoeError) else repr(error)
                 outcome = Outcome("refused", self._runtime.engine.config, message)
             self._last = outcome
-            self._tell(outcome)
+            self._publish(outcome)
             return outcome
 
     async def watch(self) -> None:
         """Reload whenever files have changed and stand still again, until cancelled."""
-        # what serves was read some time ago: the first look finds what has changed since
-        known: Look = {}
-        before = await self._look()
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._asked.wait()
-            except TimeoutError:
-                pass
-            asked = self._asked.is_set()
-            self._asked.clear()
-            now = await self._look()
-            if asked or (now != known and now == before):
-                # what changes while it is read differs from this at the next look
-                known = now
-                await self.reload()
-            before = now
+        await watched(self._paths, self._asked, self.reload)
 
     async def close(self) -> None:
         """Wait for nothing any more: engines that are leaving end with the fleet."""
@@ -98,16 +82,16 @@ class Reloads:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _look(self) -> Look:
+    def _paths(self) -> list[Path]:
         # those of a configuration that was refused, too: what was wrong may be put right in them
         wanted = {*files_of(self._path, self._runtime.config), *files_of(self._path, self._wanted)}
-        return await asyncio.to_thread(look, sorted(wanted))
+        return sorted(wanted)
 
     async def _tried(self) -> Outcome:
         runtime, ground = self._runtime, self._runtime.ground
         assert ground is not None
         config, budgets, left = await asyncio.to_thread(self._read)
-        change = await changed(runtime.fleet, config, runtime.engine.now, self._say)
+        change = await changed(runtime.fleet, config, runtime.engine.now, self._say, ground.means)
         try:
             fleet, present = change.fleet, runtime.embedder
             draft = await asyncio.to_thread(
@@ -138,7 +122,7 @@ class Reloads:
         if ground.store is not None:
             ground.store.under(limits)
         elif limits:
-            opening = opened(self._runtime.config.store, limits)
+            opening = ground.means.open_store(self._runtime.config.store, limits)
             ground.store = await ground.stack.enter_async_context(opening)
 
     def _end(self, change: Change) -> None:
@@ -153,8 +137,8 @@ class Reloads:
         await host.stop()
         engines.discard(host)
 
-    def _tell(self, outcome: Outcome) -> None:
-        self.told(outcome)
+    def _publish(self, outcome: Outcome) -> None:
+        self._told(outcome)
         if outcome.status == "swapped":
             self._say(f"configuration {outcome.config} serves now")
         said = (outcome.message, outcome.left)

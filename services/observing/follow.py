@@ -7,9 +7,8 @@ from collections.abc import Callable
 from coe.crowd import Crowd
 from coe.engine import Engine
 from coe.guard.guards import Figures
-from coe.ledger.book import Ledger
+from coe.services.observing.ledger import balances_of
 from coe.services.observing.metrics import Metrics
-from coe.services.store.books import Books
 
 
 def follow(metrics: Metrics, engine: Callable[[], Engine], crowd: Crowd) -> None:
@@ -20,14 +19,11 @@ def follow(metrics: Metrics, engine: Callable[[], Engine], crowd: Crowd) -> None
     engine : the one that serves now.
     """
 
-    def balances() -> tuple[Ledger, int] | None:
-        books = getattr(engine().store, "books", None)
-        return (books.ledger, books.now_ms()) if isinstance(books, Books) else None
-
     def figures() -> Figures:
         serving = engine()
         return serving.guards.figures(serving.now())
 
-    metrics.ledger.ledger, metrics.guards.figures = balances, figures
+    metrics.ledger.ledger = lambda: balances_of(engine().store)
+    metrics.guards.figures = figures
     metrics.inside.set_function(lambda: crowd.n)
     metrics.inside_limit.set_function(lambda: crowd.most)

@@ -10,6 +10,8 @@ from prometheus_client.registry import Collector
 
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.book import Ledger
+from coe.ledger.protocol import Store
+from coe.services.store.books import Books
 
 _SCALES = (("energy_j", 1e-6), ("cost_usd", 1e-6), ("tokens", 1.0), ("requests", 1.0))
 """Resources as they are shown, in the order of `Amounts`, and what one of each is."""
@@ -63,6 +65,12 @@ class LedgerCollector(Collector):
                     spent.add_metric(named, all_spent[k] * unit)
                     fullest.add_metric(named, most / ceiling if ceiling else 1.0)
         yield from (ceilings, held, spent, fullest)
+
+
+def balances_of(store: Store | None) -> tuple[Ledger, int] | None:
+    """The books of a store and the time on their clock; ``None``: this process keeps none."""
+    books = getattr(store, "books", None)
+    return (books.ledger, books.now_ms()) if isinstance(books, Books) else None
 
 
 def _summed(amounts: Iterator[Amounts]) -> Amounts:

@@ -102,7 +102,7 @@ class Metrics:
             ("outcome",), registry=r,
         )  # fmt: skip
         self.shadow_difference = Gauge(
-            "coe_shadow_difference", "Mean of what it predicts beyond the first router's choice.",
+            "coe_shadow_difference", "Sum of what it predicts beyond the first router's choice.",
             ("figure",), registry=r,
         )  # fmt: skip
         build = Info("coe_build", "What runs.", registry=r)
@@ -135,8 +135,8 @@ class Metrics:
         said = comparison.document()
         for outcome in OUTCOMES:
             self.shadow.labels(outcome).set(said[outcome])
-        for figure, value in said["mean_difference"].items():
-            self.shadow_difference.labels(figure).set(value or 0.0)
+        for figure, total in comparison.sums.items():
+            self.shadow_difference.labels(figure).set(total)
 
     def reloaded(self, outcome: Outcome) -> None:
         """Count a reading of the configuration."""

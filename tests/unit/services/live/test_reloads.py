@@ -7,7 +7,7 @@ import shutil
 import tracemalloc
 
 from coe.config import DATA
-from coe.services.live.reloads import LOOK_EVERY_S
+from coe.services.live.files import LOOK_EVERY_S
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 TWO = "policies: {default: {}, eco: {prices: {per_joule: 0.001}}}\n"

@@ -1,0 +1,76 @@
+"""Two ends of a line: what is asked is answered, errors travel, and a break is noticed."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+
+from coe.errors import BudgetExhaustedError, GatewayError, LedgerConflictError
+from coe.services.workers.line import Line
+
+
+@asynccontextmanager
+async def connected(verbs):
+    """Two ends; the second has ``verbs``."""
+    one, other = socket.socketpair()
+    lines = await Line.on(one, {}), await Line.on(other, verbs)
+    listening = [asyncio.create_task(line.run()) for line in lines]
+    try:
+        yield lines
+    finally:
+        for line in lines:
+            line.writer.close()
+        await asyncio.gather(*listening)
+
+
+async def test_what_is_asked_is_answered_in_any_order():
+    async def echo(after_s, word):
+        await asyncio.sleep(after_s)
+        return {"word": word}
+
+    async with connected({"echo": echo, "twice": lambda n: 2 * n}) as (line, _):
+        late = asyncio.create_task(line.ask("echo", 0.05, "late"))
+        assert await line.ask("twice", 21) == 42
+        assert await line.ask("echo", 0, "é" * 100_000) == {"word": "é" * 100_000}
+        assert (await late)["word"] == "late"
+
+
+async def test_what_is_told_comes_in_its_order():
+    heard = []
+    async with connected({"hear": heard.append, "all": lambda: heard}) as (line, _):
+        for n in range(100):
+            line.tell("hear", n)
+        assert await line.ask("all") == [*range(100)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BudgetExhaustedError("too much", "limits.a.requests", retry_after_s=7),
+        LedgerConflictError("req", "was settled before"),
+    ],
+)
+async def test_an_error_travels_with_all_that_it_says(error):
+    async def fail():
+        raise error
+
+    async with connected({"fail": fail}) as (line, _):
+        with pytest.raises(type(error)) as raised:
+            await line.ask("fail")
+        assert raised.value.args == error.args
+        assert vars(raised.value) == vars(error)
+
+
+async def test_who_waits_when_the_line_breaks_is_told():
+    async with connected({"never": lambda: asyncio.sleep(60)}) as (line, other):
+        waiting = asyncio.create_task(line.ask("never"))
+        await asyncio.sleep(0.01)
+        for task in other._answering:
+            task.cancel()
+        other.writer.close()
+        with pytest.raises(GatewayError):
+            await waiting
+        with pytest.raises(GatewayError):
+            await line.ask("never")
+        line.tell("never")
