@@ -12,7 +12,7 @@ from coe.errors import ConfigError
 from coe.experts.protocol import Expert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
-from coe.kinds import EmbeddedSection, ExpertSection, VllmSection
+from coe.kinds import EmbeddedSection, ExpertSection, ReplaySection, VllmSection
 from coe.services.fleet import Fleet, adapter, remark
 from coe.services.host.watched import WatchedHost
 from coe.services.means import Means
@@ -69,7 +69,7 @@ async def changed(
     try:
         await _started(arriving, fleet)
         hosts |= arriving
-        made = await asyncio.to_thread(_made, fleet, config, present, same, hosts)
+        made = await _made(fleet, config, present, same, hosts)
     except BaseException:
         for host in arriving.values():
             fleet.engines.discard(host)
@@ -142,7 +142,7 @@ async def _started(arriving: Mapping[str, WatchedHost], fleet: Fleet) -> None:
             raise ConfigError(f"expert {name}: its engine does not start: {host.reason}")
 
 
-def _made(
+async def _made(
     fleet: Fleet,
     config: Config,
     present: list[ExpertSection],
@@ -152,9 +152,13 @@ def _made(
     """Experts that compute: the same ones where nothing changed."""
     wires = fleet.lines
     assert wires is not None
-    return {
-        e.id: fleet.experts[e.id]
-        if e.id in same or config.on_fleet(e)
-        else adapter(e, config, wires, hosts.get(e.id))
-        for e in present
-    }
+    made = {}
+    for e in present:
+        if e.id in same or config.on_fleet(e):
+            made[e.id] = fleet.experts[e.id]
+        elif isinstance(e, ReplaySection):
+            # a recording takes its time to be read; connections belong to the loop
+            made[e.id] = await asyncio.to_thread(adapter, e, config, wires, None)
+        else:
+            made[e.id] = adapter(e, config, wires, hosts.get(e.id))
+    return made
