@@ -15,6 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coe.services.observing.exchange import KEY, Exchange
 from coe.services.observing.traceparent import begun
 
+UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are asked for every few seconds, and say nothing of any answer."""
+
 Tell = Callable[[Exchange], None]
 """Told of an exchange once it has ended; must not wait, and not raise."""
 
@@ -62,7 +65,7 @@ class Watch:
 
     def _begun(self, scope: Scope) -> Exchange:
         trace = None
-        if self.sample is not None:
+        if self.sample is not None and scope["path"] not in UNTRACED:
             trace = begun(_header(scope, b"traceparent"), self.sample, _RANDOM)
         return Exchange(
             # a server names its requests, and answers them by that name; others need not

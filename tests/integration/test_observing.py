@@ -125,7 +125,9 @@ def ask(client, headers=None, **more):
 def test_a_request_is_a_trace_of_its_steps(watched):
     with watched() as (client, collector, expert):
         expert.n_refusals = 1
-        answer = ask(client, {"traceparent": f"00-{TRACE}-{SPAN}-01"}, stream=True)
+        secret = {"authorization": f"Bearer {CANARY}", "cookie": CANARY, "x-api-key": CANARY}
+        answer = ask(client, {"traceparent": f"00-{TRACE}-{SPAN}-01", **secret}, stream=True)
+        page = client.get("/metrics").text
         assert answer.status_code == 200
         heads = list(expert.heads)
     by_name = {}
@@ -154,6 +156,7 @@ def test_a_request_is_a_trace_of_its_steps(watched):
     assert {head["traceparent"] for head in heads} == {expected}
     assert collector.resources[0]["service.name"] == "coe"
     assert CANARY.encode() not in collector.raw
+    assert CANARY not in page
 
 
 def test_what_is_malformed_is_dropped_and_a_refusal_is_a_trace_too(watched):
