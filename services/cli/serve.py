@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -32,9 +31,6 @@ from coe.services.server import listening, server
 from coe.services.workers.family import Family, raised
 
 _HURRIED_S = 1.8
-# made between two searches for garbage among the young: a request makes about a hundred that stay
-# for as long as it does
-_YOUNG_OBJECTS = 20_000
 
 
 def run(
@@ -73,10 +69,6 @@ async def _serve(config: Config, path: Path, listener: socket.socket) -> None:
         observing(config.telemetry, logging_to, secrets_of(config)) as observers,
     ):
         _, drain = gateway_of(runtime, observers, say, log_config=None)
-        # what is there now stays: to look through it again and again is a pause for all
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
         url = _url(config, listener)
         say(f"listening on {url}/v1 (Ctrl-C ends)")
         announcement = asyncio.create_task(_announce(runtime, url))
