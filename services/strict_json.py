@@ -46,13 +46,7 @@ def document_of(body: bytes) -> dict[str, Any]:
     """
     _check_structure(body)
     try:
-        document = json.loads(
-            body.decode(),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=_refuse,
-        )
+        document = _STRICT.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"the body is not JSON: {_reason(error)}", None, "invalid_json"
@@ -155,3 +149,11 @@ def _odd_texts(value: Any, *steps: str | int) -> Iterator[str]:
             if _ODD.search(name):
                 yield path_of(steps)
             yield from _odd_texts(inner, *steps, name)
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_integer,
+    parse_float=_number,
+    parse_constant=_refuse,
+)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ UNSUPPORTED: Final = frozenset({"best_of", "echo", "suffix", "prompt_logprobs"})
 
 
 _FIELDS: Final = frozenset(ChatBody.model_fields)
+_AS_IT_IS: Final = frozenset({str, int, bool, type(None)})
 _PINNED: Final = Policy("pinned")
 _NO_BUDGET: Final = Budget()
 
@@ -209,7 +211,10 @@ def _figures(values: Mapping[str, float]) -> dict[str, float]:
 
 def _rounded(value: Any) -> Any:
     """As JSON has it: short figures, however deep, lists for tuples, objects for dataclasses."""
-    if value is None or isinstance(value, str | int):
+    kind = value.__class__
+    if kind is float:
+        return float(f"{value:.6g}")
+    if kind in _AS_IT_IS:
         return value
     if isinstance(value, float):
         return _short(value)
@@ -217,15 +222,17 @@ def _rounded(value: Any) -> Any:
         return [_rounded(inner) for inner in value]
     if isinstance(value, Mapping):
         return {name: _rounded(inner) for name, inner in value.items()}
-    return {name: _rounded(getattr(value, name)) for name in _names(value.__class__)}
+    names, values_of = _fields(kind)
+    return dict(zip(names, map(_rounded, values_of(value)), strict=True))
 
 
 @cache
-def _names(kind: Hashable) -> tuple[str, ...]:
-    """The fields of a dataclass."""
+def _fields(kind: Hashable) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
+    """The names of a dataclass's fields, and what gets their values: at least two."""
     assert isinstance(kind, type)
     assert is_dataclass(kind)
-    return tuple(field.name for field in fields(kind))
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def _short(value: float) -> float:

@@ -81,14 +81,17 @@ def line_of(form: Format, level: str, event: str, at_s: float, fields: Mapping[s
     fields : JSON values; texts beyond 256 characters are cut, ``None`` is left out.
     """
     at = f"{_second(int(at_s))}.{int(at_s % 1 * 1000):03d}Z"
-    said = {"time": at, "level": level, "event": event}
+    if form == "json":
+        said = {"time": at, "level": level, "event": event}
+        for name, value in fields.items():
+            if value is not None:
+                said[name] = value[:_LONGEST] if isinstance(value, str) else value
+        return json.dumps(said)
+    words = [at, level, event]
     for name, value in fields.items():
         if value is not None:
-            said[name] = value[:_LONGEST] if isinstance(value, str) else value
-    if form == "json":
-        return json.dumps(said)
-    head = " ".join((said.pop("time"), said.pop("level"), said.pop("event")))
-    return " ".join((head, *(f"{name}={_word(value)}" for name, value in said.items())))
+            words.append(f"{name}={_word(value)}")
+    return " ".join(words)
 
 
 def request_fields(exchange: Exchange) -> dict[str, Any]:
@@ -138,8 +141,10 @@ def _short(value: float) -> float:
 
 def _word(value: Any) -> str:
     """A value in a line of text: as it is where that is one plain word, else as JSON."""
-    if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) else json.dumps(value)
-    kind = type(value)
+    kind = value.__class__
+    if kind is str:
+        if len(value) <= _LONGEST and _PLAIN.fullmatch(value):
+            return str(value)
+        return json.dumps(value[:_LONGEST])
     plain = kind is int or (kind is float and math.isfinite(value))
     return repr(value) if plain else json.dumps(value)
