@@ -39,6 +39,16 @@ async def test_f01_an_expert_killed_before_its_first_byte_is_replaced_once(two: 
     await two.checked()
 
 
+async def test_f02_an_expert_that_fails_at_once_is_soon_asked_no_more(two: Stage):
+    two.large.script = Script(status=500)
+    seen = await poisson(two.caller, 20.0, 2.0, Random(2), plain(Script(tokens=4, ttft_s=0.02)))
+    assert ends(seen).keys() <= {"done", "whole"}
+    assert len(seen) > 20
+    # five in a row, and who was under way with the fifth
+    assert 1 <= len(two.large.log) <= 8
+    await two.checked()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_f03_an_expert_that_never_answers_is_given_up_in_time(tmp_path, stream):
     async with stage(tmp_path, expert={"answer_timeout_s": 2.0}) as two:

@@ -1,9 +1,11 @@
 """Gateways that are ended, killed, starved of disk and read slowly: what they lose of it."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -16,8 +18,10 @@ from harness.gateway import SMALL, Process
 from harness.load import background, plain
 from harness.script import Script
 from harness.stage import Stage, ends, eventually, stage
+from harness.watching import sample
 
 QUICK = plain(Script(tokens=3))
+PRLIMIT = shutil.which("prlimit")
 
 
 def own(gateway) -> Process:
@@ -159,20 +163,24 @@ async def answered(two: Stage, within_s: float = 15.0) -> None:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("reader", ["closed", "stopped"])
-async def test_f22_nobody_reads_what_a_gateway_says(tmp_path, reader):
-    """Its standard error is a pipe whose reader has gone, or never reads."""
+@pytest.mark.parametrize(
+    ("output", "reader"), [("stdout", "closed"), ("stdout", "stopped"), ("stderr", "closed")]
+)
+async def test_f22_nobody_reads_what_a_gateway_says(tmp_path, output, reader):
+    """What it writes to is a pipe whose reader has gone, or never reads."""
     out, into = os.pipe()
+    # a page: some lines of the log
+    fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
+    logging = {"format": "json", "level": "debug"}
+    run = {output: into, "port": free_port()}
     try:
-        async with stage(tmp_path, own_process=True) as two:
-            gateway = own(two.gateway)
-            await gateway.kill()
-            await restarted_into(gateway, into)
+        async with stage(tmp_path, own_process=True, logging=logging, run=run) as two:
             if reader == "closed":
                 os.close(out)
-            async with background(two.caller, draw=QUICK) as seen:
+            async with background(two.caller, 40.0, QUICK) as seen:
                 await asyncio.sleep(1.0)
             assert ends(seen).keys() <= {"done", "whole"}
+            assert await own(two.gateway).stop() == 0
             await two.checked()
     finally:
         os.close(into)
@@ -180,17 +188,77 @@ async def test_f22_nobody_reads_what_a_gateway_says(tmp_path, reader):
             os.close(out)
 
 
-async def restarted_into(gateway: Process, stderr: int) -> None:
-    """Start it anew, on a port of before, with this as its standard error."""
-    gateway.stderr = stderr
-    await gateway.start()
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def test_f24_without_file_descriptors_who_is_in_stays_in(tmp_path):
+    if PRLIMIT is None:
+        pytest.skip("there is no prlimit")
+    run = {"command": [PRLIMIT, "--nofile=160"]}
+    async with stage(tmp_path, own_process=True, run=run) as two:
+        running = await streams(two, 20, Script(50, pace_s=0.1))
+        port = two.gateway.port
+        crowd = await asyncio.gather(*(idle(port) for _ in range(250)))
+        before = sample(own(two.gateway).pid)
+        await asyncio.sleep(1.0)
+        after = sample(own(two.gateway).pid)
+        assert after.n_fds <= 160
+        # it does not go round in circles for want of one
+        assert after.cpu_s - before.cpu_s < 0.7
+        assert ends(await asyncio.gather(*running)) == {"done": 20}
+        for writer in crowd:
+            if writer is not None:
+                writer.close()
+        await answered(two)
+        await two.checked()
+
+
+async def idle(port: int) -> asyncio.StreamWriter | None:
+    """A connection that asks nothing; ``None`` where it was not let in."""
+    try:
+        async with asyncio.timeout(2.0):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except (OSError, TimeoutError):
+        return None
+    return writer
+
+
+async def test_f28_files_that_change_all_the_time_fail_nobody(tmp_path):
+    async with stage(tmp_path, own_process=True) as two:
+        good = two.setup.config.read_text()
+        kinds = [
+            good.replace("usd_per_mtok_in: 1.0", "usd_per_mtok_in: 1.5"),
+            "experts: [",
+            good.replace("slots: 256", "slots: 200"),
+            good.replace("kind: http", "kind: nonsense"),
+            good,
+        ]
+        async with background(two.caller, 50.0, QUICK) as seen:
+            for text in kinds:
+                replaced(two.setup.config, text)
+                own(two.gateway).signal(signal.SIGHUP)
+                await asyncio.sleep(0.7)
+        assert ends(seen).keys() <= {"done", "whole"}
+        names = {one.headers["x-coe-config"] for one in seen}
+        assert len(names) == 3
+        await two.checked()
+
+
+def replaced(path: Path, text: str) -> None:
+    """Write a file as a whole."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 async def test_f27_a_slow_reader_fills_no_memory(tmp_path):
     expert = {"answer_timeout_s": 30.0, "answer_tokens": 90_000, "context_tokens": 99_000}
     async with stage(tmp_path, own_process=True, expert=expert) as two:
         await two.caller.ask("warm", Script(64), True, model=SMALL)
-        before_kb = resident_kb(own(two.gateway).pid)
+        before_mb = sample(own(two.gateway).pid).rss_mb
         script = Script(90_000)
         async with background(two.caller, draw=QUICK) as seen:
             slow = await asyncio.gather(
@@ -206,16 +274,11 @@ async def test_f27_a_slow_reader_fills_no_memory(tmp_path):
                     for n in range(2)
                 )
             )
-        grown_kb = resident_kb(own(two.gateway).pid) - before_kb
+        grown_mb = sample(own(two.gateway).pid).rss_mb - before_mb
         assert ends(slow) == {"left": 2}
         assert ends(seen).keys() <= {"done", "whole"}
         entries = [entry for entry in two.attested if entry.tag.startswith("slow")]
         # of some twenty megabytes each, no more was written than the sockets between hold
         assert max(entry.written for entry in entries) < 90_000
-        assert grown_kb < 5 * 1024
+        assert grown_mb < 5.0
         await two.checked()
-
-
-def resident_kb(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])

@@ -28,7 +28,7 @@ from harness.fleet import in_redis, summed
 from harness.proxy import ByteProxy
 
 N_SEEDS = int(os.environ.get("COE_FAULT_SEEDS", "10"))
-N_OPERATIONS = int(os.environ.get("COE_FAULT_OPERATIONS", "640"))
+N_OPERATIONS = int(os.environ.get("COE_FAULT_OPERATIONS", "480"))
 SHARE, LEASE_MS, GRACE_MS = 0.02, 1500, 250
 AGES_S = 10**9
 LIMITS = (

@@ -109,13 +109,14 @@ class Process:
     ----------
     port : where it listens; 0: at a free one.
     command : what it is started by, such as ``taskset``.
-    stderr : where it writes, from its next start on; ``None``: to a file.
+    stdout, stderr : where it writes, from its next start on; ``None``: nowhere, and to a file.
     """
 
     setup: Setup
     port: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
+    stdout: int | None = None
     stderr: int | None = None
     running: subprocess.Popen[bytes] | None = None
     _n_starts: int = 0
@@ -146,7 +147,7 @@ class Process:
             running = subprocess.Popen(
                 [*self.command, *coe, "--port", str(self.port)],
                 stderr=stderr if self.stderr is None else self.stderr,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if self.stdout is None else self.stdout,
                 env=os.environ | dict(self.environment),
             )
         return running, said
