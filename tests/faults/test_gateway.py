@@ -199,9 +199,9 @@ async def test_f24_without_file_descriptors_who_is_in_stays_in(tmp_path):
         pytest.skip("there is no prlimit")
     run = {"command": [PRLIMIT, "--nofile=160"]}
     async with stage(tmp_path, own_process=True, run=run) as two:
-        running = await streams(two, 20, Script(50, pace_s=0.1))
+        running = await streams(two, 20, Script(40, pace_s=0.1))
         port = two.gateway.port
-        crowd = await asyncio.gather(*(idle(port) for _ in range(250)))
+        crowd = await asyncio.gather(*(idle(port) for _ in range(200)))
         before = sample(own(two.gateway).pid)
         await asyncio.sleep(1.0)
         after = sample(own(two.gateway).pid)
@@ -219,7 +219,7 @@ async def test_f24_without_file_descriptors_who_is_in_stays_in(tmp_path):
 async def idle(port: int) -> asyncio.StreamWriter | None:
     """A connection that asks nothing; ``None`` where it was not let in."""
     try:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(1.0):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
     except (OSError, TimeoutError):
         return None

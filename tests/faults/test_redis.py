@@ -234,6 +234,7 @@ class Refusals:
         self.server.command("DEL", self.key)
 
     def busy(self):
+        self.server.command("CONFIG", "SET", "busy-reply-threshold", "50")
         threading.Thread(target=busy, args=(self.server, self.over), daemon=True).start()
 
     def not_busy(self):
