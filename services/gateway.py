@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,12 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from coe.access.proxies import Proxies
-from coe.answer import before_end
 from coe.core import Request
 from coe.crowd import Crowd
 from coe.engine import AnyReply
 from coe.environment import admin_token
-from coe.errors import UNANSWERED, CoeError, RequestError, UnknownExpertError
+from coe.errors import CoeError, RequestError, UnknownExpertError
 from coe.personal import as_wished
 from coe.services.access.middleware import Access, caller_of
 from coe.services.access.porter import Porter
@@ -32,12 +32,11 @@ from coe.services.admission import Admission
 from coe.services.answers import (
     as_answer,
     document_of,
-    event_of_citations,
     headers_of,
     kept_document,
 )
 from coe.services.body import json_of
-from coe.services.completions import chat_of, completion_of, retold
+from coe.services.completions import chat_of, completion_of
 from coe.services.door import Door
 from coe.services.embeddings import embeddings
 from coe.services.front import Front, Keys
@@ -52,13 +51,12 @@ from coe.services.readiness import readiness
 from coe.services.refusals import (
     NO_RETRY,
     as_json,
-    code_of,
     error_document,
-    error_event,
     refused,
 )
 from coe.services.runtime import Runtime
 from coe.services.straight import Straight
+from coe.services.streamed import Streamed
 from coe.services.streaming import EventStream, unless_gone
 from coe.services.strict_json import echoed
 from coe.services.wire import chat_request, decision_document
@@ -173,24 +171,26 @@ class Gateway:
         request, explain = self._parsed(http, document)
         if request.stream:
             every_s = self.runtime.config.gateway.waiting_every_s
-            return EventStream(_Streamed(self, request, older, exchange), every_s)
+            return EventStream(Streamed(self, request, older, exchange), every_s)
         with self.metrics.in_flight.track_inprogress():
             reply, body = await unless_gone(http.receive, self._answered(request, exchange))
-        assert reply.receipt is not None
         told = document_of(body, reply, explain)
         return as_answer(completion_of(told) if older else told, headers_of(reply, reply.receipt))
 
     async def _answered(self, request: Request, exchange: Exchange) -> tuple[AnyReply, bytes]:
         """A reply and the whole of its body."""
-        reply = exchange.reply = await self.begun(request)
+        asked: list[AnyReply] = []
         try:
+            reply = exchange.reply = await self.begun(request, asked.append)
             async with aclosing(reply.pieces()) as pieces:
                 return reply, b"".join([piece async for piece in pieces])
-        except BaseException:
-            await reply.close()
+        except asyncio.CancelledError:
+            exchange.reply = asked[-1] if asked else None
             raise
         finally:
-            self.settle(reply)
+            if exchange.reply is not None:
+                await exchange.reply.close()
+                self.settle(exchange.reply)
 
     async def begun(
         self, request: Request, told: Callable[[AnyReply], None] = lambda reply: None
@@ -340,60 +340,3 @@ class Gateway:
     async def _crash(self, http: HttpRequest, error: Exception) -> Response:
         document = error_document("the gateway failed; it goes on serving", "server_error")
         return as_json(document, 500, NO_RETRY)
-
-
-@dataclass(slots=True)
-class _Streamed:
-    """The stream of the answer to one request."""
-
-    gateway: Gateway
-    request: Request
-    older: bool
-    exchange: Exchange
-    _asked: list[AnyReply] = field(default_factory=list)
-    _settled: bool = False
-
-    @property
-    def headers(self) -> dict[str, str] | None:
-        return headers_of(self._asked[-1], None) if self._asked else None
-
-    async def open(self) -> None:
-        gateway = self.gateway
-        with gateway.metrics.in_flight.track_inprogress():
-            try:
-                self.exchange.reply = await gateway.begun(self.request, self._asked.append)
-            except CoeError as error:
-                self._asked.clear()
-                self.exchange.end(error, code_of(error))
-                raise
-
-    def events(self) -> AsyncGenerator[bytes, None]:
-        events = self._events(self._asked[-1])
-        return retold(events) if self.older else events
-
-    async def close(self) -> None:
-        if self._asked and not self._settled:
-            # whoever left did so before the first event
-            self.exchange.reply = self._asked[-1]
-            await self._asked[-1].close()
-            self.gateway.settle(self._asked[-1])
-
-    async def _events(self, reply: AnyReply) -> AsyncGenerator[bytes, None]:
-        """The expert's bytes; an error after the first ends the stream with an error event.
-
-        Where passages were retrieved, an event that cites them stands before the end mark.
-        """
-        gateway = self.gateway
-        gateway.metrics.in_flight.inc()
-        cited = event_of_citations(reply)
-        try:
-            async with aclosing(reply.pieces()) as pieces:
-                async for piece in before_end(pieces, cited) if cited else pieces:
-                    yield piece
-        except UNANSWERED as error:
-            self.exchange.end(error, code_of(error))
-            yield error_event(error)
-        finally:
-            gateway.metrics.in_flight.dec()
-            gateway.settle(reply)
-            self._settled = True

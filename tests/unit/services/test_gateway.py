@@ -31,9 +31,10 @@ from coe.retrieval import Retriever
 from coe.router import Router
 from coe.routers.retrieve import Index, Passage
 from coe.services.fleet import Fleet
-from coe.services.gateway import Gateway, _Streamed
+from coe.services.gateway import Gateway
 from coe.services.observing.exchange import exchange_of
 from coe.services.runtime import Runtime
+from coe.services.streamed import Streamed
 from coe.services.wire import parse_chat
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
@@ -281,7 +282,7 @@ async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, st
         gateway.runtime.policies,
         frozenset(stubs),
     )
-    streamed = _Streamed(gateway, request, False, exchange_of({}))
+    streamed = Streamed(gateway, request, False, exchange_of({}))
     await streamed.open()
     events = streamed.events()
     await anext(events)
@@ -290,6 +291,28 @@ async def test_a_client_that_leaves_while_a_piece_is_sent_is_settled(gateway, st
     _, receipt = gateway.journal.find(streamed.headers["x-coe-decision-id"])
     assert receipt.outcome == "cancelled"
     assert stubs[LARGE].n_closed == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_whoever_is_cut_off_before_the_first_piece_has_a_receipt(gateway, stubs, stream):
+    began = asyncio.Event()
+
+    async def never(seconds):
+        began.set()
+        await asyncio.Event().wait()
+
+    stubs[LARGE].token_s, stubs[LARGE].sleep = 1.0, never
+    transport = httpx.ASGITransport(gateway.app(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        asking = asyncio.create_task(post(client, body(model=LARGE, stream=stream)))
+        await began.wait()
+        gateway.door.cut()
+        answer = await asking
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+        page = (await client.get("/metrics")).text
+    told = [line for line in page.splitlines() if line.startswith("coe_answers_total{")]
+    assert len(told) == 1
+    assert 'outcome="cancelled"' in told[0]
 
 
 # ---- several experts
