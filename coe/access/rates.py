@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from typing import Final
 
 from coe.access.bucket import Bucket
-from coe.access.caller import Caller, Rates
+from coe.access.caller import NO_RATES, Caller, Rates
 from coe.errors import RateLimitError
+
+_RESOURCES: Final = tuple(rate.name for rate in fields(Rates))
 
 
 @dataclass(slots=True)
@@ -25,7 +28,7 @@ class RateMeter:
     """
 
     now: Callable[[], float]
-    _buckets: dict[str, dict[str, Bucket]] = field(default_factory=dict)
+    _kept: dict[str, tuple[Rates, dict[str, Bucket]]] = field(default_factory=dict)
 
     def admit(self, caller: Caller) -> None:
         """Count a request of ``caller``, or of nobody without rates.
@@ -49,7 +52,7 @@ class RateMeter:
 
     def charge(self, key_id: str, tokens: float, joules: float) -> None:
         """Take what an answer took; of a key without rates, nothing."""
-        buckets, now_s = self._buckets.get(key_id, {}), self.now()
+        (_, buckets), now_s = self._kept.get(key_id, (NO_RATES, {})), self.now()
         for name, amount in (("tokens", tokens), ("joules", joules)):
             if name in buckets:
                 buckets[name].take(amount, now_s)
@@ -65,13 +68,20 @@ class RateMeter:
 
     def _of(self, caller: Caller) -> dict[str, Bucket]:
         """The buckets of a key under the rates that it has now; of changed ones, new."""
-        if caller.rates == Rates():
+        if caller.rates == NO_RATES:
+            self._kept.pop(caller.key_id, None)
             return {}
-        known = self._buckets.setdefault(caller.key_id, {})
-        for rate in fields(Rates):
-            per_minute = getattr(caller.rates, rate.name)
+        rates, known = self._kept.get(caller.key_id, (NO_RATES, {}))
+        if rates == caller.rates:
+            return known
+        buckets = dict[str, Bucket]()
+        for name in _RESOURCES:
+            per_minute = getattr(caller.rates, name)
             if per_minute is None:
-                known.pop(rate.name, None)
-            elif rate.name not in known or known[rate.name].per_minute != per_minute:
-                known[rate.name] = Bucket.full(per_minute, self.now())
-        return known
+                continue
+            if name in known and known[name].per_minute == per_minute:
+                buckets[name] = known[name]
+            else:
+                buckets[name] = Bucket.full(per_minute, self.now())
+        self._kept[caller.key_id] = (caller.rates, buckets)
+        return buckets

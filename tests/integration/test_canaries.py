@@ -82,7 +82,9 @@ class Parrot:
         text = body["messages"][-1]["content"]
         if found := re.search(r"status (\d+)", text):
             said = f"{http.headers['authorization']} is wrong: {dict(http.headers)}"
-            return JSONResponse({"error": {"message": said}}, int(found[1]))
+            word = http.headers["authorization"].split()[1]
+            error = {"message": said, "code": word, "param": word, "type": word}
+            return JSONResponse({"error": error}, int(found[1]))
         if "broken" in text:
             return PlainTextResponse(f"{http.headers['authorization']}")
         message = {"role": "assistant", "content": "Yes."}
