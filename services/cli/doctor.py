@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -25,6 +27,7 @@ from coe.permitted import Circle, permitted
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.embed import load_for
+from coe.services.access.porter import key_file
 from coe.services.cli.console import print_json, results
 from coe.services.cli.fleet_control import seen
 from coe.services.cli.serve import address, listen
@@ -119,10 +122,19 @@ def _examine(path: Path) -> Iterator[Finding]:
     if experts and not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
     yield _energy(config.metering)
+    if config.access is not None:
+        yield _attempt("keys", lambda: _keys(config), "see docs/access.md")
     yield _attempt(
         "switches", lambda: _switches(config), "set it to a secret that a header of HTTP can hold"
     )
     yield _port(config)
+
+
+def _keys(config: Config) -> str:
+    file, now_s = key_file(config), time.time()
+    keys = [record.key() for record in file.records()]
+    n_valid = sum(not key.revoked and now_s < (key.expires_s or math.inf) for key in keys)
+    return f"{n_valid} of {len(keys)} in {file.path} hold"
 
 
 def _budgets(config: Config) -> str:

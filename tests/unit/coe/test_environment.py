@@ -1,10 +1,11 @@
 """Secrets and folders that the environment names."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from coe.environment import fleet_token, weights_home
+from coe.environment import caller_key, fleet_token, key_pepper, secrets_in, weights_home
 from coe.errors import ConfigError
 
 VARIABLE = "COE_FLEET_TOKEN"
@@ -48,3 +49,67 @@ def test_weights_live_where_the_environment_says(monkeypatch):
     assert weights_home() == Path("/var/cache/coe/weights")
     monkeypatch.setenv("COE_WEIGHTS", "/srv/weights")
     assert weights_home() == Path("/srv/weights")
+
+
+@pytest.fixture
+def pepper_file(tmp_path, monkeypatch):
+    monkeypatch.delenv("PEPPER", raising=False)
+    return tmp_path / "state" / "keys.pepper"
+
+
+def test_a_pepper_is_made_once_for_its_user_alone(pepper_file):
+    made = key_pepper("PEPPER", pepper_file)
+    assert len(made) >= 32
+    assert key_pepper("PEPPER", pepper_file) == made
+    assert pepper_file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in pepper_file.parent.iterdir()] == ["keys.pepper"]
+
+
+def test_all_who_make_one_at_once_get_the_same(pepper_file):
+    with ThreadPoolExecutor(16) as makers:
+        found = set(makers.map(lambda _: key_pepper("PEPPER", pepper_file), range(64)))
+    assert len(found) == 1
+
+
+def test_the_environment_wins_and_nothing_is_kept(pepper_file, monkeypatch):
+    monkeypatch.setenv("PEPPER", "x" * 32 + "\n")
+    assert key_pepper("PEPPER", pepper_file) == b"x" * 32
+    assert not pepper_file.exists()
+
+
+@pytest.mark.parametrize("short", ["x", "x" * 31])
+def test_a_short_pepper_is_refused(pepper_file, monkeypatch, short):
+    monkeypatch.setenv("PEPPER", short)
+    with pytest.raises(ConfigError, match="PEPPER: a secret has 32 signs at least"):
+        key_pepper("PEPPER", pepper_file)
+
+
+def test_a_pepper_that_everybody_reads_is_refused(pepper_file):
+    key_pepper("PEPPER", pepper_file)
+    pepper_file.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        key_pepper("PEPPER", pepper_file)
+
+
+def test_where_none_can_be_kept_the_variable_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="export PEPPER"):
+        key_pepper("PEPPER", tmp_path / "file" / "keys.pepper")
+
+
+def test_secrets_are_values_and_the_passwords_in_them(monkeypatch):
+    monkeypatch.setenv("A", "token ")
+    monkeypatch.setenv("B", "redis://user:p%40ss@127.0.0.1:6379/0")
+    monkeypatch.setenv("C", "")
+    found = secrets_in(["A", "B", "C", "D"])
+    assert set(found) == {"token", "redis://user:p%40ss@127.0.0.1:6379/0", "p%40ss", "p@ss"}
+
+
+def test_a_callers_key_must_be_sendable(monkeypatch):
+    monkeypatch.delenv("COE_API_KEY", raising=False)
+    assert caller_key() is None
+    monkeypatch.setenv("COE_API_KEY", "coe-1")
+    assert caller_key() == "coe-1"
+    monkeypatch.setenv("COE_API_KEY", "clé")
+    with pytest.raises(ConfigError, match="COE_API_KEY holds no token"):
+        caller_key()
