@@ -114,8 +114,7 @@ class HttpExpert:
                     if events.ended or clamp.ended:
                         break
                     patience.since = loop.time()
-                    # as `_next`, without a call for every piece of a stream
-                    passing = events.feed(await body.readany()) or await _next(body, events)
+                    passing = await _next(body, events)
                     patience.since = None
                 if events.ended:
                     await _to_the_end(body)
@@ -240,18 +239,33 @@ async def _next(body: aiohttp.StreamReader, events: Events) -> bytes:
     ExpertUnavailableError, ExpertUntrustedError
         The stream has ended without its mark; or as `Events.feed`.
     """
-    while piece := await body.readany():
-        if passing := events.feed(piece):
+    try:
+        while piece := await body.readany():
+            if passing := events.feed(piece):
+                return passing
+    except aiohttp.ClientError as error:
+        if passing := events.feed(_arrived(body, error)):
             return passing
+        raise
+    except RuntimeError as error:  # of a reader whose connection has gone without a word
+        raise ExpertUnavailableError(events.expert_id, "the answer broke off") from error
     passing = events.end()
     if not passing:
         raise ExpertUnavailableError(events.expert_id, "the answer broke off")
     return passing
 
 
+def _arrived(body: aiohttp.StreamReader, error: aiohttp.ClientError) -> bytes:
+    """What had come of a body before it broke: a reader keeps it back as soon as it knows."""
+    body.set_exception(None)  # type: ignore[arg-type]
+    arrived = body.read_nowait()
+    body.set_exception(error)
+    return arrived
+
+
 async def _to_the_end(body: aiohttp.StreamReader) -> None:
     """Read what follows the end mark, so that the connection can be used again."""
-    with suppress(TimeoutError, aiohttp.ClientError):
+    with suppress(TimeoutError, aiohttp.ClientError, RuntimeError):
         async with asyncio.timeout(_AFTER_END_S):
             while await body.readany():
                 pass

@@ -29,7 +29,8 @@ async def whole_of(expert_id: str, response: aiohttp.ClientResponse, most_bytes:
             if n_bytes > most_bytes:
                 raise ExpertUntrustedError(expert_id, f"sent more than {most_bytes} bytes")
             parts.append(part)
-    except aiohttp.ClientPayloadError as error:
+    # RuntimeError: of a reader whose connection has gone without a word
+    except (aiohttp.ClientPayloadError, RuntimeError) as error:
         raise ExpertUntrustedError(expert_id, "the answer broke off") from error
     return b"".join(parts)
 

@@ -314,3 +314,23 @@ async def test_who_reads_slowly_slows_the_expert_down(wire):
         assert n_sent < 20_000_000
         assert longest < 600_000
         await pieces.aclose()
+
+
+@pytest.mark.parametrize("n_events", [1, 2, len(EVENTS)])
+async def test_what_came_before_a_connection_broke_passes_though_nobody_had_read_it(wire, n_events):
+    """The break is known before the events are read: the loop is busy meanwhile."""
+    closing = CHUNKED.replace(b"transfer", b"connection: close\r\ntransfer")
+    wire.parts = [closing, chunked(EVENTS[0]), 0.05, *map(chunked, EVENTS[1:n_events])]
+    async with session() as client:
+        request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
+        pieces = HttpExpert("up", client, wire.url).stream(request, None)
+        out = [await anext(pieces)]
+        await asyncio.sleep(0.2)
+        error = None
+        try:
+            async for piece in pieces:
+                out.append(piece)
+        except ExpertError as raised:
+            error = raised
+    assert b"".join(out) == b"".join(EVENTS[:n_events])
+    assert (error is None) == (n_events == len(EVENTS))
