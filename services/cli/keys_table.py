@@ -74,8 +74,10 @@ def show(config: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file.path), "keys": documents})
         return
-    columns = ("id", "name", "tenant", "role", "models", "state", "expires", "per minute")
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "name", "tenant", "role", "models", "state", "expires", "per minute"):
+        # an id is copied from here, so it stands on one line however narrow that is
+        table.add_column(column, no_wrap=column == "id", overflow="fold")
     for row in documents:
         models = "all" if row["models"] is None else ", ".join(row["models"])
         rates = ", ".join(f"{value:g} {unit}" for unit, value in row["per_minute"].items())
