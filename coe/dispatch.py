@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from coe.core import Budget, Request
 from coe.decision import Decision
-from coe.errors import InfeasibleError
+from coe.errors import RequestError
 from coe.load import Load
 
 Dispatch = Callable[
@@ -37,13 +37,11 @@ def among_present(
         return dispatch(request, budget, loads, excluded)
     try:
         decision, outgoing = dispatch(request, budget, loads, excluded | absent.keys())
-    except InfeasibleError as error:
-        if error.code != "no_expert":
-            raise
-    else:
-        return replace(decision, why=f"{decision.why}; {_why(absent, excluded)}"), outgoing
-    decision, outgoing = dispatch(request, budget, loads, excluded)
-    return decision, replace(outgoing, insists=True)
+    except RequestError:
+        # nobody else fits, or can do what is asked for
+        decision, outgoing = dispatch(request, budget, loads, excluded)
+        return decision, replace(outgoing, insists=True)
+    return replace(decision, why=f"{decision.why}; {_why(absent, excluded)}"), outgoing
 
 
 def _why(absent: Mapping[str, str], excluded: frozenset[str]) -> str:

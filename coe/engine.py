@@ -15,7 +15,7 @@ from coe.decision import Decision
 from coe.dispatch import among_present
 from coe.energy import EnergyAccount
 from coe.ensemble import Ensemble
-from coe.errors import UNANSWERED, InfeasibleError
+from coe.errors import UNANSWERED, InfeasibleError, RequestError
 from coe.escalation import Escalations
 from coe.experts.protocol import Expert
 from coe.failover import Failover
@@ -194,7 +194,7 @@ class Engine:
         left = request.ceilings.after((self.now() - started) * 1000.0)
         try:
             other, outgoing = await self._dispatch(request, left, frozenset(tried.lost))
-        except InfeasibleError as error:
+        except RequestError as error:
             raise tried.first from error
         if other.declined or not tried.pays(self.now()):
             raise tried.first

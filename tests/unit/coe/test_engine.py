@@ -616,6 +616,28 @@ async def test_an_expert_that_fails_is_asked_where_nobody_else_may_answer(rig):
     assert reply.receipt.expert_id == "good", "it is well again"
 
 
+async def test_an_expert_that_fails_is_asked_where_nobody_else_fits(rig, make_spec):
+    r = guarded_rig(rig, good=failing("good"))
+    slow = {name: make_spec(name, ttft_ms=9000.0) for name in ("fair", "poor")}
+    r.engine.router = replace(r.engine.router, specs={**r.engine.router.specs, **slow})
+    for _ in range(8):
+        with pytest.raises(ExpertUnavailableError):
+            await r.engine.answer(ask(budget=Budget(latency_ms=2000.0)))
+    assert len(r.experts["good"].inner.requests) == 8
+    with pytest.raises(InfeasibleError):
+        r.engine.decide(ask(budget=Budget(latency_ms=1.0)))
+
+
+async def test_an_expert_that_fails_is_asked_where_nobody_else_can_do_it(rig, make_spec):
+    r = guarded_rig(rig, good=failing("good"))
+    blind = {n: make_spec(n, capabilities=frozenset()) for n in ("fair", "poor")}
+    r.engine.router = replace(r.engine.router, specs={**r.engine.router.specs, **blind})
+    for _ in range(8):
+        with pytest.raises(ExpertUnavailableError):
+            await r.engine.answer(ask(needs={"tools": "tools"}))
+    assert len(r.experts["good"].inner.requests) == 8
+
+
 async def test_an_ejected_expert_is_tried_by_one_request(rig, clock):
     r = guarded_rig(rig, good=failing("good"))
     for _ in range(5):
