@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import time
+from random import Random
 
 import pytest
 
@@ -334,3 +335,32 @@ async def test_what_came_before_a_connection_broke_passes_though_nobody_had_read
             error = raised
     assert b"".join(out) == b"".join(EVENTS[:n_events])
     assert (error is None) == (n_events == len(EVENTS))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_whatever_bytes_come_they_are_an_answer_or_an_error_of_the_expert(wire, ask, stream):
+    rng = Random(7)
+    sound = (
+        CHUNKED + b"".join(map(chunked, EVENTS)) + b"0\r\n\r\n"
+        if stream
+        else head(len(WHOLE)) + WHOLE
+    )
+    junk = [
+        b"\0",
+        b"\r",
+        b"\n",
+        b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"ffffffff\r\n",
+        b"-1\r\n",
+    ]
+    for _ in range(150):
+        spoilt = bytearray(sound)
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(len(spoilt))
+            spoilt[place : place + rng.randrange(4)] = rng.choice([*junk, rng.randbytes(2)])
+        wire.parts = [bytes(spoilt), b"", b"connection: close"[: 18 * rng.randrange(2)]]
+        body, error = await ask(
+            stream, first_token_timeout_s=0.05, idle_timeout_s=0.05, answer_timeout_s=0.1
+        )
+        assert error is not None or (body.endswith(DONE) if stream else json.loads(body))
