@@ -4,7 +4,8 @@
 
 The gateway on one core; its callers and its experts, which do what they are told and attest what
 they did, on another. Prints one JSON document: per scenario its figures and whether it passed; the
-exit code is 1 where one has not. ``--share 0.1`` takes a tenth of the time.
+exit code is 1 where one has not. ``--share 0.1`` takes a tenth of the time, ``--rate 0.3`` asks
+a third as much of a machine that has something else to do.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from calibration import calibration
 from harness import scenarios
 from harness.scenarios import Figures
 
-Scenario = Callable[[Path, float], Awaitable[Figures]]
+Scenario = Callable[[Path, float, float], Awaitable[Figures]]
 STEPS = (50, 100, 150, 200, 250, 300, 350, 400)
 SCENARIOS: dict[str, Scenario] = {
-    "steady": lambda folder, share: scenarios.steady(folder, 300.0 * share),
-    "streams": lambda folder, share: scenarios.streams(folder, 600.0 * share),
-    "overload": lambda folder, share: scenarios.overload(folder, 60.0 * share, STEPS),
-    "outage": lambda folder, share: scenarios.outage(folder, 30.0 * share),
-    "neighbours": lambda folder, share: scenarios.neighbours(folder, 150.0 * share),
-    "soak": lambda folder, share: scenarios.soak(folder, 1200.0 * share),
+    "steady": lambda at, share, rate: scenarios.steady(at, 300.0 * share, 100.0 * rate),
+    "streams": lambda at, share, rate: scenarios.streams(at, 600.0 * share, round(200 * rate)),
+    "overload": lambda at, share, rate: scenarios.overload(at, 60.0 * share, STEPS),
+    "outage": lambda at, share, rate: scenarios.outage(at, 30.0 * share, 100.0 * rate),
+    "neighbours": lambda at, share, rate: scenarios.neighbours(
+        at, 150.0 * share, each_s=2.0 / rate
+    ),
+    "soak": lambda at, share, rate: scenarios.soak(at, 1200.0 * share, 30.0 * rate),
 }
 
 
@@ -41,11 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--share", type=float, default=1.0, help="of the full time")
+    parser.add_argument("--rate", type=float, default=1.0, help="of the full rate")
     given = parser.parse_args()
-    found: Figures = {"machine": calibration(), "share": given.share}
+    found: Figures = {"machine": calibration(), "share": given.share, "rate": given.rate}
     for name in given.only:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = asyncio.run(SCENARIOS[name](Path(folder), given.share))
+            found[name] = asyncio.run(SCENARIOS[name](Path(folder), given.share, given.rate))
     found["ok"] = all(found[name]["ok"] for name in given.only)
     print(json.dumps(found, indent=2))
     sys.exit(not found["ok"])

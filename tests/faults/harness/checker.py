@@ -174,7 +174,7 @@ def _terminal(history: History) -> Iterator[str]:
                 yield f"{told.request_id}: {', '.join(told.kinds)} after a refusal"
     for seen in history.seen:
         counted = sum(told.booked[_REQUESTS] for told in history.holds.get(seen.tag, ()))
-        answered = seen.status == 200 and history.quiet
+        answered = history.quiet and (seen.numbers or seen.end in ("done", "whole"))
         if history.books and (counted > 1 or (answered and counted != 1)):
             yield f"{seen.tag}: counted as {counted} requests"
 
