@@ -44,6 +44,8 @@ def figures(seen: Seen, used_s: float) -> Row:
     if seen.wrong:
         raise RuntimeError(f"a wrong answer: {seen.wrong[0]}")
     n = len(seen.spent_s)
+    if not n:
+        raise RuntimeError(f"all of {seen.n_refused} requests were refused")
     p50, p99 = np.percentile(np.array(seen.spent_s) * 1000, [50, 99])
     row = {
         "requests_per_s": n / seen.elapsed_s,
@@ -51,6 +53,7 @@ def figures(seen: Seen, used_s: float) -> Row:
         "p99_ms": float(p99),
         "cpu_ms_per_request": used_s / n * 1000,
         "busy": used_s / seen.elapsed_s,
+        "refused": seen.n_refused / (n + seen.n_refused),
     }
     if seen.n_events:
         row["chunks_per_s"] = seen.n_events / seen.elapsed_s

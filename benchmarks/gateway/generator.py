@@ -17,6 +17,8 @@ from stub import N_TOKENS
 
 _LENGTH = re.compile(rb"\r\ncontent-length: ?(\d+)\r\n", re.IGNORECASE)
 _LAST_TOKEN = f"token{N_TOKENS - 1}".encode()
+_REFUSALS = (b"HTTP/1.1 429 ", b"HTTP/1.1 503 ")
+_PAUSE_S = 0.05
 PROMPT = "A shop sells 17 boxes with 6 pens each. How many pens is that in total?"
 
 
@@ -65,10 +67,15 @@ class Asked:
 
 @dataclass(slots=True)
 class Seen:
-    """What came of it: seconds of each answer, events of streams, what went wrong."""
+    """What came of it: seconds of each answer, events of streams, what went wrong.
+
+    A refusal for there being too many is no answer, and nothing wrong: whoever is refused asks
+    again a little later.
+    """
 
     spent_s: list[float] = field(default_factory=list)
     n_events: int = 0
+    n_refused: int = 0
     wrong: list[str] = field(default_factory=list)
     elapsed_s: float = 0.0
 
@@ -100,6 +107,10 @@ class Connection(asyncio.Protocol):
     def ask(self, due: float) -> None:
         """Send the request that was due then."""
         assert self._transport is not None
+        if self._transport.is_closing():
+            self._seen.wrong.append("the connection was closed after an answer")
+            self._answered(self)
+            return
         self.due = due
         self._transport.write(self._asked.request)
 
@@ -132,7 +143,13 @@ class Connection(asyncio.Protocol):
 
     def _check(self, answer: bytes) -> None:
         seen = self._seen
-        seen.spent_s.append(time.perf_counter() - self.due)
+        due, self.due = self.due, 0.0
+        self._received, self._missing = [], None
+        if answer.startswith(_REFUSALS):
+            seen.n_refused += 1
+            asyncio.get_running_loop().call_later(_PAUSE_S, self._answered, self)
+            return
+        seen.spent_s.append(time.perf_counter() - due)
         if not answer.startswith(b"HTTP/1.1 200 ") or _LAST_TOKEN not in answer:
             seen.wrong.append(answer[:600].decode(errors="replace"))
         if self._asked.stream:
@@ -140,7 +157,6 @@ class Connection(asyncio.Protocol):
             seen.n_events += n_events
             if n_events < N_TOKENS or b"[DONE]" not in answer:
                 seen.wrong.append(f"a stream of {n_events} events")
-        self._received, self._missing, self.due = [], None, 0.0
         self._answered(self)
 
 

@@ -126,6 +126,7 @@ def page(result: dict[str, Any]) -> str:
         ("Latency, p50", "ms", "p50_ms", "{:.2f}"),
         ("Latency, p99", "ms", "p99_ms", "{:.2f}"),
         ("CPU of a request, all processes of the gateway", "ms", "cpu_ms_per_request", "{:.3f}"),
+        ("Share of requests refused for there being too many", "share", "refused", "{:.3f}"),
         ("Streamed chunks a second of CPU", "chunks/s", "chunks_per_cpu_s", "{:,.0f}"),
     ):
         lines += ["", f"## {title}", "", *_table(cells, unit, figure, form)]
