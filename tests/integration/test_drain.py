@@ -29,8 +29,8 @@ store: {{kind: sqlite, path: ledger.sqlite}}
 devices:
   far: {{ttft_b_ms: 0.1, ttft_c_ms: 20, decode_tokens_per_s: 100, prefill_w: 40, decode_w: 30}}
 experts:
-  - {{id: {small}, kind: http, device: far, base_url: "{url}/v1"}}
-  - {{id: {large}, kind: http, device: far, base_url: "{url}/v1"}}
+  - {{id: {small}, kind: http, device: far, base_url: "{url}/v1", connect_timeout_s: 20}}
+  - {{id: {large}, kind: http, device: far, base_url: "{url}/v1", connect_timeout_s: 20}}
 """
 
 
