@@ -17,7 +17,7 @@ Phase = Literal["open", "leaving", "shut", "cut"]
 
 # a request takes 2 ms to begin: so many keep everything else waiting for no longer than a glance
 _PER_TURN = 8
-_PATIENCE_S = 0.5
+_PATIENCE_S = 1.0
 
 
 @dataclass(slots=True)
