@@ -255,7 +255,7 @@ class Gateway:
 
     async def openapi(self, http: HttpRequest) -> Response:
         """The interface, for programs."""
-        return as_json(openapi_document(self._extras))
+        return as_json(openapi_document(self._extras, self.porter is not None))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """The process is up."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import coe
+from coe.access.rights import PUBLIC
 from coe.services.bodies import ChatBody, CompletionBody, EmbeddingBody
 
 _REF: Final = "#/components/schemas/{model}"
@@ -46,7 +47,7 @@ _READ: Final[Mapping[str, str]] = {
 _OBJECT: Final = {"application/json": {"schema": {"type": "object"}}}
 
 
-def openapi_document(extras: Collection[str]) -> dict[str, Any]:
+def openapi_document(extras: Collection[str], keyed: bool = False) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a gateway's interface, its operator's routes left out.
 
     A body that it permits may still be refused: for what no schema says, or by who there is to
@@ -55,6 +56,7 @@ def openapi_document(extras: Collection[str]) -> dict[str, Any]:
     Parameters
     ----------
     extras : fields beyond OpenAI's interface that some expert takes.
+    keyed : whether callers must show a key.
     """
     _, schema = models_json_schema(
         [(ChatBody, "validation"), (CompletionBody, "validation"), (EmbeddingBody, "validation")],
@@ -66,6 +68,10 @@ def openapi_document(extras: Collection[str]) -> dict[str, Any]:
     paths: dict[str, Any] = {path: {"get": _read(path, said)} for path, said in _READ.items()}
     paths |= {path: {"post": _posted(*about)} for path, about in _POSTED.items()}
     paths["/metrics"] = {"get": _answers("Prometheus metrics.", {"text/plain": {}})}
+    key = {"key": {"type": "http", "scheme": "bearer"}}
+    secured: dict[str, Any] = {"security": [{"key": []}]} if keyed else {}
+    for path in PUBLIC & paths.keys() if keyed else ():
+        paths[path]["get"]["security"] = []
     return {
         "openapi": "3.1.0",
         "info": {
@@ -74,7 +80,8 @@ def openapi_document(extras: Collection[str]) -> dict[str, Any]:
             "summary": "Several experts, one API.",
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, **({"securitySchemes": key} if keyed else {})},
+        **secured,
     }
 
 

@@ -262,6 +262,14 @@ async def test_many_at_once_are_no_more_than_a_rate(house):
     assert sorted(answer.status_code for answer in answers) == [200] * 10 + [429] * 40
 
 
+async def test_the_interface_says_that_keys_are_asked_for(house):
+    document = (await house.client().get("/openapi.json", headers=bearer(house.key()))).json()
+    assert document["security"] == [{"key": []}]
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    assert "security" not in document["paths"]["/metrics"]["get"]
+
+
 async def test_refusals_are_counted(house):
     client = house.client()
     await ask(client, None)
