@@ -97,3 +97,38 @@ def listening(host: str, port: int) -> socket.socket:
     listener = socket.create_server((host, port), family=family, backlog=2048)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def reserved(host: str, port: int) -> socket.socket:
+    """A socket that keeps an address for processes that will listen there; it does not itself.
+
+    Raises
+    ------
+    OSError
+        As `listening`: also where others would share the address.
+    """
+    with listening(host, port) as alone:
+        family, address = alone.family, alone.getsockname()
+    return _sharing(family, address)
+
+
+def beside(other: socket.socket) -> socket.socket:
+    """One more socket at the address of a `reserved` one.
+
+    The kernel spreads connections evenly over those that listen, whoever is busy.
+    """
+    found = _sharing(other.family, other.getsockname())
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return found
+
+
+def _sharing(family: int, address: Any) -> socket.socket:
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
+        raise
+    return found

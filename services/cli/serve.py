@@ -27,7 +27,7 @@ from coe.services.live.reloads import kept_at
 from coe.services.observing.opening import Observers, observing
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
-from coe.services.server import listening, server
+from coe.services.server import listening, reserved, server
 from coe.services.workers.family import Family, raised
 
 _HURRIED_S = 1.8
@@ -49,7 +49,9 @@ def run(
     """
     config, path = configuration(config_path), find_config(config_path)
     listener = listen(
-        config.gateway.host if host is None else host, config.gateway.port if port is None else port
+        config.gateway.host if host is None else host,
+        config.gateway.port if port is None else port,
+        listening if n_workers == 1 else reserved,
     )
     runner = asyncio.Runner(loop_factory=loop)
     with runner, listener:
@@ -210,8 +212,10 @@ def gateway_of(
     return gateway, ends
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def listen(
+    host: str, port: int, take: Callable[[str, int], socket.socket] = listening
+) -> socket.socket:
+    """A listening socket, or what else is taken there; port 0 takes a free one.
 
     Raises
     ------
@@ -219,7 +223,7 @@ def listen(host: str, port: int) -> socket.socket:
         The address is taken or not this machine's.
     """
     try:
-        return listening(host, port)
+        return take(host, port)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}: choose another with --port"

@@ -21,6 +21,8 @@ from coe.services.runtime import serving
 from coe.services.workers.line import Line
 from coe.services.workers.member import Member
 
+_BACKLOG = 2048
+
 
 def main() -> None:
     """Serve until the line breaks, or a signal asks to end."""
@@ -63,6 +65,8 @@ async def _serve(
         # who started it is gone: nobody keeps the ledger any more
         listening.add_done_callback(lambda done: drain.begin(0.0))
         collect_less()
+        # from now on connections come, and wait for the moment that it takes to begin
+        listener.listen(_BACKLOG)
         line.tell("ready")
         await drain.server.serve(sockets=[listener])
         await drain.over()

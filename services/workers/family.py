@@ -25,6 +25,7 @@ from coe.services.host.watched import Watch, WatchedHost
 from coe.services.live.files import files_of, watched
 from coe.services.observing.ledger import LedgerCollector, balances_of
 from coe.services.runnable import Say, runnable
+from coe.services.server import beside
 from coe.services.store.opening import opened
 from coe.services.workers.desk import Desk
 from coe.services.workers.engines import state_of, told_of
@@ -55,14 +56,14 @@ class Family:
 
     Parameters
     ----------
-    listener : which all workers accept connections of.
+    address : a `reserved` socket; every worker gets one beside it.
     command : of a worker, but for its place and what it inherits.
     hosts : of the engines, by expert; they are started and ended by others.
     stack : ends after all workers.
     """
 
     config: Config
-    listener: socket.socket
+    address: socket.socket
     command: Sequence[str]
     seats: Sequence[Seat]
     stack: AsyncExitStack
@@ -93,8 +94,6 @@ class Family:
     def end(self, number: signal.Signals) -> None:
         """Have all workers end, as one gateway would on this signal."""
         self._ending.set()
-        # nobody accepts any more once all workers have shut: others must not wait in line
-        self.listener.close()
         for seat in self.seats:
             if seat.process is not None and seat.process.returncode is None:
                 seat.process.send_signal(number)
@@ -165,13 +164,13 @@ class Family:
     async def _once(self, seat: Seat) -> int:
         """Start a worker, and wait for its end; its exit code."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, beside(self.address) as listener:
             # a session of its own: Ctrl-C reaches it through this process, once
             seat.process = await asyncio.create_subprocess_exec(
                 *self.command,
                 *("--index", str(seat.index)),
-                *("--listener", str(self.listener.fileno()), "--line", str(theirs.fileno())),
-                pass_fds=(self.listener.fileno(), theirs.fileno()),
+                *("--listener", str(listener.fileno()), "--line", str(theirs.fileno())),
+                pass_fds=(listener.fileno(), theirs.fileno()),
                 start_new_session=True,
             )
         desk = Desk(self._office)
@@ -268,7 +267,7 @@ class Family:
 
 @asynccontextmanager
 async def raised(
-    config: Config, listener: socket.socket, command: Sequence[str], n_workers: int, say: Say
+    config: Config, address: socket.socket, command: Sequence[str], n_workers: int, say: Say
 ) -> AsyncIterator[Family]:
     """A family whose engines are starting, and end with the context.
 
@@ -283,7 +282,7 @@ async def raised(
     engines = [e for e in here if isinstance(e, EmbeddedSection | VllmSection)]
     seats = [Seat(index) for index in range(n_workers)]
     async with AsyncExitStack() as stack:
-        family = Family(config, listener, command, seats, stack, say)
+        family = Family(config, address, command, seats, stack, say)
 
         def noticed(host: WatchedHost) -> None:
             remark(say, host)
