@@ -165,7 +165,8 @@ def main() -> None:
     document = json.dumps(result, indent=2)
     (HERE / "results.json").write_text(document + "\n")
     print(document)
-    subprocess.run([sys.executable, str(HERE / "report.py")], check=True)
+    for script in ("inside.py", "report.py"):
+        subprocess.run([sys.executable, str(HERE / script)], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def start(stack: ExitStack, folder: Path, stub_port: int, stub_pid: int, core: i
     pid = stack.enter_context(running(echo, port, core, folder / "echo.log"))
     field.contenders["echo"] = Contender("echo", port, pid, "stub")
     port = free_port()
-    serve = [sys.executable, "-m", "coe", "serve", "--config", str(_ours(folder, stub_port, port))]
+    serve = [sys.executable, "-m", "coe", "serve", "--config", str(ours(folder, stub_port, port))]
     pid = stack.enter_context(running(serve, port, core, folder / "coe.log"))
     field.contenders["pinned"] = Contender("pinned", port, pid, "smollm2-135m")
     field.contenders["routed"] = Contender("routed", port, pid, "auto")
@@ -94,7 +94,7 @@ def start(stack: ExitStack, folder: Path, stub_port: int, stub_pid: int, core: i
     return field
 
 
-def _ours(folder: Path, stub_port: int, port: int) -> Path:
+def ours(folder: Path, stub_port: int, port: int) -> Path:
     """A ``coe.yaml`` with the stub under the names of the shipped artefact's experts."""
     shipped = yaml.safe_load((DATA / "coe.yaml").read_text())
     url = f"http://127.0.0.1:{stub_port}/v1"

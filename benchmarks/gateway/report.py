@@ -35,6 +35,14 @@ request takes, which neighbours on a busy machine disturb less. Who would take l
 seconds to answer so many at once is not asked, and has no figure.
 """.splitlines()
 
+_INSIDE = """\
+## Where the CPU goes
+
+Inside the gateway, without sockets, with an expert that answers at once (`inside.py`): the least of
+forty rounds, shared out by a profiler. `smollm2-135m` is pinned, `auto` routed. The rest is layers:
+watching, front, access, admission, the disconnect, and what belongs to no part.
+""".splitlines()
+
 Cells = dict[str, dict[str, dict[str, float]]]
 
 
@@ -130,9 +138,19 @@ def page(result: dict[str, Any]) -> str:
         ("Streamed chunks a second of CPU", "chunks/s", "chunks_per_cpu_s", "{:,.0f}"),
     ):
         lines += ["", f"## {title}", "", *_table(cells, unit, figure, form)]
+    lines += ["", *_INSIDE, "", *_inside()]
     memory = ", ".join(f"{name} {mb:,.0f} MB" for name, mb in result["rss_mb_after"].items())
     lines += ["", f"Memory after the load: {memory}.", "", f"Command: `{result['command']}`"]
     return "\n".join(lines) + "\n"
+
+
+def _inside() -> list[str]:
+    found = json.loads((HERE / "inside.json").read_text())
+    models = list(found)
+    rows = [f"| microseconds | {' | '.join(models)} |", "|---|" + "---|" * len(models)]
+    for part in found[models[0]]:
+        rows.append(f"| {part} | {' | '.join(str(found[m][part]) for m in models)} |")
+    return rows
 
 
 def _table(cells: Cells, unit: str, figure: str, form: str) -> list[str]:

@@ -58,12 +58,12 @@ def _events() -> list[bytes]:
     return [_chunk(piece) for piece in (first, *rest, end)]
 
 
-_DOCUMENT = _document()
+DOCUMENT = _document()
 _WHOLE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
-    + str(len(_DOCUMENT)).encode()
+    + str(len(DOCUMENT)).encode()
     + b"\r\n\r\n"
-    + _DOCUMENT
+    + DOCUMENT
 )
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
