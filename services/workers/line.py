@@ -87,7 +87,7 @@ class Line:
         if asyncio.iscoroutine(found):
             task = asyncio.create_task(self._answer(name, found))
             self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            task.add_done_callback(lambda done: self._done(name, done))
         elif name is not None:
             self._say(["answer", name, "said", found])
 
@@ -98,6 +98,12 @@ class Line:
             found = ["raised", type(error).__name__, list(error.args)]
         if name is not None:
             self._say(["answer", name, *found])
+
+    def _done(self, name: int | None, task: asyncio.Task[None]) -> None:
+        """Whoever asked hears of what nobody foresaw, too."""
+        self._answering.discard(task)
+        if name is not None and not task.cancelled() and (error := task.exception()) is not None:
+            self._say(["answer", name, "raised", "GatewayError", [f"the other process: {error!r}"]])
 
     def _answered(self, name: int, how: str, *words: Any) -> None:
         answer = self._waiting.get(name)

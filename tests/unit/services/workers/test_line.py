@@ -62,6 +62,16 @@ async def test_an_error_travels_with_all_that_it_says(error):
         assert vars(raised.value) == vars(error)
 
 
+async def test_what_nobody_foresaw_is_heard_of_too():
+    async def fail():
+        raise KeyError("no")
+
+    async with connected({"fail": fail, "one": lambda: 1}) as (line, _):
+        with pytest.raises(GatewayError, match="KeyError"):
+            await line.ask("fail")
+        assert await line.ask("one") == 1
+
+
 async def test_who_waits_when_the_line_breaks_is_told():
     async with connected({"never": lambda: asyncio.sleep(60)}) as (line, other):
         waiting = asyncio.create_task(line.ask("never"))
