@@ -145,8 +145,9 @@ def test_what_cannot_be_mixed_is_refused_with_the_reason(gateway, field, value):
 
 def test_who_is_left_answers_alone(gateway):
     engine, before = gateway.runtime.engine, gateway.runtime.engine.experts
-    hosted = replace(before[OTHER].engine, address=lambda: None)
-    engine.experts = {**before, OTHER: replace(before[OTHER], engine=hosted)}
+    inner = before[OTHER].inner
+    gone = replace(inner, engine=replace(inner.engine, address=lambda: None))
+    engine.experts = {**before, OTHER: replace(before[OTHER], inner=gone)}
     try:
         answer = ask(gateway, coe=MIXTURE).parse()
     finally:
