@@ -49,7 +49,8 @@ def run(lp: Any, time_limit_s: float | None, solver: Solver = "cbc") -> tuple[En
 
     CBC 2.10.3 is run without its integer preprocessing, after which it may call a solution optimal
     that is not. One that does not satisfy its own program is asked for again without the presolve
-    of the relaxation either, and then given up.
+    of the relaxation either, and then given up. Where cuts show that there is no solution, CBC
+    without preprocessing crashes: it is run again with it, and what it finds is not called optimal.
 
     Raises
     ------
@@ -60,7 +61,13 @@ def run(lp: Any, time_limit_s: float | None, solver: Solver = "cbc") -> tuple[En
         ending, bound = _ask_highs(lp, time_limit_s)
         broken = ending in ("optimal", "feasible") and not lp.valid(_SANE)
         return ("unknown", bound) if broken else (ending, bound)
-    status, bound = _ask_cbc(lp, time_limit_s, "preprocess off")
+    try:
+        status, bound = _ask_cbc(lp, time_limit_s, "preprocess off")
+    except CoeError:
+        status, _ = _ask_cbc(lp, time_limit_s)
+        if status in ("optimal", "feasible"):
+            return ("feasible" if lp.valid(_SANE) else "unknown"), -np.inf
+        return status, -np.inf
     if status in ("optimal", "feasible") and not lp.valid(_SANE):
         status, bound = _ask_cbc(lp, time_limit_s, "preprocess off", "presolve off")
         if status in ("optimal", "feasible") and not lp.valid(_SANE):
