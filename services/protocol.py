@@ -14,6 +14,7 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from coe.services.joined import Joined
 from coe.services.refusals import error_document
 
 MOST_HEAD_BYTES: Final = 16 * 1024
@@ -69,8 +70,13 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio says; the head of a request is due from now on."""
-        super().connection_made(transport)
+        self._joined = Joined(transport, self.loop)
+        super().connection_made(self._joined)  # type: ignore[arg-type]
         self._wait()
+
+    def eof_received(self) -> None:
+        """As asyncio says, which closes the connection; what has been written goes before."""
+        self._joined.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio says."""
