@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -119,9 +119,11 @@ class Ensemble:
             raise
         finally:
             deciding.cancel()
-            await asyncio.gather(deciding, return_exceptions=True)
-            await self.panel.close()
-            self._settle(outcome)
+            async with AsyncExitStack() as ending:
+                # last first, and each of them even if this is cancelled once more
+                ending.callback(self._settle, outcome)
+                ending.push_async_callback(self.panel.close)
+                await asyncio.gather(deciding, return_exceptions=True)
 
     async def _decide(self) -> Member:
         """Ask one stage after the other; whose answer is delivered.

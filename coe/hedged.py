@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from coe.booking import summed
@@ -83,7 +84,7 @@ class Hedged:
         )
 
     async def begin(self) -> None:
-        """Ask, and wait for the first piece of either.
+        """Ask, and wait for the first piece of either. Cancelled meanwhile, both are given up.
 
         Raises
         ------
@@ -97,7 +98,12 @@ class Hedged:
             await self.first.begin()
             self._winner = self.first
         else:
-            await self._begin_within(delay_s)
+            try:
+                await self._begin_within(delay_s)
+            except BaseException:
+                # either may have begun in the moment that this was cancelled
+                await self.close()
+                raise
         self.hedging.began(self.now() - asked_s)
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -107,9 +113,7 @@ class Hedged:
 
     async def close(self) -> None:
         """Give both up; harmless where they have ended."""
-        for one in (self.first, self.second):
-            if one is not None:
-                await one.close()
+        await _close(self.first, self.second)
 
     async def _begin_within(self, delay_s: float) -> None:
         asking = {asyncio.create_task(self.first.begin()): self.first}
@@ -125,10 +129,16 @@ class Hedged:
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-        for one in asking.values():
-            if one is not self._winner:
-                await one.close()
+        await _close(*(one for one in asking.values() if one is not self._winner))
         self.hedging.n_won += self._winner is self.second
+
+
+async def _close(*replies: Reply | None) -> None:
+    """Give these up, all of them even if this is cancelled."""
+    async with AsyncExitStack() as closing:
+        for one in replies:
+            if one is not None:
+                closing.push_async_callback(one.close)
 
 
 async def _first_of(asking: Mapping[asyncio.Task[None], Reply]) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 
 from coe.assembly import Assembly
@@ -139,9 +139,10 @@ class Panel:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Give up every answer that is still open."""
-        for member in self.members:
-            await member.reply.close()
+        """Give up every answer that is still open, even if this is cancelled."""
+        async with AsyncExitStack() as closing:
+            for member in reversed(self.members):
+                closing.push_async_callback(member.reply.close)
 
     def member(self, given: Given) -> Member:
         """Whose answer that is."""
