@@ -19,6 +19,7 @@ from coe.errors import (
     ExpertUnaskedError,
     ExpertUnavailableError,
 )
+from coe.experts.guarded import GuardedAnswer
 from coe.experts.protocol import Expert, close, was_sent
 from coe.experts.replicated import CopysAnswer
 from coe.tab import Tab
@@ -168,6 +169,8 @@ class Reply:
         left_s = self._left_s()
         if left_s is None:
             return await anext(pieces)
+        if isinstance(pieces, GuardedAnswer | CopysAnswer):
+            pieces.due_s = self.books.now() + left_s
         try:
             async with asyncio.timeout(left_s):
                 return await anext(pieces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -27,9 +28,11 @@ class GuardedAnswer:
     Parameters
     ----------
     sent : whether the request has gone out, or waits for room.
+    due_s : when whoever asked gives up, should the first piece not be there.
     """
 
     sent: bool = False
+    due_s: float = math.inf
     pieces: AsyncGenerator[bytes, None] = field(init=False)
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
@@ -86,7 +89,7 @@ class GuardedExpert:
         else:
             seat = group.sit(name, now_s)
         answer.sent = True
-        watch = Watch(group, seat, self.usual_s(request), self.now)
+        watch = Watch(group, seat, self.usual_s(request), self.now, answer.due_s)
         pieces: AsyncIterator[bytes] | None = None
         try:
             pieces = self.inner.stream(request, max_tokens)
@@ -129,6 +132,7 @@ class Watch:
 
     Parameters
     ----------
+    due_s : when whoever asked gives up, should the first piece not be there.
     complete, error : how it ended; neither: who asked has left.
     """
 
@@ -136,6 +140,7 @@ class Watch:
     seat: Seat
     usual_s: float
     now: Callable[[], float]
+    due_s: float = math.inf
     begun: bool = False
     complete: bool = False
     error: ExpertError | None = None
@@ -155,6 +160,9 @@ class Watch:
     def end(self) -> None:
         """The request has ended; to be called once."""
         now_s, held_s = self.now(), None
+        if now_s >= self.due_s and not (self.error or self.begun or self.complete):
+            # it was waited for as long as could be: that is no caller's whim
+            self.error = ExpertTimeoutError(self.group.expert_id, "silent for too long")
         if isinstance(self.error, ExpertRejectedError) and self.error.retry_after is not None:
             held_s = retry_after_s(self.error.retry_after, datetime.now(UTC))
         self.group.leave(self.seat, self._verdict(now_s), now_s, self._told, held_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +36,12 @@ class CopysAnswer:
     asked : the copies asked so far, in order.
     sent : whether the request has gone to one, or waits for room.
     is_last : no other copy takes over from the one that is asked.
+    due_s : as in `GuardedAnswer`.
     """
 
     asked: list[Replica]
     sent: bool = False
+    due_s: float = math.inf
     is_last: bool = False
     pieces: AsyncGenerator[bytes, None] = field(init=False)
 
@@ -125,7 +128,8 @@ class ReplicatedExpert:
         while True:
             copy = answer.asked[-1]
             state = self._states.setdefault(copy.replica_id, ReplicaState(copy.replica_id))
-            watch = Watch(self.group, seat, self.usual_first_s(request), self.now)
+            usual_first_s = self.usual_first_s(request)
+            watch = Watch(self.group, seat, usual_first_s, self.now, answer.due_s)
             sent = Sent(self.now(), self.usual_s(request, max_tokens))
             state.begin(sent)
             pieces: AsyncIterator[bytes] | None = None

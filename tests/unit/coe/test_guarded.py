@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from coe.core import Budget, Message, Request
+from coe.engine import Engine
 from coe.errors import (
     ExpertOverloadedError,
     ExpertRejectedError,
@@ -18,6 +19,7 @@ from coe.experts.guarded import GuardedExpert, guarded
 from coe.experts.protocol import was_sent
 from coe.experts.stub import StubContinuation, StubExpert
 from coe.guard.group import Group
+from coe.guard.guards import Guards
 
 REQUEST = Request((Message("user", "hello"),), stream=True)
 DOWN = ExpertUnavailableError("e", "refused")
@@ -227,3 +229,24 @@ async def test_what_can_write_with_others_still_can():
     expert = guard(StubContinuation([{}]))
     assert await expert.continuation(REQUEST) is expert.inner
     assert isinstance(expert, GuardedExpert)
+
+
+async def test_an_expert_that_stays_silent_until_ceilings_are_over_has_failed(
+    make_spec, make_router
+):
+    expert = guard(Held(), patience_s=0.01)
+    router = make_router([make_spec("e")], [[0.9]] * 3)
+    guards = Guards({"e": expert.group})
+    engine = Engine(router, {"e": expert}, guards=guards, now=expert.now)
+    asked = replace(REQUEST, budget=Budget(ttft_ms=120.0))
+    for _ in range(4):
+        with pytest.raises(ExpertTimeoutError):
+            await engine.answer(asked)
+    leaving = asyncio.create_task(engine.answer(asked))
+    await asyncio.sleep(0.02)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    assert not member(expert).circuit.tripped
+    with pytest.raises(ExpertTimeoutError):
+        await engine.answer(asked)
+    assert (member(expert).circuit.tripped, member(expert).n_in_flight) == (True, 0)
