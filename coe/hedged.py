@@ -12,6 +12,7 @@ from coe.core import Request
 from coe.decision import Decision, Receipt
 from coe.errors import UNANSWERED, CoeError, ExpertError
 from coe.guard.hedging import Hedging
+from coe.guard.retries import MOST_ATTEMPTS
 from coe.reply import Reply
 
 _OF_SIDE_EFFECTS = ("tools", "functions")
@@ -27,7 +28,8 @@ class Hedged:
     """A stream of one of an expert's copies, with the face of a `Reply`.
 
     Where its first piece is later than usual, another copy is asked for the same, on a hold of its
-    own. The one that begins later is cancelled and booked for its prompt, as a part of the receipt.
+    own, unless two have been asked already. The one that begins later is cancelled and booked for
+    its prompt, as a part of the receipt.
 
     Parameters
     ----------
@@ -120,7 +122,10 @@ class Hedged:
         try:
             await asyncio.wait(asking, timeout=delay_s)
             copy = self.first.replica_id
-            if not next(iter(asking)).done() and copy is not None and self.hedging.take(self.now()):
+            late = not next(iter(asking)).done()
+            # what was sent a second time already is not sent a third time
+            spare = self.first.n_attempts < MOST_ATTEMPTS
+            if copy is not None and late and spare and self.hedging.take(self.now()):
                 self.first.be_last()
                 self.second = self.again(frozenset({copy}))
                 asking[asyncio.create_task(self.second.begin())] = self.second

@@ -73,6 +73,12 @@ class Reply:
         """The copy that was asked; ``None``: the expert has none, or none is asked yet."""
         return self._rest.replica_id if isinstance(self._rest, CopysAnswer) else None
 
+    @property
+    def n_attempts(self) -> int:
+        """How often the request has been sent so far, to this expert's copies and before."""
+        copies = len(self._rest.asked) if isinstance(self._rest, CopysAnswer) else 1
+        return self.request.n_attempts + copies
+
     def be_last(self) -> None:
         """No other copy takes over from the one that is asked."""
         if isinstance(self._rest, CopysAnswer):

@@ -173,6 +173,19 @@ async def test_where_one_fails_the_other_is_waited_for(rig):
     assert not r.store.ledger.held
 
 
+async def test_what_another_copy_has_taken_over_is_not_asked_for_a_third_time(rig):
+    r = rig(first=Copy(DOWN))
+    r.copies["a"].gate.set()
+    asking = r.ask()
+    await both_asked(r)
+    await asyncio.sleep(3 * LATE_S)
+    assert (r.copies["a"].n_asked, r.copies["b"].n_asked, r.hedging.n_hedged) == (1, 1, 0)
+    r.copies["b"].gate.set()
+    reply = await asking
+    assert await drain(reply) == STREAM
+    assert (reply.receipt.parts, r.n_in_flight) == ((), 0)
+
+
 async def test_where_both_fail_nobody_is_asked_a_third_time(rig):
     r = rig(Copy(DOWN), Copy(ExpertUnavailableError("e", "the other")))
     asking = r.ask()
