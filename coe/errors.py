@@ -30,6 +30,7 @@
     │   └── EndingError            the gateway is being ended
     └── ExpertError            an expert did not answer
         ├── ExpertUnavailableError     not there: not started, crashed, refused the connection
+        │   ├── ExpertLostError            asked, and gone before its answer began
         │   └── ExpertUnaskedError         not even asked: nothing is there that could be
         │       └── ExpertOverloadedError      nothing there takes one more request now
         ├── ExpertTimeoutError         there, but silent for longer than allowed
@@ -312,6 +313,10 @@ class ExpertError(CoeError):
 
 class ExpertUnavailableError(ExpertError):
     """The expert is not there: not started, crashed, or it refused the connection."""
+
+
+class ExpertLostError(ExpertUnavailableError):
+    """The expert was asked, and broke off before its answer began: nobody knows what it took."""
 
 
 class ExpertUnaskedError(ExpertUnavailableError):

@@ -15,6 +15,7 @@ from coe.decision import Decision, Outcome, Receipt
 from coe.errors import (
     UNANSWERED,
     CoeError,
+    ExpertLostError,
     ExpertTimeoutError,
     ExpertUnaskedError,
     ExpertUnavailableError,
@@ -114,7 +115,7 @@ class Reply:
         try:
             self._first = await self._first_of(pieces)
         except StopAsyncIteration:
-            nothing = ExpertUnavailableError(self.spec.id, "answered with nothing")
+            nothing = ExpertLostError(self.spec.id, "answered with nothing")
             self._abandon(nothing)
             raise nothing from None
         except asyncio.CancelledError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from coe.bound import bound
 from coe.core import ExpertSpec, Request
 from coe.decision import Receipt
-from coe.errors import ExpertRejectedError, ExpertUnavailableError
+from coe.errors import ExpertLostError, ExpertRejectedError, ExpertUnavailableError
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.limits import Payer
 from coe.ledger.protocol import Store
@@ -34,10 +34,11 @@ class Hold:
     def fail(self, error: BaseException) -> None:
         """No answer began.
 
-        An expert that is not there or refuses has taken nothing. What one did that stayed silent
-        nobody knows, and what is not known is not given back.
+        An expert that is not there or refuses has taken nothing. What one did that stayed silent or
+        broke off nobody knows, and what is not known is not given back.
         """
-        if isinstance(error, ExpertRejectedError | ExpertUnavailableError):
+        unheard = isinstance(error, ExpertRejectedError | ExpertUnavailableError)
+        if unheard and not isinstance(error, ExpertLostError):
             self._book(Amounts(requests=self.most.requests), estimated=False)
         else:
             self._book(self.most, estimated=True)

@@ -7,7 +7,12 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from coe.errors import ExpertTimeoutError, ExpertUnavailableError, ExpertUntrustedError
+from coe.errors import (
+    ExpertLostError,
+    ExpertTimeoutError,
+    ExpertUnavailableError,
+    ExpertUntrustedError,
+)
 from coe.experts.dialling import BlockedError
 
 
@@ -27,7 +32,7 @@ def as_its_own(expert_id: str) -> Iterator[None]:
         if isinstance(error.os_error, BlockedError):
             reason = f"is not connected to: {error.os_error}"
             raise ExpertUntrustedError(expert_id, reason, "upstream_blocked") from error
-        raise _lost(expert_id, error) from error
+        raise ExpertUnavailableError(expert_id, _failed(error)) from error
     except aiohttp.InvalidURL as error:
         reason = "is not connected to: its address is none"
         raise ExpertUntrustedError(expert_id, reason, "upstream_blocked") from error
@@ -35,10 +40,11 @@ def as_its_own(expert_id: str) -> Iterator[None]:
         reason = f"answered something else than HTTP ({type(error).__name__})"
         raise ExpertUntrustedError(expert_id, reason) from error
     except aiohttp.ClientPayloadError as error:
-        raise ExpertUnavailableError(expert_id, "the answer broke off") from error
+        raise ExpertLostError(expert_id, "the answer broke off") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise _lost(expert_id, error) from error
+        # the connection stood, so the request may have come to whom it was for
+        raise ExpertLostError(expert_id, _failed(error)) from error
 
 
-def _lost(expert_id: str, error: Exception) -> ExpertUnavailableError:
-    return ExpertUnavailableError(expert_id, f"connection failed ({type(error).__name__})")
+def _failed(error: Exception) -> str:
+    return f"connection failed ({type(error).__name__})"

@@ -10,7 +10,7 @@ import aiohttp
 
 from coe.assembly import Assembly
 from coe.core import Request
-from coe.errors import ExpertUnaskedError, ExpertUnavailableError
+from coe.errors import ExpertLostError, ExpertUnaskedError
 from coe.experts.http import HttpExpert
 from coe.experts.llama import LlamaContinuation
 
@@ -106,5 +106,5 @@ async def _whole(
             for _ in range(assembly.feed(piece)):
                 yield b""
     if not assembly.ended:
-        raise ExpertUnavailableError(expert.expert_id, "the answer broke off")
+        raise ExpertLostError(expert.expert_id, "the answer broke off")
     yield assembly.document()

@@ -16,6 +16,7 @@ from coe.access.secrets import HIDDEN
 from coe.core import Request
 from coe.errors import (
     ExpertError,
+    ExpertLostError,
     ExpertRejectedError,
     ExpertUnavailableError,
     ExpertUntrustedError,
@@ -236,7 +237,7 @@ async def _next(body: aiohttp.StreamReader, events: Events) -> bytes:
 
     Raises
     ------
-    ExpertUnavailableError, ExpertUntrustedError
+    ExpertLostError, ExpertUntrustedError
         The stream has ended without its mark; or as `Events.feed`.
     """
     try:
@@ -248,10 +249,10 @@ async def _next(body: aiohttp.StreamReader, events: Events) -> bytes:
             return passing
         raise
     except RuntimeError as error:  # of a reader whose connection has gone without a word
-        raise ExpertUnavailableError(events.expert_id, "the answer broke off") from error
+        raise ExpertLostError(events.expert_id, "the answer broke off") from error
     passing = events.end()
     if not passing:
-        raise ExpertUnavailableError(events.expert_id, "the answer broke off")
+        raise ExpertLostError(events.expert_id, "the answer broke off")
     return passing
 
 

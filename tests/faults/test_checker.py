@@ -118,6 +118,14 @@ PLANTED = {
         "I9",
         of([RESERVED, row(2, "released", at_ms=1010, amounts=(0, 0, 0, 0))], (0, 0, 0, 0)),
     ),
+    "nothing booked for what broke off": (
+        "I9",
+        replace(
+            of([RESERVED, SETTLED._replace(amounts=(0, 0, 0, 1))], (0, 0, 0, 1)),
+            attested=[replace(attested(), stated=None, end="rst")],
+            seen=[seen(numbers=[], end="error")],
+        ),
+    ),
     "nothing stated, and something booked": (
         "I10",
         replace(

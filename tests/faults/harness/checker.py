@@ -269,7 +269,8 @@ def _refunds(history: History) -> Iterator[str]:
             yield f"{told.request_id}: settled as exact, but {entry.expert} stated nothing"
         seen = history.by_tag.get(entry.tag)
         left = seen is not None and seen.end == "left"
-        if silent and not left and told.status == "settled":
+        worked = entry.generated > 0 and entry.stated is None and not told.booked[_TOKENS]
+        if (silent or worked) and not left and told.status == "settled":
             yield f"{told.request_id}: given back, though nobody knows what {entry.expert} did"
 
 

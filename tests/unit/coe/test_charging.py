@@ -11,6 +11,7 @@ from coe.core import Message, Policy, Request
 from coe.engine import Engine
 from coe.errors import (
     BudgetExhaustedError,
+    ExpertLostError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
@@ -172,8 +173,11 @@ async def test_who_takes_over_is_charged_and_the_request_counts_once(charged, er
     assert (first, second) == (ONE, taken(reply.receipt))
 
 
-async def test_what_a_silent_expert_did_is_not_given_back(charged):
-    error = ExpertTimeoutError("good", "silent for 60 s")
+@pytest.mark.parametrize(
+    "error",
+    [ExpertTimeoutError("good", "silent for 60 s"), ExpertLostError("good", "broke off")],
+)
+async def test_what_an_expert_did_of_which_nothing_was_heard_is_not_given_back(charged, error):
     engine, _ = charged(good=StubExpert("good", error=error))
     reply = await engine.answer(ask())
     await drain(reply)
@@ -181,6 +185,15 @@ async def test_what_a_silent_expert_did_is_not_given_back(charged):
     assert first == engine.store.holds[silent]
     assert silent in engine.store.estimated
     assert second == taken(reply.receipt)
+
+
+async def test_what_who_took_over_did_before_it_broke_off_is_not_given_back(charged):
+    broken = {name: StubExpert(name, error=ExpertLostError(name, "broke off")) for name in NAMES}
+    engine, _ = charged(**broken)
+    with pytest.raises(ExpertLostError):
+        await engine.answer(ask())
+    assert [took for _, took in engine.store.ended] == list(engine.store.holds.values())
+    assert engine.store.spent.requests == 1
 
 
 async def test_a_crash_of_an_expert_leaves_no_hold(charged):

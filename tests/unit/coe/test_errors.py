@@ -16,6 +16,7 @@ from coe.errors import (
     EmbeddingUnavailableError,
     EndingError,
     ExpertError,
+    ExpertLostError,
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
@@ -71,6 +72,7 @@ ERRORS = [
     RateLimitError("too often", None, "auth_rate_limited", 7),
     ExpertError("a", "hiccup"),
     ExpertUnavailableError("a", "not started"),
+    ExpertLostError("a", "the answer broke off"),
     ExpertUnaskedError("a", "its engine is not running"),
     ExpertOverloadedError("a", "its queue is full", 3.5),
     ExpertTimeoutError("a", "silent for 3 s"),
@@ -164,6 +166,7 @@ def test_errors_form_one_tree():
             ],
             "ExpertError",
         ),
+        "ExpertLostError": "ExpertUnavailableError",
         "ExpertUnaskedError": "ExpertUnavailableError",
         "ExpertOverloadedError": "ExpertUnaskedError",
     }

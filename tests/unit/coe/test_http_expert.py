@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 
 import pytest
 from aiohttp import web
@@ -9,6 +11,7 @@ from aiohttp import web
 from coe.answer import completion, pieces_of
 from coe.core import Message, Request
 from coe.errors import (
+    ExpertLostError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
@@ -138,15 +141,32 @@ async def test_a_whole_answer_may_take_longer_than_a_first_token(client, server,
         await read(quick(client, url, answer_timeout_s=0.2, idle_timeout_s=0.2), request(False))
 
 
-async def test_a_broken_connection_is_unavailable(client, server, url):
+async def test_a_broken_connection_says_nothing_of_what_was_done(client, server, url):
     server.mode = "break"
-    with pytest.raises(ExpertUnavailableError):
+    with pytest.raises(ExpertLostError):
         await read(quick(client, url), request())
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("resets", [True, False])
+async def test_who_hangs_up_when_he_was_asked_is_lost(client, stream, resets):
+    async def hang_up(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        if resets:
+            now = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ExpertLostError):
+            await read(quick(client, f"http://127.0.0.1:{port}"), request(stream))
+
+
 async def test_nobody_there_is_unavailable(client):
-    with pytest.raises(ExpertUnavailableError):
+    with pytest.raises(ExpertUnavailableError) as refused:
         await read(quick(client, "http://127.0.0.1:9"), request())
+    assert not isinstance(refused.value, ExpertLostError)
 
 
 async def test_something_else_than_http_is_no_answer(client):
