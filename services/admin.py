@@ -15,10 +15,10 @@ from starlette.routing import Route
 
 from coe.errors import RequestError, UnknownExpertError
 from coe.services.access.middleware import CALLER
-from coe.services.body import body_of
 from coe.services.history import decisions_of
 from coe.services.journal import DecisionJournal
 from coe.services.runtime import Runtime
+from coe.services.wire.body import body_of
 from coe.switches import Switch
 
 _LARGEST_BODY_BYTES = 4096

@@ -14,9 +14,9 @@ from coe.core import estimated_tokens
 from coe.embedders import EndpointSection
 from coe.errors import RequestError, UnknownExpertError
 from coe.routers.embed import Embedder, Vectors
-from coe.services.bodies import EmbeddingBody
-from coe.services.fields import complaint, unknown
 from coe.services.runtime import Runtime
+from coe.services.wire.bodies import EmbeddingBody
+from coe.services.wire.fields import complaint, unknown
 
 
 def embedding_model(runtime: Runtime) -> str:

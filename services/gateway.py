@@ -28,38 +28,38 @@ from coe.services.access.middleware import Access, caller_of
 from coe.services.access.porter import Porter
 from coe.services.access.wishes import confined, may_name, signed, tenant_of
 from coe.services.admin import Admin
-from coe.services.admission import Admission
-from coe.services.answers import (
-    as_answer,
-    document_of,
-    headers_of,
-    kept_document,
-)
-from coe.services.body import json_of
-from coe.services.completions import chat_of, completion_of
-from coe.services.door import Door
 from coe.services.embeddings import embeddings
-from coe.services.front import Front, Keys
+from coe.services.entrance.admission import Admission
+from coe.services.entrance.door import Door
+from coe.services.entrance.front import Front, Keys
+from coe.services.entrance.straight import Straight
 from coe.services.journal import DecisionJournal
 from coe.services.models import model_rows
 from coe.services.observing.exchange import Exchange, exchange_of
 from coe.services.observing.follow import follow
 from coe.services.observing.metrics import Metrics
 from coe.services.observing.watch import Tell, Watch
-from coe.services.openapi import openapi_document
 from coe.services.readiness import readiness
-from coe.services.refusals import (
+from coe.services.runtime import Runtime
+from coe.services.streamed import Streamed
+from coe.services.streaming import EventStream, unless_gone
+from coe.services.wire.answers import (
+    as_answer,
+    document_of,
+    headers_of,
+    kept_document,
+)
+from coe.services.wire.body import json_of
+from coe.services.wire.chat import chat_request, decision_document
+from coe.services.wire.completions import chat_of, completion_of
+from coe.services.wire.openapi import openapi_document
+from coe.services.wire.refusals import (
     NO_RETRY,
     as_json,
     error_document,
     refused,
 )
-from coe.services.runtime import Runtime
-from coe.services.straight import Straight
-from coe.services.streamed import Streamed
-from coe.services.streaming import EventStream, unless_gone
-from coe.services.strict_json import echoed
-from coe.services.wire import chat_request, decision_document
+from coe.services.wire.strict_json import echoed
 from coe.tenants import visible
 
 _CLIENT_CLOSED = 499

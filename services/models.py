@@ -10,7 +10,7 @@ from coe.personal import NOBODY
 from coe.services.access.wishes import allowed
 from coe.services.embeddings import embedding_model
 from coe.services.runtime import Runtime
-from coe.services.wire import AUTO
+from coe.services.wire.chat import AUTO
 from coe.tenants import visible
 
 

@@ -11,11 +11,11 @@ from coe.answer import before_end
 from coe.core import Request
 from coe.engine import AnyReply
 from coe.errors import UNANSWERED, CoeError
-from coe.services.answers import event_of_citations, headers_of
-from coe.services.completions import retold
 from coe.services.observing.exchange import Exchange
 from coe.services.observing.metrics import Metrics
-from coe.services.refusals import code_of, error_event
+from coe.services.wire.answers import event_of_citations, headers_of
+from coe.services.wire.completions import retold
+from coe.services.wire.refusals import code_of, error_event
 
 
 class Answering(Protocol):

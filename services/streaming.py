@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from coe.errors import CoeError
-from coe.services.refusals import error_event
+from coe.services.wire.refusals import error_event
 
 _T = TypeVar("_T")
 

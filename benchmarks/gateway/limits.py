@@ -14,7 +14,7 @@ import uvloop
 from generator import PROMPT
 
 from coe.experts.dialling import session
-from coe.services.server import listening, server
+from coe.services.sockets.server import listening, server
 
 
 async def echo(scope, receive, send):

@@ -13,7 +13,7 @@ from coe.access.rights import PUBLIC, Right, right_to, verdict
 from coe.errors import ForbiddenError, RequestError
 from coe.services.access.porter import Porter
 from coe.services.observing.exchange import exchange_of
-from coe.services.refusals import refused
+from coe.services.wire.refusals import refused
 
 CALLER: Final = "coe.caller"
 """Where in the scope of a request the `Caller` stands; nowhere: no keys are asked for."""

@@ -24,7 +24,7 @@ from coe.services.embedding import check_local, configured
 from coe.services.mixable import served
 from coe.services.personal import tenants_of
 from coe.services.runnable import runnable
-from coe.services.wire import AUTO, decision_document
+from coe.services.wire.chat import AUTO, decision_document
 
 
 def run(

@@ -20,14 +20,14 @@ from coe.services.access.porter import porter_of
 from coe.services.access.secrets import secrets_of
 from coe.services.access.tls import private
 from coe.services.cli.console import configuration, say
-from coe.services.drain import Drain
+from coe.services.entrance.drain import Drain
 from coe.services.garbage import collect_less
 from coe.services.gateway import Gateway
 from coe.services.live.reloads import kept_at
 from coe.services.observing.opening import Observers, observing
 from coe.services.runnable import Say
 from coe.services.runtime import Runtime, serving
-from coe.services.server import listening, reserved, server
+from coe.services.sockets.server import listening, reserved, server
 from coe.services.workers.family import Family, raised
 
 _HURRIED_S = 1.8

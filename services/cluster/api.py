@@ -18,9 +18,9 @@ from starlette.routing import Route
 
 from coe.errors import FleetError, RequestError
 from coe.replica import Deployment
-from coe.services.body import body_of
 from coe.services.cluster.supervisor import Supervisor
-from coe.services.server import listening, server
+from coe.services.sockets.server import listening, server
+from coe.services.wire.body import body_of
 
 LONGEST_WAIT_S = 30.0
 """Longest that the supervisor keeps a caller who asks for news waiting."""

@@ -33,8 +33,8 @@ from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.routers.passages import is_quoted
 from coe.services.recording import read_recording
-from coe.services.refusals import error_document
-from coe.services.wire import parse_chat
+from coe.services.wire.chat import parse_chat
+from coe.services.wire.refusals import error_document
 
 
 def main() -> None:

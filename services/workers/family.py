@@ -25,7 +25,7 @@ from coe.services.host.watched import Watch, WatchedHost
 from coe.services.live.files import files_of, watched
 from coe.services.observing.ledger import LedgerCollector, balances_of
 from coe.services.runnable import Say, runnable
-from coe.services.server import beside
+from coe.services.sockets.server import beside
 from coe.services.store.opening import opened
 from coe.services.workers.desk import Desk
 from coe.services.workers.engines import state_of, told_of

@@ -23,7 +23,7 @@ from coe.router import Router
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime
-from coe.services.server import listening, server
+from coe.services.sockets.server import listening, server
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 LAST_CHUNK = b"0\r\n\r\n"

@@ -17,7 +17,7 @@ import uvicorn
 
 from coe.answer import DONE, chunk, completion
 from coe.config import DATA
-from coe.services.server import listening
+from coe.services.sockets.server import listening
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 PIECE_S = 0.02

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from coe.answer import completion, pieces_of
 from coe.config import DATA, load_config
 from coe.services.cli import app
-from coe.services.server import listening, server
+from coe.services.sockets.server import listening, server
 
 # the remote one is expected to be better at everything
 NEAR, FAR = "smollm2-135m", "qwen2.5-coder-0.5b"

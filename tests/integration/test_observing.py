@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from coe.answer import completion, pieces_of
 from coe.config import DATA, load_config
-from coe.services.server import listening, server
+from coe.services.sockets.server import listening, server
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

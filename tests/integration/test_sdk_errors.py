@@ -25,8 +25,8 @@ from coe.errors import (
     RequestError,
     UnknownExpertError,
 )
-from coe.services.refusals import NO_RETRY, as_json, error_document, refused
-from coe.services.server import listening
+from coe.services.sockets.server import listening
+from coe.services.wire.refusals import NO_RETRY, as_json, error_document, refused
 
 # the client of OpenAI tries twice more by itself; here once, to save time
 N_RETRIES = 1

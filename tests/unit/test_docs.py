@@ -22,10 +22,10 @@ from coe.config import Config, GatewaySection, load_config
 from coe.core import Estimate
 from coe.decision import Receipt
 from coe.errors import InfeasibleError, RequestError, UnknownExpertError
-from coe.services import answers
 from coe.services.gateway import Gateway
 from coe.services.observing.metrics import Metrics
-from coe.services.wire import ChatBody, decision_document
+from coe.services.wire import answers
+from coe.services.wire.chat import ChatBody, decision_document
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()

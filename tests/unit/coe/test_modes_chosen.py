@@ -13,7 +13,7 @@ from coe.offers import Menu, Offers
 from coe.repertoire import Repertoire
 from coe.retrieval import Scales
 from coe.routers.modes import ModeTable
-from coe.services.wire import decision_document
+from coe.services.wire.chat import decision_document
 from coe.wanted import THRESHOLD
 
 # rows: code, maths, anything else

@@ -15,7 +15,7 @@ from coe.replica import HostReport, Replica, Snapshot
 from coe.services.cli import app
 from coe.services.fleet import running
 from coe.services.runnable import Gap, missing
-from coe.services.server import listening, server
+from coe.services.sockets.server import listening, server
 
 ONE_ABSENT = """
 devices:

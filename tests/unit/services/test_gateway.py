@@ -35,7 +35,7 @@ from coe.services.gateway import Gateway
 from coe.services.observing.exchange import exchange_of
 from coe.services.runtime import Runtime
 from coe.services.streamed import Streamed
-from coe.services.wire import parse_chat
+from coe.services.wire.chat import parse_chat
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 CODE = "Write a Python function that returns the sum of the even numbers in a list."

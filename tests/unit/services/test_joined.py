@@ -2,7 +2,7 @@
 
 import asyncio
 
-from coe.services.joined import Joined
+from coe.services.sockets.joined import Joined
 
 
 class Recorder(asyncio.Transport):

@@ -1,7 +1,7 @@
 """Errors as HTTP says them."""
 
 from coe.errors import BudgetExhaustedError, ExpertUnavailableError, RequestError
-from coe.services.refusals import rendered, when_again
+from coe.services.wire.refusals import rendered, when_again
 
 
 def test_what_never_fits_has_no_time_to_wait():

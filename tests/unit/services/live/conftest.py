@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from coe.config import DATA, load_config
 from coe.services.cli.serve import gateway_on, listen
-from coe.services.server import server
+from coe.services.sockets.server import server
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from coe.services.server import beside, listening, reserved
+from coe.services.sockets.server import beside, listening, reserved
 
 
 def test_connections_go_to_those_that_listen():

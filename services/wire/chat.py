@@ -16,10 +16,10 @@ from coe.counterfactual import counterfactuals
 from coe.decision import Decision, Receipt, Retrieval
 from coe.errors import UnknownExpertError
 from coe.mode import Mode
-from coe.services.bodies import NOTHING_ASKED, ChatBody
-from coe.services.fields import complaint, unknown
-from coe.services.needs import needs_of
-from coe.services.strict_json import document_of
+from coe.services.wire.bodies import NOTHING_ASKED, ChatBody
+from coe.services.wire.fields import complaint, unknown
+from coe.services.wire.needs import needs_of
+from coe.services.wire.strict_json import document_of
 from coe.steps import Steps
 from coe.tenants import visible
 
@@ -51,7 +51,7 @@ def parse_chat(
     Raises
     ------
     RequestError
-        As `coe.services.strict_json.document_of`, or a field is wrong; ``param`` names it.
+        As `coe.services.wire.strict_json.document_of`, or a field is wrong; ``param`` names it.
     UnknownExpertError
         ``model`` is neither ``auto``, a policy, nor an expert.
     """

@@ -5,7 +5,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from coe.errors import RequestError
-from coe.services.straight import Straight
+from coe.services.entrance.straight import Straight
 
 PATH = "/v1/chat/completions"
 

@@ -11,8 +11,8 @@ from coe.experts.stub import StubExpert
 from coe.router import Router
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
-from coe.services.openapi import openapi_document
 from coe.services.runtime import Runtime
+from coe.services.wire.openapi import openapi_document
 
 
 def served():

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coe.errors import GatewayError
 from coe.services.access.middleware import caller_of
-from coe.services.door import Door
+from coe.services.entrance.door import Door
 from coe.services.observing.exchange import exchange_of
-from coe.services.refusals import error_event, refused
+from coe.services.wire.refusals import error_event, refused
 
 ALWAYS: Final = ("/healthz", "/readyz", "/metrics", "/admin/")
 """Paths that are answered whoever is inside: they say how a gateway is, and mend it."""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from coe.core import MOST_EXPERTS
 from coe.mode import Kind
-from coe.services.fields import (
+from coe.services.wire.fields import (
     Bias,
     Caller,
     Count,
@@ -23,8 +23,8 @@ from coe.services.fields import (
     Wire,
     wrong,
 )
-from coe.services.messages import Messages, check_conversation
-from coe.services.tools import FormatOrNone, FunctionsOrNone, ToolsOrNone
+from coe.services.wire.messages import Messages, check_conversation
+from coe.services.wire.tools import FormatOrNone, FunctionsOrNone, ToolsOrNone
 from coe.tenants import TENANT
 
 MOST_ANSWERS: Final = 8

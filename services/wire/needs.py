@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coe.capability import Capability
-from coe.services.bodies import ChatBody
-from coe.services.messages import WireMessage
+from coe.services.wire.bodies import ChatBody
+from coe.services.wire.messages import WireMessage
 
 _OF_PART: dict[str, Capability] = {"image_url": "images", "input_audio": "audio", "file": "files"}
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from coe.services.bodies import CompletionBody
-from coe.services.fields import complaint, unknown
-from coe.services.wire import UNSUPPORTED
+from coe.services.wire.bodies import CompletionBody
+from coe.services.wire.chat import UNSUPPORTED
+from coe.services.wire.fields import complaint, unknown
 
 
 def chat_of(document: Mapping[str, Any], extras: frozenset[str]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from coe.services.acceptor import Acceptor, most_connections
-from coe.services.protocol import BoundedHttp, last_answer
-from coe.services.refusals import error_document
+from coe.services.sockets.acceptor import Acceptor, most_connections
+from coe.services.sockets.protocol import BoundedHttp, last_answer
+from coe.services.wire.refusals import error_document
 
 
 class Server(uvicorn.Server):

@@ -8,7 +8,7 @@ import pytest
 from coe.core import Message, Policy, Request
 from coe.errors import RequestError
 from coe.mode import Mode
-from coe.services.wire import decision_document, parse_chat
+from coe.services.wire.chat import decision_document, parse_chat
 
 POLICIES = {"default": Policy("default")}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from coe.core import Message
-from coe.services.fields import wrong
+from coe.services.wire.fields import wrong
 
 MOST_MESSAGES: Final = 1024
 MOST_PARTS: Final = 64

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coe.errors import RequestError
-from coe.services.refusals import refused
+from coe.services.wire.refusals import refused
 
 # a path that is another one once it is decoded
 _DISGUISED = re.compile(rb"%(?:2f|5c|2e|00)", re.IGNORECASE)

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 import coe
 from coe.access.rights import PUBLIC
-from coe.services.bodies import ChatBody, CompletionBody, EmbeddingBody
+from coe.services.wire.bodies import ChatBody, CompletionBody, EmbeddingBody
 
 _REF: Final = "#/components/schemas/{model}"
 _ERROR: Final = {

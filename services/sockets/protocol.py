@@ -14,8 +14,8 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from coe.services.joined import Joined
-from coe.services.refusals import error_document
+from coe.services.sockets.joined import Joined
+from coe.services.wire.refusals import error_document
 
 MOST_HEAD_BYTES: Final = 16 * 1024
 MOST_URL_BYTES: Final = 8 * 1024

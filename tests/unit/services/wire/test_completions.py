@@ -16,10 +16,10 @@ from coe.engine import Engine
 from coe.errors import EmbeddingUnavailableError, ExpertUnavailableError
 from coe.experts.stub import StubExpert
 from coe.router import Router
-from coe.services.completions import retold
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime
+from coe.services.wire.completions import retold
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 TOKENS = ["two ", "lines\n", "data: [DONE]\n\n", "\u2028"]

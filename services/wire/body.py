@@ -8,7 +8,7 @@ from typing import Any, Final
 from starlette.requests import ClientDisconnect, Request
 
 from coe.errors import RequestError
-from coe.services.strict_json import document_of
+from coe.services.wire.strict_json import document_of
 
 _JSON: Final = "application/json"
 _LONG_BYTES: Final = 64 * 1024
@@ -22,7 +22,7 @@ async def json_of(http: Request, limit_bytes: int, within_s: float) -> dict[str,
     RequestError
         ``unsupported_media_type``, ``unsupported_content_encoding``: it says that it is something
         else than plain JSON in UTF-8, and nothing of it is read. Or as `body_of` and
-        `coe.services.strict_json.document_of`.
+        `coe.services.wire.strict_json.document_of`.
     """
     kind = http.headers.get("content-type", "")
     if kind != _JSON and not _is_json(kind):

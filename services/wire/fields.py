@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from coe.errors import RequestError
-from coe.services.strict_json import echoed, path_of
+from coe.services.wire.strict_json import echoed, path_of
 
 # inside these a complaint names the place, of others the field
 _DEEP: Final = frozenset({"messages", "coe"})

@@ -14,8 +14,8 @@ from starlette.responses import Response
 
 from coe.decision import Citation, Decision, Receipt
 from coe.engine import AnyReply
-from coe.services.refusals import as_json
-from coe.services.wire import decision_document, receipt_document
+from coe.services.wire.chat import decision_document, receipt_document
+from coe.services.wire.refusals import as_json
 from coe.shadow import Shade
 
 _LENIENT: Final = json.JSONDecoder(parse_constant=lambda name: None)

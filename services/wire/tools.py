@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from coe.services.fields import wrong
-from coe.services.schemas import wrong_parameters, wrong_schema
+from coe.services.wire.fields import wrong
+from coe.services.wire.schemas import wrong_parameters, wrong_schema
 
 MOST_TOOLS: Final = 128
 

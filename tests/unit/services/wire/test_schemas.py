@@ -2,7 +2,7 @@
 
 import pytest
 
-from coe.services.schemas import MOST_BYTES, wrong_parameters, wrong_schema
+from coe.services.wire.schemas import MOST_BYTES, wrong_parameters, wrong_schema
 
 
 def nested(n):

@@ -10,8 +10,8 @@ import pytest
 from coe.access.caller import Caller
 from coe.crowd import Crowd
 from coe.errors import EndingError, OverdueError
-from coe.services.admission import Admission
-from coe.services.door import Door
+from coe.services.entrance.admission import Admission
+from coe.services.entrance.door import Door
 from coe.services.observing.exchange import KEY, Exchange
 
 START = {"type": "http.response.start", "status": 200}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from coe.services.door import Door
+from coe.services.entrance.door import Door
 from coe.services.runnable import Say
 
 # after the cut: for what was made of the answers to be booked, and for the last words to go out

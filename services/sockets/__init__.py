@@ -1,0 +1,1 @@
+"""Connections: accepted, read up to bounds, served."""

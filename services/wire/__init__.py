@@ -1,0 +1,1 @@
+"""What requests say and answers look like, in OpenAI's words."""
