@@ -16,6 +16,7 @@ from coe.services.cli.console import errors_explained, say
 from coe.services.cli.serve import ending_on_signals, gateway_of, loop
 from coe.services.garbage import collect_less
 from coe.services.live.reloads import Reloads
+from coe.services.live.staying import staying
 from coe.services.observing.opening import observing
 from coe.services.runtime import serving
 from coe.services.workers.line import Line
@@ -52,6 +53,8 @@ async def _serve(
     line = member.line = await Line.on(end, member.verbs())
     listening = asyncio.create_task(line.run())
     switches = await member.joined()
+    # one that takes the place of another goes by what the others go by
+    config, _ = staying(member.config, config)
     async with (
         serving(config, quiet, means=member.means()) as runtime,
         observing(config.telemetry, logging_to, secrets_of(config)) as observers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from coe.budgets import Budgets, load_budgets
@@ -71,6 +72,10 @@ class Reloads:
             self._last = outcome
             self._publish(outcome)
             return outcome
+
+    def heard(self, outcome: Outcome) -> None:
+        """Another process was told to read the same files, and refused them for all."""
+        self._last = replace(outcome, config=self._runtime.engine.config)
 
     async def watch(self) -> None:
         """Reload whenever files have changed and stand still again, until cancelled."""

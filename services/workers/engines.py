@@ -53,7 +53,9 @@ class Engines:
     sections: dict[str, ExpertSection] = field(default_factory=dict)
 
     def hear(self, name: str, *words: Any) -> None:
-        """An engine is like this now."""
+        """An engine is like this now; to hear it twice changes nothing."""
+        if self.told.get(name) == words:
+            return
         self.told[name] = words
         if (host := self.hosts.get(name)) is not None:
             host.heard(*words)

@@ -40,7 +40,8 @@ _RESTARTS = Watch()
 class Seat:
     """The place of one worker, whoever takes it.
 
-    ``page`` are the metrics that it said last; ``ready``: it answers.
+    ``page`` are the metrics that it said last; ``ready``: it answers; ``n_reloads``: how often all
+    had been told to read the files when it began to.
     """
 
     index: int
@@ -48,6 +49,7 @@ class Seat:
     line: Line | None = None
     ready: bool = False
     page: str = ""
+    n_reloads: int = 0
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class Family:
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     _gone: str = ""
+    _n_reloads: int = 0
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -130,6 +133,7 @@ class Family:
         Where it refuses, nobody else is asked.
         """
         async with self._reloading:
+            self._n_reloads += 1
             outcome: dict[str, Any] = {}
             for seat in self.seats:
                 if seat.line is None or not seat.ready:
@@ -137,6 +141,7 @@ class Family:
                 with suppress(GatewayError):
                     outcome = await seat.line.ask("reload")
                     if outcome["status"] == "refused":
+                        self._tell(seat, "refused", outcome)
                         break
             if not outcome:
                 raise GatewayError("no worker is ready")
@@ -163,6 +168,7 @@ class Family:
 
     async def _once(self, seat: Seat) -> int:
         """Start a worker, and wait for its end; its exit code."""
+        seat.n_reloads = self._n_reloads
         ours, theirs = socket.socketpair()
         with theirs, beside(self.address) as listener:
             # a session of its own: Ctrl-C reaches it through this process, once
@@ -204,6 +210,7 @@ class Family:
     async def _welcome(self, seat: Seat) -> dict[str, Any]:
         said = await self._asked(seat, lambda line: line.ask("pacer"))
         return {
+            "config": self.config.model_dump(mode="json"),
             "engines": state_of(self.hosts),
             "switches": self._switches,
             "started_s": self._started_s,
@@ -212,8 +219,19 @@ class Family:
 
     def _is_ready(self, seat: Seat) -> None:
         seat.ready = True
+        self._catch_up(seat)
         if all(one.ready for one in self.seats):
             self.all_ready.set()
+
+    def _catch_up(self, seat: Seat) -> None:
+        """Tell a worker what was told the others while it was getting ready."""
+        assert seat.line is not None
+        for host in self.hosts.values():
+            seat.line.tell("engine", *told_of(host))
+        for expert_id, switch in self._switches.items():
+            seat.line.tell("switch", expert_id, switch)
+        if seat.n_reloads != self._n_reloads:
+            seat.line.tell("reload")
 
     def _switch(self, seat: Seat, expert_id: str, switch: str) -> None:
         self._switches[expert_id] = switch

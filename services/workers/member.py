@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
+from coe.config import Config
 from coe.errors import GatewayError
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.services.gateway import Gateway
@@ -27,10 +28,12 @@ class Member:
     Parameters
     ----------
     line : to the process that started it; set before anything is asked.
+    config : under which the family began: what needs a restart stays as it is there.
     """
 
     engines: Engines = field(default_factory=Engines)
     line: Line = field(init=False)
+    config: Config = field(init=False)
     gateway: Gateway = field(init=False)
     reloads: Reloads = field(init=False)
     _started_s: float = 0.0
@@ -47,6 +50,7 @@ class Member:
             "page": lambda: self.gateway.page().decode(),
             "decision": lambda name, tenant: self.gateway.kept(name, tenant),
             "reload": self._reload,
+            "refused": lambda said: self.reloads.heard(_outcome(said)),
         }
 
     async def joined(self) -> dict[str, Switch]:
@@ -54,6 +58,7 @@ class Member:
         welcome = await self.line.ask("hello")
         for told in welcome["engines"]:
             self.engines.hear(*told)
+        self.config = Config.model_validate(welcome["config"])
         self._started_s, self._paced = welcome["started_s"], welcome["pacer"]
         return cast(dict[str, Switch], welcome["switches"])
 

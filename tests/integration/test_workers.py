@@ -204,6 +204,10 @@ def test_what_is_said_to_one_worker_holds_for_both(site, tmp_path, eventually):
     os.kill(serving.process.pid, signal.SIGHUP)
     eventually(lambda: "refused" in "".join(serving.said), "the refusal")
     assert {client.get("/readyz").json()["config"] for client in clients} == tags
+    for client in clients:
+        eventually(lambda c=client: c.get("/readyz").json()["reload"] == "refused", "its word")
+        told = client.get("/admin/status", headers=TOKEN).json()["reload"]
+        assert "budgets.yaml" in told["message"]
     assert serving.end() == 0
 
 
@@ -227,6 +231,19 @@ def test_a_worker_that_is_killed_is_replaced_and_its_holds_are_booked(
     checked = coe("ledger", "check", "--config", tmp_path / "coe.yaml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     answer.close()
+
+
+def test_who_takes_the_place_of_another_goes_by_what_needs_a_restart(site, tmp_path, eventually):
+    serving, path = site(), tmp_path / "coe.yaml"
+    path.write_text(path.read_text() + "access: {keys: keys.json}\n")
+    eventually(lambda: "left as it is until a restart: access" in "".join(serving.said), "its word")
+    doomed = next(iter(serving.clients()))
+    os.kill(doomed, signal.SIGKILL)
+    eventually(lambda: len(serving.workers()) == 2 and str(doomed) not in serving.workers(), "it")
+    eventually(lambda: doomed not in serving.clients(), "the next")
+    for client in serving.clients().values():
+        assert client.get("/v1/models").status_code == 200, "keys are asked for after a restart"
+    assert serving.end() == 0
 
 
 def test_the_end_waits_for_the_answers_of_all(site, expert):

@@ -1,0 +1,93 @@
+"""A worker that begins late knows what the others were told meanwhile."""
+
+import asyncio
+import json
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from coe.config import DATA, Config, load_config
+from coe.services.workers.desk import Desk
+from coe.services.workers.family import Family, Seat
+from coe.services.workers.line import Line
+
+CONFIG = load_config(DATA / "coe.yaml")
+REFUSED = {"status": "refused", "config": "abc", "message": "wrong", "left": []}
+
+
+@asynccontextmanager
+async def taken(family, seat, verbs):
+    """The worker's end of the line of a seat that it took."""
+    ours, theirs = socket.socketpair()
+    seat.line = await Line.on(ours, family._verbs(seat, Desk(family._office)))
+    line = await Line.on(theirs, verbs)
+    listening = [asyncio.create_task(end.run()) for end in (seat.line, line)]
+    try:
+        yield line
+    finally:
+        line.writer.close()
+        await asyncio.gather(*listening)
+
+
+def family_of(n_workers):
+    seats = [Seat(index) for index in range(n_workers)]
+    return Family(CONFIG, None, (), seats, AsyncExitStack(), lambda line: None)
+
+
+def noting(heard, outcome=REFUSED):
+    async def reload():
+        heard.append(["reload"])
+        return outcome
+
+    return {
+        "switch": lambda *words: heard.append(["switch", *words]),
+        "refused": lambda said: heard.append(["refused", said["message"]]),
+        "reload": reload,
+        "pacer": lambda: None,
+    }
+
+
+async def test_what_was_told_while_a_worker_got_ready_is_told_it_then():
+    family, first, late = family_of(2), [], []
+    async with (
+        taken(family, family.seats[0], noting(first)) as one,
+        taken(family, family.seats[1], noting(late)) as other,
+    ):
+        await one.ask("hello")
+        one.tell("ready")
+        await other.ask("hello")
+        one.tell("switch", "small", "ban")
+        assert await one.ask("reload") == REFUSED
+        assert late == []
+        other.tell("ready")
+        await other.ask("hello")
+        await asyncio.sleep(0)
+        assert late == [["switch", "small", "ban"], ["reload"]]
+
+
+async def test_whoever_was_ready_before_reads_nothing_twice():
+    family, heard = family_of(1), []
+    async with taken(family, family.seats[0], noting(heard)) as line:
+        await line.ask("hello")
+        line.tell("ready")
+        await line.ask("hello")
+        assert heard == []
+
+
+async def test_what_one_worker_refuses_the_others_hear_of():
+    family, first, second = family_of(2), [], []
+    async with (
+        taken(family, family.seats[0], noting(first)) as one,
+        taken(family, family.seats[1], noting(second)) as other,
+    ):
+        for line in (one, other):
+            line.tell("ready")
+            await line.ask("hello")
+        await other.ask("reload")
+        assert (first, second) == ([["reload"]], [["refused", "wrong"]])
+
+
+async def test_a_worker_is_told_under_what_the_family_began():
+    family = family_of(1)
+    async with taken(family, family.seats[0], {}) as line:
+        said = (await line.ask("hello"))["config"]
+    assert Config.model_validate(json.loads(json.dumps(said))) == CONFIG
