@@ -6,7 +6,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -80,14 +80,18 @@ class Lines:
             time.sleep(_GATHERS_S)
 
     def _pass_on(self, lines: list[bytes]) -> None:
+        for n_lines, text in _together(lines):
+            self._pass_on_at_once(n_lines, text)
+
+    def _pass_on_at_once(self, n_lines: int, text: bytes) -> None:
         try:
-            self._write(b"".join(lines))
-            self.n_written += len(lines)
+            self._write(text)
+            self.n_written += n_lines
             if unsaid := self._n_unsaid:
                 self._write(self._missing(unsaid).encode() + b"\n")
                 self._n_unsaid -= unsaid
         except OSError:
-            self._drop(len(lines))
+            self._drop(n_lines)
 
     def _write(self, text: bytes) -> None:
         """Write it all; after what broke off in a line, on a new one."""
@@ -100,3 +104,17 @@ class Lines:
                 continue
             left = left[n_bytes:]
             self._mid_line = bool(left)
+
+
+def _together(lines: list[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines in texts that a pipe takes whole, each with the number of its lines.
+
+    What is longer would be torn apart where other processes write into the same pipe.
+    """
+    n_lines, text = 0, b""
+    for line in lines:
+        if text and len(text) + len(line) > select.PIPE_BUF:
+            yield n_lines, text
+            n_lines, text = 0, b""
+        n_lines, text = n_lines + 1, text + line
+    yield n_lines, text

@@ -42,6 +42,26 @@ def test_lines_come_in_order(pipe):
     assert (lines.n_written, lines.n_dropped) == (200, 0)
 
 
+def test_two_who_write_into_one_pipe_leave_each_others_lines_whole(pipe):
+    reading, writing = pipe
+    both, n_lines = [Lines(writing, missing) for _ in range(2)], 1500
+    for own, sign in zip(both, "ab", strict=True):
+        for _ in range(n_lines):
+            own.put(sign * 700)
+    got = bytearray()
+    reader = threading.Thread(target=lambda: got.extend(drained(reading, 5000)))
+    reader.start()
+    for own in both:
+        own.start()
+    for own in both:
+        own.close(10.0)
+    os.close(writing)
+    reader.join()
+    lines = got.decode().splitlines()
+    assert {*lines} == {"a" * 700, "b" * 700}
+    assert [lines.count(sign * 700) for sign in "ab"] == [n_lines, n_lines]
+
+
 def test_a_reader_who_stopped_holds_nobody_up_and_is_told_what_is_missing(pipe):
     reading, writing = pipe
     lines = Lines(writing, missing, most=50)
@@ -67,9 +87,9 @@ def test_a_reader_who_stopped_holds_nobody_up_and_is_told_what_is_missing(pipe):
     assert found[-1] == "last"
 
 
-def drained(fd):
+def drained(fd, at_once=65536):
     found = b""
-    while piece := os.read(fd, 65536):
+    while piece := os.read(fd, at_once):
         found += piece
     return found
 
