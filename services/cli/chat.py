@@ -14,9 +14,9 @@ import httpx
 
 from coe.config import Config
 from coe.errors import ExpertUnavailableError, RequestError
-from coe.services.cli.connection import connection, own_address
+from coe.services.cli.connection import connection
 from coe.services.cli.console import configuration, notes, print_json, say
-from coe.services.cli.serve import gateway_on, listen
+from coe.services.cli.serve import gateway_on, listen, own_address
 
 _PROBE_S = 0.5
 _ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=5.0)

@@ -8,13 +8,6 @@ from typing import Any
 from coe.config import Config
 from coe.environment import caller_key
 from coe.errors import ConfigError
-from coe.services.cli.serve import address
-
-
-def own_address(config: Config) -> str:
-    """Where the configured gateway listens."""
-    section = config.gateway
-    return address(section.host, section.port, "https" if section.tls else "http")
 
 
 def connection(config: Config, token: str | None = None) -> dict[str, Any]:

@@ -97,7 +97,7 @@ async def _serve_by_several(
         say(f"listening on {url}/v1 (Ctrl-C ends)")
         beside = [
             asyncio.create_task(family.watch(path, asked)),
-            asyncio.create_task(_announce_all(family, ready + _how(url))),
+            asyncio.create_task(_announce_all(family, ready + how_to_ask(config, url))),
         ]
         try:
             await family.run()
@@ -135,15 +135,19 @@ async def _announce(runtime: Runtime, url: str) -> None:
         way = "coe doctor" if runtime.fleet.copies is None else "coe fleet status"
         say(f"no expert is ready: `{way}` says why")
         return
-    say("ready. " + _how(url))
+    say("ready. " + how_to_ask(runtime.config, url))
 
 
-def _how(url: str) -> str:
-    """How to ask."""
+def how_to_ask(config: Config, url: str) -> str:
+    """Commands that ask a gateway at ``url``; where it wants a key, they show that of the user."""
+    tls, asks = config.gateway.tls, config.access is not None
+    flags = "" if url == own_address(config) else f" --url {url}"
+    more = f"--cacert {tls.certificate} " if tls else ""
+    more += """-H "authorization: Bearer $COE_API_KEY" """ if asks else ""
     return (
-        "Ask it:\n"
-        f"  {_own_name()} chat 'What is 17 * 6?'\n"
-        f"  curl {url}/v1/chat/completions -H 'content-type: application/json' "
+        f"Ask it{', with a key in COE_API_KEY' if asks else ''}:\n"
+        f"  {_own_name()} chat{flags} 'What is 17 * 6?'\n"
+        f"  curl {url}/v1/chat/completions {more}-H 'content-type: application/json' "
         """-d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'"""
     )
 
@@ -238,6 +242,12 @@ def address(host: str, port: int, scheme: str = "http") -> str:
 def _url(config: Config, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return address(host, port, "https" if config.gateway.tls else "http")
+
+
+def own_address(config: Config) -> str:
+    """Where the configured gateway listens."""
+    section = config.gateway
+    return address(section.host, section.port, "https" if section.tls else "http")
 
 
 def loop() -> asyncio.AbstractEventLoop:

@@ -12,8 +12,9 @@ from rich.table import Table
 from coe.config import Config
 from coe.environment import admin_token
 from coe.errors import ConfigError, ExpertUnavailableError, RequestError
-from coe.services.cli.connection import connection, own_address
+from coe.services.cli.connection import connection
 from coe.services.cli.console import configuration, print_json, results, tell
+from coe.services.cli.serve import own_address
 from coe.switches import Switch
 
 _TIMEOUT_S = 10.0
