@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
 from coe.core import Request
 from coe.errors import ExpertError, ExpertRejectedError, ExpertTimeoutError
-from coe.experts.continuation import Continuation, Continuing
+from coe.experts.continuation import Continuation, Continuing, Token, Vocabulary
 from coe.experts.protocol import Expert, close
 from coe.guard.group import Group
 from coe.guard.line import Waiting
@@ -109,12 +119,59 @@ class GuardedExpert:
 
 @dataclass(frozen=True, slots=True)
 class GuardedContinuing(GuardedExpert):
-    """One that can also write with others; what becomes of that is not noted."""
+    """One that can also write with others, of which failures are noted and first tokens.
 
-    async def continuation(self, request: Request) -> Continuation:
+    No token of that waits for room.
+    """
+
+    async def continuation(self, request: Request) -> GuardedContinuation:
         """As the expert itself."""
         assert isinstance(self.inner, Continuing)
-        return await self.inner.continuation(request)
+        with _noted(self, answers=False):
+            return GuardedContinuation(await self.inner.continuation(request), self)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedContinuation:
+    """A guarded expert's view of one answer that is being written."""
+
+    inner: Continuation
+    expert: GuardedExpert
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """As of the expert itself."""
+        return self.inner.vocabulary
+
+    @property
+    def prompt_tokens(self) -> int:
+        """As of the expert itself."""
+        return self.inner.prompt_tokens
+
+    @property
+    def room_tokens(self) -> int:
+        """As of the expert itself."""
+        return self.inner.room_tokens
+
+    async def expected(self, said: Sequence[Token]) -> Mapping[Token, float]:
+        """As of the expert itself."""
+        with _noted(self.expert, answers=not said):
+            return await self.inner.expected(said)
+
+
+@contextmanager
+def _noted(expert: GuardedExpert, answers: bool) -> Iterator[None]:
+    """One call of an expert that writes with others: its failure counts, its end if it answers."""
+    group = expert.group
+    watch = Watch(group, group.sit(group.expert_id, expert.now()), 1.0, expert.now)
+    try:
+        yield
+        watch.complete = answers
+    except ExpertError as error:
+        watch.error = error
+        raise
+    finally:
+        watch.end()
 
 
 def guarded(

@@ -14,7 +14,7 @@ from coe.errors import (
     ExpertTimeoutError,
     ExpertUnavailableError,
 )
-from coe.experts.continuation import Continuing
+from coe.experts.continuation import Continuing, Token
 from coe.experts.guarded import GuardedExpert, guarded
 from coe.experts.protocol import was_sent
 from coe.experts.stub import StubContinuation, StubExpert
@@ -227,8 +227,28 @@ async def test_what_can_write_with_others_still_can():
     assert isinstance(guard(StubContinuation([{}])), Continuing)
     assert not isinstance(guard(StubExpert("e")), Continuing)
     expert = guard(StubContinuation([{}]))
-    assert await expert.continuation(REQUEST) is expert.inner
+    view = await expert.continuation(REQUEST)
+    inner = expert.inner
+    assert (view.vocabulary, view.prompt_tokens) == (inner.vocabulary, inner.prompt_tokens)
+    assert view.room_tokens == inner.room_tokens
     assert isinstance(expert, GuardedExpert)
+
+
+async def test_an_expert_that_fails_others_who_write_with_it_is_ejected_until_it_does_not():
+    now_s = 0.0
+    inner = StubContinuation([{Token(1, b"a"): 0.0}], error=DOWN)
+    expert = guarded(inner, Group("e", rng=Random(1)), lambda request: 0.1, lambda: now_s)
+    for _ in range(5):
+        assert expert.group.failing(now_s) is None
+        with pytest.raises(ExpertUnavailableError):
+            await (await expert.continuation(REQUEST)).expected(())
+    assert expert.group.failing(now_s) == "failing"
+    now_s, inner.error = 60.0, None
+    view = await expert.continuation(REQUEST)
+    assert member(expert).circuit.tripped, "a prompt that is read is no answer"
+    assert await view.expected(()) == inner.expecting[0]
+    assert (expert.group.failing(now_s), member(expert).circuit.tripped) == (None, False)
+    assert member(expert).n_in_flight == 0
 
 
 async def test_an_expert_that_stays_silent_until_ceilings_are_over_has_failed(
