@@ -14,6 +14,8 @@ from coe.errors import OverloadedError
 T = TypeVar("T")
 
 _SOONEST_S, _LATEST_S = 1, 5
+# a turn of so many beginnings is over sooner; in one that is not, the process stood still
+_LONGEST_TURN_S = 0.25
 
 
 @dataclass(slots=True)
@@ -71,7 +73,8 @@ class Line(Generic[T]):
 
     What a request takes of the processor it takes mostly when it begins, and without a pause. If
     all that come at once began at once, everything else would wait for as long: pieces of answers,
-    and the deadlines of experts.
+    and the deadlines of experts. While the process stands still nobody's patience ends: who came
+    meanwhile has begun a few turns later.
 
     Parameters
     ----------
@@ -84,13 +87,15 @@ class Line(Generic[T]):
     patience_s: float
     now: Callable[[], float]
     _n_begun: int = 0
+    _turned_s: float = 0.0
+    _still_s: float = 0.0
     _waiting: deque[tuple[float, T]] = field(default_factory=deque)
 
     @property
     def too_long(self) -> bool:
         """Whether nobody should join it now."""
         waiting = self._waiting
-        return bool(waiting) and self.now() - waiting[0][0] > self.patience_s
+        return bool(waiting) and self._moving_s() - waiting[0][0] > self.patience_s
 
     @property
     def begun(self) -> bool:
@@ -101,14 +106,24 @@ class Line(Generic[T]):
         """Whether one who comes now begins at once; if so, that is counted."""
         if self._waiting or self._n_begun >= self.per_turn:
             return False
+        if not self._n_begun:
+            self._turned_s = self.now()
         self._n_begun += 1
         return True
 
     def join(self, who: T) -> None:
         """Wait behind everybody else."""
-        self._waiting.append((self.now(), who))
+        self._waiting.append((self._moving_s(), who))
 
     def next_turn(self) -> list[T]:
         """Who begins in the turn that begins now, those first who have waited longest."""
+        now_s = self.now()
+        self._still_s += max(0.0, now_s - self._turned_s - _LONGEST_TURN_S)
+        self._turned_s = now_s
         n = self._n_begun = min(self.per_turn, len(self._waiting))
         return [self._waiting.popleft()[1] for _ in range(n)]
+
+    def _moving_s(self) -> float:
+        """Seconds, without those in which nothing turned."""
+        now_s = self.now()
+        return now_s - self._still_s - max(0.0, now_s - self._turned_s - _LONGEST_TURN_S)

@@ -19,6 +19,9 @@ from coe.ledger.limits import Account, Limit, Payer
 REMEMBERED_MS = 600_000
 """How long a finished request is remembered, so that what is said of it again changes nothing."""
 
+MOST_REMEMBERED = 100_000
+"""As long as they are no more than this; each takes about 1.2 kB."""
+
 _FINAL: dict[Kind, Status] = {
     "settled": "settled",
     "estimated": "estimated",
@@ -35,7 +38,8 @@ class Ledger:
     ----------
     limits : in force.
     accounts : balances of the windows that somebody reserved in.
-    entries : requests that hold something, or finished within `REMEMBERED_MS`.
+    entries : requests that hold something, or finished within `REMEMBERED_MS`; of those the
+        youngest `MOST_REMEMBERED`.
     clock_ms : the latest time seen. A clock that steps back stands still instead, so that no
         window begins twice.
     seq : number of the last event.
@@ -275,10 +279,14 @@ class Ledger:
 
     def _forget(self) -> None:
         """Drop what finished long ago; at most two at a time, which is more than are added."""
+        finished = self._finished
         for _ in range(2):
-            if not self._finished or self._finished[0][0] + REMEMBERED_MS > self.clock_ms:
+            if not finished:
                 return
-            changed_ms, request_id = self._finished.popleft()
+            is_young = finished[0][0] + REMEMBERED_MS > self.clock_ms
+            if is_young and len(finished) <= MOST_REMEMBERED:
+                return
+            changed_ms, request_id = finished.popleft()
             entry = self.entries.get(request_id)
             if entry and entry.status != "held" and entry.changed_ms == changed_ms:
                 del self.entries[request_id]

@@ -94,11 +94,32 @@ def test_so_many_begin_in_a_turn_in_the_order_in_which_they_came(arrivals, per_t
 def test_nobody_joins_a_line_whose_first_has_waited_too_long(clock):
     line = Line(1, 0.5, clock)
     assert line.begins()
-    line.join("a")
-    clock.seconds = 0.5
-    line.join("b")
-    assert not line.too_long
-    clock.seconds = 0.6
+    for who in "abc":
+        line.join(who)
+    for who in "ab":
+        clock.seconds += 0.25
+        assert not line.too_long
+        assert line.next_turn() == [who]
+    clock.seconds += 0.125
+    line.join("d")
     assert line.too_long
-    assert line.next_turn() == ["a"]
+    assert line.next_turn() == ["c"]
     assert not line.too_long
+
+
+def test_nobody_is_sent_away_because_the_process_stood_still(clock):
+    line = Line(2, 0.5, clock)
+    assert line.begins()
+    assert line.begins()
+    for who in range(10):
+        line.join(who)
+    clock.seconds += 60.0
+    # those who came meanwhile are seen to before the next turn, or after it
+    assert not line.too_long
+    line.join(10)
+    assert line.next_turn() == [0, 1]
+    assert not line.too_long
+    for _ in range(2):
+        clock.seconds += 0.25
+        line.next_turn()
+    assert line.too_long

@@ -7,7 +7,7 @@ import pytest
 
 from coe.errors import LedgerConflictError
 from coe.ledger.amounts import MOST, NOTHING, Amounts
-from coe.ledger.book import REMEMBERED_MS, Ledger
+from coe.ledger.book import MOST_REMEMBERED, REMEMBERED_MS, Ledger
 from coe.ledger.events import Event
 from coe.ledger.limits import Account, Limit, Payer
 from coe.ledger.replay import faults, replay, restored, state
@@ -198,6 +198,20 @@ def test_finished_requests_and_closed_windows_are_forgotten() -> None:
     closed = book.retire(end_ms)
     assert sum(b.spent.tokens for b in [*closed.values(), *book.accounts.values()]) == 10_000
     assert all(account.ends_ms + REMEMBERED_MS > end_ms for account in book.accounts)
+
+
+def test_of_many_that_finish_at_once_the_youngest_are_remembered() -> None:
+    book = ledger(Limit("day", "global", 86_400, requests=10**9))
+    book.reserve("held", ALICE, TEN, 0, LEASE_MS)
+    for n in range(MOST_REMEMBERED + 1000):
+        # each on behalf of somebody else
+        book.reserve(f"r{n}", Payer(f"t{n}"), Amounts(requests=1), 0, LEASE_MS)
+        book.release(f"r{n}", 0)
+    assert len(book.entries) == MOST_REMEMBERED + 1
+    assert "r999" not in book.entries
+    assert book.entries["held"].status == "held"
+    assert book.release("r1000", 0) is None
+    assert faults(book) == []
 
 
 def test_an_account_that_holds_something_is_not_closed() -> None:
