@@ -62,6 +62,7 @@ class Family:
     command : of a worker, but for its place and what it inherits.
     hosts : of the engines, by expert; they are started and ended by others.
     stack : ends after all workers.
+    reads_s : how long a worker may read the files; nobody else waits longer for one that hangs.
     """
 
     config: Config
@@ -70,6 +71,7 @@ class Family:
     seats: Sequence[Seat]
     stack: AsyncExitStack
     say: Say
+    reads_s: float = 60.0
     hosts: dict[str, WatchedHost] = field(default_factory=dict)
     all_ready: asyncio.Event = field(default_factory=asyncio.Event)
     _started_s: float = field(default_factory=time.monotonic)
@@ -138,11 +140,16 @@ class Family:
             for seat in self.seats:
                 if seat.line is None or not seat.ready:
                     continue
-                with suppress(GatewayError):
-                    outcome = await seat.line.ask("reload")
-                    if outcome["status"] == "refused":
-                        self._tell(seat, "refused", outcome)
-                        break
+                try:
+                    async with asyncio.timeout(self.reads_s):
+                        outcome = await seat.line.ask("reload")
+                except TimeoutError:
+                    self.say(f"worker {seat.index} does not say what it made of the files")
+                except GatewayError:
+                    continue
+                if outcome.get("status") == "refused":
+                    self._tell(seat, "refused", outcome)
+                    break
             if not outcome:
                 raise GatewayError("no worker is ready")
             return outcome

@@ -86,6 +86,26 @@ async def test_what_one_worker_refuses_the_others_hear_of():
         assert (first, second) == ([["reload"]], [["refused", "wrong"]])
 
 
+async def test_one_that_hangs_keeps_nobody_from_reading():
+    family, heard, said = family_of(2), [], []
+    family.reads_s, family.say = 0.05, said.append
+
+    async def hang():
+        await asyncio.Event().wait()
+
+    async with (
+        taken(family, family.seats[0], {**noting([]), "reload": hang}) as one,
+        taken(family, family.seats[1], noting(heard)) as other,
+    ):
+        for line in (one, other):
+            line.tell("ready")
+            await line.ask("hello")
+        assert await other.ask("reload") == REFUSED
+        assert (heard, len(said)) == ([["reload"]], 1)
+        for task in one._answering:
+            task.cancel()
+
+
 async def test_a_worker_is_told_under_what_the_family_began():
     family = family_of(1)
     async with taken(family, family.seats[0], {}) as line:
