@@ -107,8 +107,12 @@ class Fleet:
         return bool(computing) and all(states[name] == "failed" for name in computing)
 
     def presence(self) -> dict[str, Presence]:
-        """Of the experts that come and go: copies, their requests, and how long they load."""
-        there: dict[str, Presence] = {}
+        """Of the experts that come and go: copies, their requests, and how long they load.
+
+        Of an engine of this machine only while it cannot be asked.
+        """
+        away = {name for name, host in self.hosts.items() if host.state != "ready"}
+        there = dict.fromkeys(away, Presence(0, 0))
         if self.copies is not None:
             there |= {name: self.copies.presence(name) for name in self.away}
         if self.turns is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
@@ -11,9 +12,10 @@ from typer.testing import CliRunner
 
 from coe.config import DATA, load_config
 from coe.errors import ConfigError
+from coe.load import Presence
 from coe.replica import HostReport, Replica, Snapshot
 from coe.services.cli import app
-from coe.services.fleet import running
+from coe.services.fleet import Fleet, running
 from coe.services.runnable import Gap, missing
 from coe.services.sockets.server import listening, server
 
@@ -127,3 +129,11 @@ async def test_a_gateway_trusts_no_fleet_that_runs_a_local_expert_elsewhere(
             there = fleet.presence()
             assert there["kept"].n_copies == (node == "home")
             assert there["free"].n_copies == 1, "whoever is not local may be anywhere"
+
+
+def test_an_engine_of_this_machine_is_absent_while_it_cannot_be_asked():
+    hosts = {state: SimpleNamespace(state=state) for state in ("ready", "starting", "failed")}
+    fleet = Fleet({}, {}, hosts)
+    assert fleet.presence() == {"starting": Presence(0, 0), "failed": Presence(0, 0)}
+    hosts["starting"].state = "ready"
+    assert fleet.presence().keys() == {"failed"}
