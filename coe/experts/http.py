@@ -26,6 +26,7 @@ from coe.experts.events import Events
 from coe.experts.failures import as_its_own
 from coe.experts.patience import Patience
 from coe.experts.whole import MOST_BYTES, check_answer, object_in, whole_of
+from coe.within import Within
 
 _KEPT_ERROR_BYTES = 4096
 _OK = 200
@@ -85,7 +86,7 @@ class HttpExpert:
 
     async def _whole(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
         with as_its_own(self.expert_id):
-            async with asyncio.timeout(self.answer_timeout_s):
+            with Within(self.answer_timeout_s):
                 response = await self._answering(request, max_tokens)
                 async with response:
                     body = await whole_of(self.expert_id, response, self.max_answer_bytes)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from coe.crowd import Crowd, Line
 from coe.errors import EndingError, GatewayError, OverdueError
+from coe.within import Within
 
 Phase = Literal["open", "leaving", "shut", "cut"]
 """Open; still open, but nobody should come; nobody is let in; and who is inside has to go."""
@@ -35,7 +36,7 @@ class Door:
     _line: Line[asyncio.Future[None]] = field(
         default_factory=lambda: Line(_PER_TURN, _PATIENCE_S, time.monotonic)
     )
-    _inside: set[asyncio.Timeout] = field(default_factory=set)
+    _inside: set[Within] = field(default_factory=set)
 
     @asynccontextmanager
     async def inside(self, caller: str) -> AsyncIterator[None]:
@@ -55,14 +56,14 @@ class Door:
         if self._line.too_long:
             raise self.crowd.refusal("too many requests have just come")
         self.crowd.enter(caller)
-        timer = asyncio.timeout(self.longest_s)
+        timer = Within(self.longest_s)
         try:
-            async with timer:
+            with timer:
                 self._inside.add(timer)
                 await self._begin()
                 yield
         except TimeoutError as error:
-            if not timer.expired():
+            if not timer.expired:
                 raise
             raise self._why() from error
         finally:
@@ -72,10 +73,8 @@ class Door:
     def cut(self) -> None:
         """Let nobody in, and have everybody go."""
         self.phase = "cut"
-        now = asyncio.get_running_loop().time()
         for timer in self._inside:
-            if not timer.expired():
-                timer.reschedule(now)
+            timer.expire()
 
     async def _begin(self) -> None:
         """Wait in line, if there is one."""

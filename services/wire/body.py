@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from coe.errors import RequestError
 from coe.services.wire.strict_json import document_of
+from coe.within import Within
 
 _JSON: Final = "application/json"
 _LONG_BYTES: Final = 64 * 1024
@@ -58,7 +59,7 @@ async def body_of(http: Request, limit_bytes: int, within_s: float = 30.0) -> by
         raise _too_large(limit_bytes)
     body = bytearray()
     try:
-        async with asyncio.timeout(within_s):
+        with Within(within_s):
             more = True
             while more:
                 message = await http.receive()
