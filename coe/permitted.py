@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.core import MOST_EXPERTS, ExpertSpec, Policy, Request
-from coe.errors import InfeasibleError, RequestError
+from coe.errors import InfeasibleError, RequestError, UnknownExpertError
+from coe.stock import declining
 
 Bools = NDArray[np.bool_]
 
@@ -110,6 +111,52 @@ def roomy(ids: Sequence[str], specs: Mapping[str, ExpertSpec], request: Request)
             "context_length_exceeded",
         )
     return found
+
+
+def named_are_known(request: Request, specs: Mapping[str, ExpertSpec]) -> None:
+    """Nothing, where every expert that the request names is one of these.
+
+    Raises
+    ------
+    UnknownExpertError
+        One is not; ``param`` says where it stands.
+    """
+    named = {
+        "model": {request.pinned} if request.pinned else set(),
+        "coe.experts.allow": request.allow or frozenset(),
+        "coe.experts.deny": request.deny,
+    }
+    for param, names in named.items():
+        for name in sorted(names - specs.keys()):
+            raise UnknownExpertError(
+                f"no expert is called {name!r}; there are {', '.join(sorted(specs))}", param
+            )
+
+
+def eligible(
+    named: Sequence[str],
+    specs: Mapping[str, ExpertSpec],
+    request: Request,
+    excluded: frozenset[str],
+) -> list[str]:
+    """Those of the ``named`` experts that may answer, can, and have room for the prompt.
+
+    Those that decline stand in for nobody who failed, or cannot read so much: that is an error.
+
+    Raises
+    ------
+    InfeasibleError
+        There are none.
+    RequestError
+        As `capable` and `roomy`.
+    """
+    declines = declining(request, named)
+    last = [name for name in declines if name not in request.policy.ban]
+    if last and set(named) == set(declines):
+        return last
+    others = [name for name in named if name not in excluded and name not in declines]
+    able = capable(permitted(others, specs, request.policy), specs, request)
+    return [*roomy(able, specs, request), *last]
 
 
 def why_one(request: Request) -> str:

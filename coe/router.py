@@ -17,14 +17,14 @@ from coe.candidates import candidates, cap
 from coe.conversation import held, utility_of
 from coe.core import Budget, ExpertSpec, Request, TurnRule
 from coe.decision import Candidate, Decision, Selection
-from coe.errors import InfeasibleError, UnknownExpertError
+from coe.errors import InfeasibleError
 from coe.explain import alternatives, left_out, needed, taken, unable, why
 from coe.load import Load
 from coe.offers import Offers, selection
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
 from coe.optimizer.select import select_or_decline, slack
-from coe.permitted import Circle, capable, incapable, permitted, roomy
+from coe.permitted import Circle, eligible, incapable, named_are_known, roomy
 from coe.pinned import decided_unread, needs_no_reading
 from coe.repertoire import Repertoire
 from coe.retrieval import Retriever, Scales, decided
@@ -166,7 +166,7 @@ class Router:
         if mine is not self:
             return mine.dispatch(request, budget, loads, excluded)
         laps = Laps(self.now)
-        self._check_names(request)
+        named_are_known(request, self.specs)
         if self._needs_no_reading(request, budget):
             given = (self.specs, self.artefact.expectation, loads or {}, excluded)
             return decided_unread(request, *given, self.new_id(), self.config, laps), request
@@ -200,7 +200,7 @@ class Router:
     ) -> Decision:
         """The decision on a prompt of this length, retrieval aside."""
         named = self._named(request)
-        ids = self._eligible(named, request, excluded)
+        ids = eligible(named, self.specs, request, excluded)
         lacks = incapable(set(named) - excluded, self.specs, request)
         missing = [name for name in named if name in excluded]
         slate = self._slate(ids, request, reading, ceilings, loads, missing)
@@ -322,19 +322,6 @@ class Router:
         specs = [self.specs[name] for name in ids]
         return held(turns, readings, request, specs, utility, self.switch_margin)
 
-    def _check_names(self, request: Request) -> None:
-        named = {
-            "model": {request.pinned} if request.pinned else set(),
-            "coe.experts.allow": request.allow or frozenset(),
-            "coe.experts.deny": request.deny,
-        }
-        for param, names in named.items():
-            for name in sorted(names - self.specs.keys()):
-                raise UnknownExpertError(
-                    f"no expert is called {name!r}; there are {', '.join(sorted(self.specs))}",
-                    param,
-                )
-
     def _check_room(self, request: Request) -> None:
         """Refuse what no expert has room for before it is read: that takes time."""
         if self.specs and not self.stocks:
@@ -357,28 +344,6 @@ class Router:
         allowed = self.specs.keys() if request.allow is None else request.allow
         named = [*trained, *request.standing]
         return [name for name in named if name in allowed and name not in request.deny]
-
-    def _eligible(
-        self, named: Sequence[str], request: Request, excluded: frozenset[str]
-    ) -> list[str]:
-        """Those of the ``named`` experts that may answer, can, and have room for the prompt.
-
-        Those that decline stand in for nobody who failed, or cannot read so much: that is an error.
-
-        Raises
-        ------
-        InfeasibleError
-            There are none.
-        RequestError
-            As `coe.permitted.capable` and `coe.permitted.roomy`.
-        """
-        declines = declining(request, named)
-        last = [name for name in declines if name not in request.policy.ban]
-        if last and set(named) == set(declines):
-            return last
-        others = [name for name in named if name not in excluded and name not in declines]
-        able = capable(permitted(others, self.specs, request.policy), self.specs, request)
-        return [*roomy(able, self.specs, request), *last]
 
     def _candidates(
         self, ids: Sequence[str], expected: Expected, request: Request, loads: Mapping[str, Load]
