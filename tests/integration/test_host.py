@@ -25,8 +25,10 @@ def test_a_killed_engine_is_replaced_and_comes_back(gateway, eventually):
     )
     assert answer.model == SMALL
     receipt = answer.model_extra["coe"]["receipt"]
-    assert receipt["failed_over"] == [LARGE]
-    assert f"{LARGE} did not answer" in answer.model_extra["coe"]["why"]
+    # who decides at once may not know of its end yet
+    asked = receipt["failed_over"] == [LARGE]
+    said = f"{LARGE} did not answer" if asked else f"{LARGE}: not running"
+    assert said in answer.model_extra["coe"]["why"]
     eventually(lambda: host.state == "ready" and host.n_starts == starts + 1, "a restart")
     again = gateway.client.chat.completions.create(
         model=LARGE, messages=[{"role": "user", "content": "Hi"}], max_tokens=4
