@@ -13,6 +13,7 @@ import aiohttp
 import orjson
 
 from coe.access.secrets import HIDDEN
+from coe.answer import object_in
 from coe.core import Request
 from coe.errors import (
     ExpertError,
@@ -25,7 +26,7 @@ from coe.experts.clamp import Clamp
 from coe.experts.events import Events
 from coe.experts.failures import as_its_own
 from coe.experts.patience import Patience
-from coe.experts.whole import MOST_BYTES, check_answer, object_in, whole_of
+from coe.experts.whole import MOST_BYTES, check_answer, whole_of
 from coe.within import Within
 
 _KEPT_ERROR_BYTES = 4096

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import aiohttp
-import orjson
 
+from coe.answer import object_in
 from coe.errors import ExpertUntrustedError
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -52,16 +49,3 @@ def check_answer(expert_id: str, body: bytes) -> None:
         failed = "error" in document
         said = "failed, and said so in its answer" if failed else "answered without a choice"
         raise ExpertUntrustedError(expert_id, said)
-
-
-def object_in(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that a body holds, if it holds one; NaN and infinities are let through."""
-    try:
-        document = orjson.loads(body)
-    except ValueError:
-        # slower, and takes what others write: NaN, halves of characters, integers of any length
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            return None
-    return document if isinstance(document, dict) else None

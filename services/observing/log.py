@@ -139,12 +139,16 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+@lru_cache(maxsize=1024)
+def _text(text: str) -> str:
+    """A text in a line; names of experts, routes and callers come again and again."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
 def _word(value: Any) -> str:
     """A value in a line of text: as it is where that is one plain word, else as JSON."""
     kind = value.__class__
     if kind is str:
-        if len(value) <= _LONGEST and _PLAIN.fullmatch(value):
-            return str(value)
-        return json.dumps(value[:_LONGEST])
+        return _text(value) if len(value) <= _LONGEST else json.dumps(value[:_LONGEST])
     plain = kind is int or (kind is float and math.isfinite(value))
     return repr(value) if plain else json.dumps(value)
