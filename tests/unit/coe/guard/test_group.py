@@ -1,5 +1,7 @@
 """Replicas together: half of them stay in, the last always; those who wait get their turn."""
 
+import heapq
+import itertools
 from random import Random
 
 import pytest
@@ -289,3 +291,78 @@ def test_figures_say_who_is_out_and_for_how_long():
     assert (first.phase, first.out_s, first.limit, first.n_in_flight) == ("closed", 0.0, 3, 1)
     assert (second.phase, second.out_s) == ("held", 6.0)
     assert (figures.n_retries, figures.n_retries_refused) == (0, 0)
+
+
+# ---- all experts at once
+
+
+class Town:
+    """Two experts behind one router, on a clock that obeys: who comes is asked for, or refused.
+
+    Parameters
+    ----------
+    takes_s : for an answer, and for a refusal of an expert that is down.
+    """
+
+    def __init__(self, slots, takes_s):
+        self.groups = [group(slots=slots) for _ in range(2)]
+        self.takes_s, self.events, self.n_asked, self.refused_s = takes_s, [], 0, []
+        self.down_s, self.numbers = range(0), itertools.count()
+
+    def run(self, per_s, until_s):
+        for n in range(per_s * until_s):
+            self.at(n / per_s, self.come)
+        while self.events:
+            now_s, _, what = heapq.heappop(self.events)
+            what(now_s)
+
+    def at(self, at_s, what):
+        heapq.heappush(self.events, (at_s, next(self.numbers), what))
+
+    def come(self, now_s):
+        there = [one for one in self.groups if one.failing(now_s) is None]
+        one = (there or self.groups)[0]
+        waiting = Waiting(frozenset("a"), min, lambda: self.seated(one, waiting), came_s=now_s)
+        try:
+            name = one.choose(now_s, one.members, not there)
+            if name is not None:
+                self.ask(one, one.sit(name, now_s), now_s)
+                return
+            one.wait(now_s, waiting)
+        except ExpertOverloadedError:
+            self.refused_s.append(now_s)
+            return
+        self.at(now_s + one.wait_s, lambda late_s: self.give_up(one, waiting, late_s))
+
+    def seated(self, one, waiting):
+        seat, waiting.seat = waiting.seat, None
+        self.ask(one, seat, seat.sent_s)
+
+    def give_up(self, one, waiting, now_s):
+        if waiting in one.line._waiting:
+            self.refused_s.append(now_s)
+        one.give_up(waiting, now_s, late=True)
+
+    def ask(self, one, seat, now_s):
+        self.n_asked += int(now_s) in self.down_s
+        if int(now_s) in self.down_s:
+            self.refused_s.append(now_s)
+            self.at(now_s + self.takes_s[1], lambda end_s: one.leave(seat, "bad", end_s))
+            return
+        self.at(now_s + self.takes_s[0] / 2, lambda first_s: one.began(seat, first_s, 0.1))
+        self.at(now_s + self.takes_s[0], lambda end_s: one.leave(seat, "good", end_s, True))
+
+
+@pytest.mark.parametrize("slots", [None, 1, 8, 256])
+@pytest.mark.parametrize("outage_s", [5, 30, 300])
+@pytest.mark.parametrize("takes_s", [(0.05, 0.0), (0.05, 0.5), (0.009, 2.0)])
+def test_an_outage_of_all_is_over_when_it_is_over(slots, outage_s, takes_s):
+    """T-L4: no more is asked than comes, and all are answered soon afterwards."""
+    town = Town(slots, takes_s)
+    town.down_s = range(10, 10 + outage_s)
+    per_s = 10 if slots == 1 else 100
+    town.run(per_s, 10 + outage_s + 60)
+    assert 0 < town.n_asked <= per_s * outage_s
+    assert not [at_s for at_s in town.refused_s if at_s < 10]
+    healed_s = max(town.refused_s) - (10 + outage_s)
+    assert healed_s <= 5.0
