@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
 import openai
@@ -50,17 +51,18 @@ def configured(tmp_path, monkeypatch):
     return build
 
 
-@pytest.fixture
-def made(coe):
+def make(coe, path, *options):
     """A key made by the command line: its id and the key."""
+    done = coe("keys", "create", "--config", path, "--json", *options)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    return document["id"], document["key"]
 
-    def make(path, *options):
-        done = coe("keys", "create", "--config", path, "--json", *options)
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)
-        return document["id"], document["key"]
 
-    return make
+@pytest.fixture
+def made(coe_here):
+    """`make`, in this process."""
+    return partial(make, coe_here)
 
 
 def caller(gateway, key, **more):
@@ -72,12 +74,10 @@ def ask(client, prompt=PROMPTS[0], model="auto", **more):
     return client.chat.completions.create(model=model, messages=messages, **more)
 
 
-def test_a_key_holds_in_a_gateway_that_runs_until_it_is_revoked(
-    serve, configured, made, coe, eventually
-):
+def test_a_key_holds_in_a_gateway_that_runs_until_it_is_revoked(serve, configured, coe, eventually):
     path = configured()
     with serve(load_config(path)) as gateway:
-        key_id, key = made(path, "--name", "jobs", "--models", SMALL, "--tenant", "acme")
+        key_id, key = make(coe, path, "--name", "jobs", "--models", SMALL, "--tenant", "acme")
         with caller(gateway, key) as client:
             eventually(lambda: _works(client), "the new key", 1.0)
             assert ask(client).model == SMALL
@@ -191,7 +191,7 @@ def trusting(authority):
     return context
 
 
-def test_https_with_the_openai_client(serve, configured, made, authority, coe, monkeypatch):
+def test_https_with_the_openai_client(serve, configured, made, authority, coe_here, monkeypatch):
     path = configured(TLS % "")
     _, key = made(path)
     with serve(load_config(path)) as gateway:
@@ -211,7 +211,7 @@ def test_https_with_the_openai_client(serve, configured, made, authority, coe, m
             httpx.get(gateway.url.replace("https", "http") + "/healthz")
         monkeypatch.setenv("COE_API_KEY", key)
         monkeypatch.setenv("SSL_CERT_FILE", str(path.parent / "ca.pem"))
-        chatted = coe("chat", PROMPTS[0], "--url", gateway.url, "--config", path, "--json")
+        chatted = coe_here("chat", PROMPTS[0], "--url", gateway.url, "--config", path, "--json")
         assert chatted.returncode == 0, chatted.stderr
         assert json.loads(chatted.stdout)["answer"]
 
@@ -265,7 +265,7 @@ def test_with_a_client_ca_only_its_certificates_are_let_in(serve, configured, ma
 
 @pytest.mark.parametrize("spoilt", ["absent", "no certificate", "another's key"])
 def test_a_certificate_that_will_not_do_keeps_it_from_starting(
-    configured, authority, coe, tmp_path, spoilt
+    configured, authority, coe_here, tmp_path, spoilt
 ):
     if spoilt == "absent":
         (tmp_path / "server.pem").unlink()
@@ -273,7 +273,7 @@ def test_a_certificate_that_will_not_do_keeps_it_from_starting(
         (tmp_path / "server.pem").write_text("none")
     else:
         trustme.CA().issue_cert("other").private_key_pem.write_to_path(tmp_path / "server.key")
-    done = coe("serve", "--config", configured(TLS % ""), "--port", "0")
+    done = coe_here("serve", "--config", configured(TLS % ""), "--port", "0")
     assert done.returncode == 2
     assert "gateway.tls: certificate and key" in done.stderr
     assert "Traceback" not in done.stderr
@@ -283,10 +283,10 @@ OPEN = CONFIG.replace("access: {keys: keys.json}\n", "")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_an_open_address_without_keys_is_refused(configured, coe, host):
+def test_an_open_address_without_keys_is_refused(configured, coe_here, host):
     path = configured()
     path.write_text(OPEN)
-    done = coe("serve", "--config", path, "--host", host, "--port", "0")
+    done = coe_here("serve", "--config", path, "--host", host, "--port", "0")
     assert done.returncode == 2
     assert "asks for no keys" in done.stderr
     assert "coe keys create" in done.stderr

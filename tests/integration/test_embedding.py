@@ -99,14 +99,16 @@ def test_an_endpoint_embeds_in_training_and_serving_and_is_not_missed(
         assert httpx.get(f"{running.url}/readyz", timeout=30).status_code == 200
 
 
-def test_the_commands_say_what_is_wrong_with_the_embedder(folder, mortal_embedding_server, coe):
+def test_the_commands_say_what_is_wrong_with_the_embedder(
+    folder, mortal_embedding_server, coe, coe_here
+):
     config = folder / "coe.yaml"
-    routed = coe("route", ASKED[1], "--config", config, "--json")
+    routed = coe_here("route", ASKED[1], "--config", config, "--json")
     assert routed.returncode == 0, routed.stderr
     assert json.loads(routed.stdout)["category"] == "maths"
     mortal_embedding_server.stop()
     for command in (["route", ASKED[1]], ["serve", "--port", "0"]):
-        done = coe(*command, "--config", config)
+        done = coe_here(*command, "--config", config)
         assert (done.returncode, done.stdout) == (1, "")
         assert "error: embedder.base_url: no answer from 127.0.0.1:" in done.stderr
         assert "Traceback" not in done.stderr
@@ -115,11 +117,11 @@ def test_the_commands_say_what_is_wrong_with_the_embedder(folder, mortal_embeddi
     assert found["embedder"]["status"] == "failed"
     assert "start its endpoint" in found["embedder"]["remedy"]
     config.write_text(CONFIG)
-    done = coe("route", ASKED[1], "--config", config)
+    done = coe_here("route", ASKED[1], "--config", config)
     assert done.returncode == 1
     assert "section `embedder`" in done.stderr
     config.write_text(f"{CONFIG}embedder: {{kind: static}}\n")
-    done = coe("route", ASKED[1], "--config", config)
+    done = coe_here("route", ASKED[1], "--config", config)
     assert "was trained on embedder 'http-words-64', not 'static" in done.stderr
 
 

@@ -44,10 +44,10 @@ def test_the_shipped_artefact_is_planned_with_a_certificate(coe, tmp_path):
     assert json.loads(json.dumps(Plan.load(kept).document())) == found
 
 
-def test_a_tighter_mean_is_never_worth_more_and_is_kept(coe):
+def test_a_tighter_mean_is_never_worth_more_and_is_kept(coe_here):
     worth = []
     for budget in (17, 25, 40):
-        found = document(coe("plan", "-b", "best", "--mean-energy-j", budget, "--json"))
+        found = document(coe_here("plan", "-b", "best", "--mean-energy-j", budget, "--json"))
         assert found["energy_j"] <= budget
         bought = [s for s in found["staircase"] if s["energy_j"] <= budget][-1]
         assert bought["quality"] == pytest.approx(found["quality"])
@@ -55,17 +55,17 @@ def test_a_tighter_mean_is_never_worth_more_and_is_kept(coe):
     assert worth == sorted(worth)
 
 
-def test_too_little_is_exit_code_1_and_says_what_would_do(coe):
-    done = coe("plan", "--mean-energy-j", "1")
+def test_too_little_is_exit_code_1_and_says_what_would_do(coe_here):
+    done = coe_here("plan", "--mean-energy-j", "1")
     assert done.returncode == 1
     assert "nothing fits mean_energy_j" in done.stdout
     needed = re.search(r"mean_energy_j (\S+) would do", done.stdout)[1]
-    assert coe("plan", "--mean-energy-j", needed).returncode == 0
+    assert coe_here("plan", "--mean-energy-j", needed).returncode == 0
 
 
-def test_sets_of_two_on_recorded_answers(coe):
+def test_sets_of_two_on_recorded_answers(coe_here):
     found = document(
-        coe("plan", "--outcomes", OUTCOMES, "--aggregation", "mixture", "-k", 2, "--json")
+        coe_here("plan", "--outcomes", OUTCOMES, "--aggregation", "mixture", "-k", 2, "--json")
     )
     assert found["k"] == 2
     assert found["premise"]["falls"] >= 0
@@ -84,28 +84,28 @@ def test_sets_of_two_on_recorded_answers(coe):
         (["--outcomes", OUTCOMES, "--aggregation", "choose", "--split", "x"], "no prompt"),
     ],
 )
-def test_what_cannot_be_planned_is_refused_with_exit_code_2(coe, options, message):
-    done = coe("plan", *options)
+def test_what_cannot_be_planned_is_refused_with_exit_code_2(coe_here, options, message):
+    done = coe_here("plan", *options)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_a_plan_with_a_mean_leaves_its_own_experts_to_a_request(coe, tmp_path):
+def test_a_plan_with_a_mean_leaves_its_own_experts_to_a_request(coe_here, tmp_path):
     """Without the plan the large expert would answer."""
     kept, config = tmp_path / "plan.json", tmp_path / "coe.yaml"
     config.write_text(shipped_config() + f"\nplan: {kept}\n")
-    document(coe("plan", "--mean-energy-j", 17, "--out", kept, "--json"))
+    document(coe_here("plan", "--mean-energy-j", 17, "--out", kept, "--json"))
     asked = ("route", "Solve 3x + 4 = 10 for x.", "-c", config, "-b", "best", "--json")
-    assert [e["id"] for e in document(coe(*asked))["experts"]] == [SMALL]
-    assert coe("doctor", "-c", config).stdout.count("plan: for") == 1
+    assert [e["id"] for e in document(coe_here(*asked))["experts"]] == [SMALL]
+    assert coe_here("doctor", "-c", config).stdout.count("plan: for") == 1
     kept.write_text("{}")
-    assert coe(*asked).returncode == 2
-    assert "not a plan" in coe("doctor", "-c", config).stdout
+    assert coe_here(*asked).returncode == 2
+    assert "not a plan" in coe_here("doctor", "-c", config).stdout
 
 
-def test_nothing_that_fits_is_not_kept(coe, tmp_path):
+def test_nothing_that_fits_is_not_kept(coe_here, tmp_path):
     kept = tmp_path / "plan.json"
-    done = coe("plan", "--mean-energy-j", "1", "--out", kept, "--plot", tmp_path / "plan.png")
+    done = coe_here("plan", "--mean-energy-j", "1", "--out", kept, "--plot", tmp_path / "plan.png")
     assert (done.returncode, [*tmp_path.iterdir()]) == (1, [])
 
 
@@ -116,7 +116,7 @@ def shipped_config():
 
 
 @pytest.mark.engine
-def test_a_gateway_keeps_to_its_plan(coe, serve, embedded_config, tmp_path):
+def test_a_gateway_keeps_to_its_plan(coe_here, serve, embedded_config, tmp_path):
     """Only the small expert fits the node, so it answers what the large one would."""
     text = shipped_config()
     for name, size in ((SMALL, 0.2), (LARGE, 0.6)):
@@ -126,7 +126,7 @@ def test_a_gateway_keeps_to_its_plan(coe, serve, embedded_config, tmp_path):
     config = tmp_path / "coe.yaml"
     config.write_text(text + "\nnodes:\n  edge: {memory_gb: 0.5}\n")
     kept = tmp_path / "plan.json"
-    found = document(coe("plan", "-c", config, "--out", kept, "--json"))
+    found = document(coe_here("plan", "-c", config, "--out", kept, "--json"))
     assert found["resident"] == {"edge": [SMALL]}
     with serve(embedded_config.model_copy(update={"plan": kept})) as gateway:
         answer = gateway.client.chat.completions.create(
