@@ -22,7 +22,7 @@ def as_its_own(expert_id: str) -> Iterator[None]:
     try:
         yield
     except aiohttp.ConnectionTimeoutError as error:
-        raise ExpertTimeoutError(expert_id, "no connection in time") from error
+        raise ExpertUnavailableError(expert_id, "no connection in time") from error
     except TimeoutError as error:
         raise ExpertTimeoutError(expert_id, "no answer in time") from error
     except (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError) as error:
