@@ -28,6 +28,10 @@ _SANE = 1e-5
 _BOUND = re.compile(r"^Lower bound: +(\S+)", re.MULTILINE)
 
 
+class _CrashError(CoeError):
+    """CBC was started, and ended with an error or without a solution file."""
+
+
 def check_solver(solver: str, time_limit_s: float | None) -> None:
     """Nothing, if the solver can be run for that long.
 
@@ -63,7 +67,7 @@ def run(lp: Any, time_limit_s: float | None, solver: Solver = "cbc") -> tuple[En
         return ("unknown", bound) if broken else (ending, bound)
     try:
         status, bound = _ask_cbc(lp, time_limit_s, "preprocess off")
-    except CoeError:
+    except _CrashError:
         status, _ = _ask_cbc(lp, time_limit_s)
         if status in ("optimal", "feasible"):
             return ("feasible" if lp.valid(_SANE) else "unknown"), -np.inf
@@ -106,10 +110,15 @@ def _ask_cbc(lp: Any, time_limit_s: float | None, *options: str) -> tuple[Ending
             logPath=str(log),
         )
         solver.tmpDir = folder
+        if not solver.available():
+            raise CoeError(f"CBC, which comes with PuLP, cannot be executed: {solver.path}")
+        failed = f"CBC, which comes with PuLP, failed in {folder}"
         try:
             lp.solve(solver)
-        except (pulp.PulpSolverError, OSError) as error:
-            raise CoeError(f"CBC, which comes with PuLP, failed in {folder}: {error}") from error
+        except pulp.PulpSolverError as error:
+            raise _CrashError(f"{failed}: {error}") from error
+        except OSError as error:
+            raise CoeError(f"{failed}: {error}") from error
         stated = _BOUND.search(log.read_text())
     # printed with three decimals
     bound = float(stated[1]) - 1e-3 if stated else -np.inf

@@ -3,6 +3,7 @@
 import pulp
 import pytest
 
+from coe.errors import CoeError
 from coe.optimizer.branch_and_cut import run
 
 
@@ -35,3 +36,22 @@ def test_with_room_for_both_it_is_solved(solver):
     assert status == "optimal"
     assert lp.objective.value() == pytest.approx(6e5)
     assert bound <= 6e5 + 1e-3
+
+
+@pytest.mark.parametrize("ending", ["kill -SEGV $$", "exit 0"])
+def test_a_crash_or_no_solution_is_tried_once_more(tmp_path, monkeypatch, ending):
+    program, runs = tmp_path / "cbc", tmp_path / "runs"
+    program.write_text(f"#!/bin/sh\necho run >> {runs}\n{ending}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(pulp.PULP_CBC_CMD, "pulp_cbc_path", str(program))
+    with pytest.raises(CoeError, match="failed in"):
+        run(no_two_fit(1), None)
+    assert len(runs.read_text().splitlines()) == 2
+
+
+def test_a_program_that_is_not_there_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(pulp.PULP_CBC_CMD, "pulp_cbc_path", str(tmp_path / "absent"))
+    with pytest.raises(CoeError, match="cannot be executed") as raised:
+        run(no_two_fit(1), None)
+    # raised while no other error was handled: the first run's, not a second one's
+    assert raised.value.__context__ is None
