@@ -47,7 +47,7 @@ class Acceptor:
         self._refusal = refusal
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[object]] = set()
+        self._opening: dict[asyncio.Task[None], asyncio.Protocol] = {}
         self._paused: asyncio.TimerHandle | None = None
         self._listen()
 
@@ -76,16 +76,24 @@ class Acceptor:
                     self._paused = self._loop.call_later(_PAUSE_S, self._listen)
                 return
             connection.setblocking(False)
-            if len(self._connections) + len(self._opening) >= self._most:
+            if self._is_full():
                 self._refuse(connection)
             else:
-                opening = self._loop.create_task(self._open(connection))
-                self._opening.add(opening)
-                opening.add_done_callback(self._opening.discard)
+                protocol = self._protocol()
+                opening = self._loop.create_task(self._open(connection, protocol))
+                self._opening[opening] = protocol
+                opening.add_done_callback(self._opening.pop)
 
-    async def _open(self, connection: socket.socket) -> None:
+    def _is_full(self) -> bool:
+        most = self._most - len(self._connections)
+        if len(self._opening) < most:
+            return False
+        # one that has just opened is among the connections before its task has ended
+        return sum(one not in self._connections for one in self._opening.values()) >= most
+
+    async def _open(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
+            await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
         except OSError:
             # it went away, or its TLS is none
             connection.close()

@@ -109,7 +109,10 @@ async def test_f06_a_stream_that_breaks_after_any_token_is_no_success(two: Stage
             assert (second.expert, len(again)) == (({LARGE, SMALL} - {first.expert}).pop(), 1)
             assert seen.first_s is None or seen.first_s > second.at_s
         assert len(seen.numbers) <= k
-        assert [hold.status for hold in history.holds[seen.tag]] == ["estimated"] * (1 + len(again))
+        # of a kept connection that was closed just then, nobody knows whether it had asked
+        held = [hold.status for hold in history.holds[seen.tag]]
+        assert set(held) == {"estimated"}
+        assert 1 + len(again) <= len(held) <= 2
     # what a broken connection has not delivered yet is lost, and that is no more than a few
     assert sum(len(seen.numbers) for seen in cut) > 0.8 * sum(range(51))
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -101,12 +102,14 @@ def test_who_is_connected_is_served_while_others_are_turned_away(process):
 
 def test_whoever_is_turned_away_is_told_in_json(process):
     _, address = process
-    inside = [socket.create_connection(address, 10) for _ in range((LIMIT - 64) // 2)]
-    assert {answered(client) for client in inside} == {200}
-    with socket.create_connection(address, 10) as outside:
-        head, _, body = outside.recv(65536).partition(b"\r\n\r\n")
+    with ExitStack() as stack:
+        inside = [
+            stack.enter_context(socket.create_connection(address, 10))
+            for _ in range((LIMIT - 64) // 2)
+        ]
+        assert {answered(client) for client in inside} == {200}
+        with socket.create_connection(address, 10) as outside:
+            head, _, body = outside.recv(65536).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 2" in head
     assert json.loads(body)["error"]["code"] == "overloaded"
-    for client in inside:
-        client.close()
