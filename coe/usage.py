@@ -5,12 +5,12 @@ Without it the tokens of a stream can only be counted, and what a receipt says o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from coe.answer import object_in
 from coe.core import Request
 
 _OF_NO_CHOICE = re.compile(rb'"choices"\s*:\s*\[\s*\]')
@@ -54,18 +54,9 @@ class WithoutUsage:
         stating = line.startswith(b"data:") and b'"usage"' in line
         # many servers have a usage of null in every event
         alone = stating and (b'"choices"' not in line or _OF_NO_CHOICE.search(line))
-        document = (_object(line[5:]) if alone else None) or {}
+        document = (object_in(line[5:]) if alone else None) or {}
         self._left_out = bool(document.get("usage")) and not document.get("choices")
         return not self._left_out
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    """The JSON object that ``text`` holds, if it holds one."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _stream_options(request: Request) -> Mapping[str, Any]:
