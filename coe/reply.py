@@ -176,7 +176,7 @@ class Reply:
         left_s = self._left_s()
         if left_s is None:
             return await anext(pieces)
-        if isinstance(pieces, GuardedAnswer | CopysAnswer):
+        if isinstance(pieces, GuardedAnswer):
             pieces.due_s = self.books.now() + left_s
         try:
             async with asyncio.timeout(left_s):

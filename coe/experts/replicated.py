@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -15,7 +14,7 @@ from coe.errors import (
     ExpertRejectedError,
     ExpertUnaskedError,
 )
-from coe.experts.guarded import Watch, seated
+from coe.experts.guarded import GuardedAnswer, Watch, seated
 from coe.experts.protocol import Expert, close
 from coe.guard.group import Group
 from coe.guard.member import Seat
@@ -28,39 +27,23 @@ _OWN_STATUSES = frozenset({401, 403, 408, 429})
 
 
 @dataclass(slots=True, eq=False)
-class CopysAnswer:
+class CopysAnswer(GuardedAnswer):
     """The pieces of an answer, and the copy that they come from.
 
     Parameters
     ----------
+    sent : whether the request has gone to a copy, or waits for room.
     asked : the copies asked so far, in order.
-    sent : whether the request has gone to one, or waits for room.
     is_last : no other copy takes over from the one that is asked.
-    due_s : as in `GuardedAnswer`.
     """
 
-    asked: list[Replica]
-    sent: bool = False
-    due_s: float = math.inf
+    asked: list[Replica] = field(default_factory=list)
     is_last: bool = False
-    pieces: AsyncGenerator[bytes, None] = field(init=False)
 
     @property
     def replica_id(self) -> str | None:
         """Id of the copy that is asked now; ``None`` where there was none."""
         return self.asked[-1].replica_id if self.asked else None
-
-    def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        """The pieces."""
-        return self.pieces
-
-    def __anext__(self) -> Awaitable[bytes]:
-        """The next piece; raises as `ReplicatedExpert.stream`."""
-        return self.pieces.__anext__()
-
-    async def aclose(self) -> None:
-        """Stop the generation."""
-        await self.pieces.aclose()
 
 
 @dataclass(slots=True)
@@ -108,7 +91,7 @@ class ReplicatedExpert:
             after its first piece.
         """
         self._look()
-        answer = CopysAnswer([])
+        answer = CopysAnswer()
         here = self._here.keys() - request.avoid if request.avoid else self._here.keys()
         if request.avoid and not here:
             raise ExpertUnaskedError(self.group.expert_id, "no other copy of it is running")
