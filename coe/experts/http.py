@@ -102,7 +102,7 @@ class HttpExpert:
         events = Events(self.expert_id)
         clamp = Clamp(max_tokens, request.n_answers, bool(request.payload.get("tools")))
         with as_its_own(self.expert_id):
-            async with asyncio.timeout(self.first_token_timeout_s):
+            with Within(self.first_token_timeout_s):
                 response = await self._answering(request, max_tokens)
                 try:
                     self._check_stream(response)
