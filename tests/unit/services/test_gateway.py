@@ -9,11 +9,9 @@ import httpx
 import pytest
 
 from coe.answer import DONE, pieces_of
-from coe.budgets import load_policies
 from coe.capability import EVERYTHING
-from coe.config import DATA, load_config
+from coe.config import load_config
 from coe.energy import EnergyAccount
-from coe.engine import Engine
 from coe.errors import (
     ExpertRejectedError,
     ExpertTimeoutError,
@@ -28,12 +26,8 @@ from coe.meter import MeterReading
 from coe.mode import Mode
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.retrieval import Retriever
-from coe.router import Router
 from coe.routers.retrieve import Index, Passage
-from coe.services.fleet import Fleet
-from coe.services.gateway import Gateway
 from coe.services.observing.exchange import exchange_of
-from coe.services.runtime import Runtime
 from coe.services.streamed import Streamed
 from coe.services.wire.chat import parse_chat
 
@@ -44,15 +38,6 @@ CODE = "Write a Python function that returns the sum of the even numbers in a li
 @pytest.fixture
 def stubs():
     return {name: StubExpert(name, tokens=["I", " am ", name]) for name in (SMALL, LARGE)}
-
-
-@pytest.fixture
-def gateway(stubs):
-    config = load_config(DATA / "coe.yaml")
-    router = Router.load(config.artefact, list(config.specs.values()))
-    fleet = Fleet(specs=config.specs, experts=stubs, hosts={})
-    policies = load_policies(config.budgets)
-    return Gateway(Runtime(config, policies, Engine(router, stubs), fleet))
 
 
 @pytest.fixture

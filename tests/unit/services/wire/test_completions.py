@@ -10,15 +10,8 @@ import openai
 import pytest
 
 from coe.answer import DONE
-from coe.budgets import load_policies
-from coe.config import DATA, load_config
-from coe.engine import Engine
 from coe.errors import EmbeddingUnavailableError, ExpertUnavailableError
 from coe.experts.stub import StubExpert
-from coe.router import Router
-from coe.services.fleet import Fleet
-from coe.services.gateway import Gateway
-from coe.services.runtime import Runtime
 from coe.services.wire.completions import retold
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
@@ -28,15 +21,6 @@ TOKENS = ["two ", "lines\n", "data: [DONE]\n\n", "\u2028"]
 @pytest.fixture
 def stubs():
     return {name: StubExpert(name, tokens=TOKENS) for name in (SMALL, LARGE)}
-
-
-@pytest.fixture
-def gateway(stubs):
-    config = load_config(DATA / "coe.yaml")
-    router = Router.load(config.artefact, list(config.specs.values()))
-    fleet = Fleet(specs=config.specs, experts=stubs, hosts={})
-    policies = load_policies(config.budgets)
-    return Gateway(Runtime(config, policies, Engine(router, stubs), fleet))
 
 
 @pytest.fixture
