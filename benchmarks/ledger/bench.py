@@ -35,6 +35,7 @@ from coe.ledger.book import Ledger
 from coe.ledger.limits import Limit, Payer
 from coe.ledger.protocol import Store
 from coe.router import Router
+from coe.services.garbage import collect_less
 from coe.services.store.books import Books
 from coe.services.store.local import LocalStore
 
@@ -147,19 +148,38 @@ async def wired(folder: Path, n_requests: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-async def keeping(folder: Path, n_accounts: int) -> dict[str, float]:
-    """How long the loop is held up while the state of many accounts is kept."""
+async def keeping(folder: Path, n_payers: int, seconds: float = 2.0) -> dict[str, float]:
+    """Waits of 400 reservations a second without and with a state of many accounts being kept."""
+    collect_less()  # as a gateway does before it serves
     books = Books.open(folder / "keeping.sqlite", LIMITS, 60_000)
-    for n in range(n_accounts):
-        books.note(
-            books.ledger.reserve(f"r{n}", Payer(f"t{n}", f"k{n}"), HOLD, books.now_ms(), 60_000)
-        )
-        books.settle(f"r{n}", ACTUAL)
-    before = time.perf_counter()
-    books.keep()
-    held_up_ms = (time.perf_counter() - before) * 1e3
+    store, n = LocalStore(books), 0
+
+    async def took_ms() -> float:
+        nonlocal n
+        n += 1
+        before = time.perf_counter()
+        await store.reserve(f"r{n}", Payer(f"t{n % n_payers}", f"k{n % n_payers}"), HOLD)
+        waited_ms = (time.perf_counter() - before) * 1e3
+        store.settle(f"r{n}", ACTUAL)
+        return waited_ms
+
+    while n < n_payers:
+        await asyncio.gather(*(took_ms() for _ in range(250)))
+    found: dict[str, float] = {"accounts": 2 * n_payers + 1}
+    for name in ("without", "with"):
+        await asyncio.sleep(1.0)
+        worst_ms, waited_ms = [0.0], []
+        watch = asyncio.create_task(lateness(worst_ms))
+        if name == "with":
+            books.keep()
+        for _ in range(int(seconds / 0.01)):
+            waited_ms += await asyncio.gather(*(took_ms() for _ in range(4)))
+            await asyncio.sleep(0.01)
+        watch.cancel()
+        found[f"{name}_longest_wait_ms"] = round(max(waited_ms), 2)
+        found[f"{name}_loop_late_at_most_ms"] = round(worst_ms[0], 2)
     await books.close()
-    return {"accounts": 2 * n_accounts + 1, "held_up_ms": round(held_up_ms, 2)}
+    return found
 
 
 @contextmanager
@@ -208,7 +228,7 @@ async def measured(folder: Path, n_requests: int, with_redis: bool) -> dict[str,
         "sqlite": await local(folder, False, n_requests),
         "sqlite, fsync": await local(folder, True, n_requests // 5),
         "wired, sqlite": await wired(folder, n_requests // 10),
-        "keeping": await keeping(folder, 10_000),
+        "keeping": await keeping(folder, 15_000),
     }
 
 

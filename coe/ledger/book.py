@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
-from coe.errors import LedgerConflictError, LedgerError
+from coe.errors.gateway import LedgerConflictError, LedgerError
 from coe.ledger.amounts import NOTHING, Amounts
+from coe.ledger.entries import Entries
 from coe.ledger.events import Balance, Entry, Event, Kind, Status
-from coe.ledger.limits import Account, Limit, Payer
+from coe.ledger.limits import Account, Limit, Payer, unworded, worded
 
 REMEMBERED_MS = 600_000
 """How long a finished request is remembered, so that what is said of it again changes nothing."""
 
 MOST_REMEMBERED = 100_000
-"""As long as they are no more than this; each takes about 1.2 kB."""
+"""As long as they are no more than this; each takes about 0.9 kB."""
 
 _FINAL: dict[Kind, Status] = {
     "settled": "settled",
@@ -48,10 +49,9 @@ class Ledger:
     def __init__(self, limits: Iterable[Limit]) -> None:
         self.limits = tuple(limits)
         self.accounts: dict[Account, Balance] = {}
-        self.entries: dict[str, Entry] = {}
+        self.entries = Entries()
         self.clock_ms = 0
         self.seq = 0
-        self._held: dict[str, None] = {}
         self._finished: deque[tuple[int, str]] = deque()
 
     def reserve(
@@ -90,6 +90,17 @@ class Ledger:
                 kind="refused", until_ms=until_ms, limit=limit, resource=resource
             )
         return self.apply(event)
+
+    def limit(self, limits: Iterable[Limit], now_ms: int) -> Event | None:
+        """``limited``: these limits are in force from now on; ``None``: they were before.
+
+        What was reserved stays charged where it was.
+        """
+        wanted = tuple(limits)
+        if wanted == self.limits:
+            return None
+        at_ms = max(now_ms, self.clock_ms)
+        return self.apply(Event("limited", "", at_ms, limit=worded(wanted)))
 
     def refused_by(self, payer: Payer, hold: Amounts, at_ms: int) -> tuple[Account, str] | None:
         """Account and resource that do not leave ``hold``, of the window that ends last."""
@@ -149,7 +160,8 @@ class Ledger:
         but : requests to leave alone.
         """
         self.clock_ms = now_ms = max(now_ms, self.clock_ms)
-        over = [n for n in self._held if self.entries[n].until_ms <= now_ms and n not in but]
+        held = self.entries.held
+        over = [n for n in held if self.entries[n].until_ms <= now_ms and n not in but]
         return [
             self.apply(Event("expired", name, now_ms, amounts=self.entries[name].hold))
             for name in over
@@ -172,21 +184,20 @@ class Ledger:
     def void(self, request_id: str) -> None:
         """Forget a request that holds something: its event could not be kept."""
         entry = self.entries.pop(request_id)
-        del self._held[request_id]
         self._book(entry.accounts, held=NOTHING.minus(entry.hold))
 
     def copied(self) -> Ledger:
         """A ledger of the same limits, balances and holds that goes its own way."""
         copy = Ledger(self.limits)
         copy.clock_ms, copy.seq = self.clock_ms, self.seq
-        copy.accounts, copy._held = dict(self.accounts), dict(self._held)
-        copy.entries = {name: self.entries[name] for name in self._held}
+        copy.accounts = dict(self.accounts)
+        copy.entries.update((name, self.entries[name]) for name in self.entries.held)
         return copy
 
     @property
     def held(self) -> Sequence[str]:
         """Requests that hold something, oldest first."""
-        return tuple(self._held)
+        return tuple(self.entries.held)
 
     def apply(self, event: Event) -> Event:
         """``event``, which has happened. No limit is looked at: whoever made it has done that.
@@ -199,7 +210,9 @@ class Ledger:
         known = self.entries.get(event.request_id)
         self.clock_ms = max(self.clock_ms, event.at_ms)
         self.seq += 1
-        if event.kind == "reserved" or event.kind == "refused":
+        if event.kind == "limited":
+            self.limits = unworded(event.limit)
+        elif event.kind == "reserved" or event.kind == "refused":
             self._begin(event, known)
         elif known is None:
             raise LedgerError(f"request {event.request_id!r}: {event.kind}, but never reserved")
@@ -242,7 +255,6 @@ class Ledger:
             seq=self.seq,
         )
         if held:
-            self._held[event.request_id] = None
             self._book(accounts, held=event.amounts)
         else:
             self._finished.append((event.at_ms, event.request_id))
@@ -252,7 +264,6 @@ class Ledger:
         if known.status != "held" and (known.status != "expired" or status == "expired"):
             raise LedgerError(f"request {event.request_id!r}: {status} after {known.status}")
         if known.status == "held":
-            del self._held[event.request_id]
             self._book(known.accounts, NOTHING.minus(known.hold), event.amounts)
         else:
             self._book(known.accounts, NOTHING, event.amounts.minus(known.booked))

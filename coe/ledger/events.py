@@ -7,8 +7,13 @@ from typing import Literal, NamedTuple
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.limits import NOBODY, Account, Payer
 
-Kind = Literal["reserved", "refused", "renewed", "settled", "estimated", "released", "expired"]
-"""What can happen to a request; ``estimated`` is settled with figures that nobody stated."""
+Kind = Literal[
+    "reserved", "refused", "renewed", "settled", "estimated", "released", "expired", "limited"
+]
+"""What can happen to a request; ``estimated`` is settled with figures that nobody stated.
+
+``limited`` happens to all that come after it: other limits are in force.
+"""
 
 Status = Literal["held", "refused", "settled", "estimated", "released", "expired"]
 """How a request stands. One whose lease ran out is booked at its hold until the truth is known."""
@@ -21,7 +26,7 @@ class Event(NamedTuple):
     ----------
     amounts : the hold of one that reserved or was refused, else what it is booked at.
     until_ms : when its lease ends; of a refusal, when the window of ``limit`` does.
-    limit, resource : what refused it.
+    limit, resource : what refused it; of ``limited``, the `worded` limits.
     """
 
     kind: Kind

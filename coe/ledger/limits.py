@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 from coe.ledger.amounts import RESOURCES, Amounts
@@ -92,3 +94,13 @@ class Limit:
             if ceiling is not None and amount > ceiling:
                 return resource
         return None
+
+
+def worded(limits: Iterable[Limit]) -> str:
+    """The limits as JSON, for `unworded`."""
+    return json.dumps([asdict(limit) for limit in limits])
+
+
+def unworded(text: str) -> tuple[Limit, ...]:
+    """The limits that were `worded`."""
+    return tuple(Limit(**limit) for limit in json.loads(text))

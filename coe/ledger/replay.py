@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
-from coe.errors import LedgerError
+from coe.errors.gateway import LedgerError
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.events import Balance, Entry, Event
 from coe.ledger.limits import Account, Limit, Payer
 
 
-def state(ledger: Ledger) -> dict[str, Any]:
+def state(ledger: Ledger, listed: Callable[[Iterable[list[Any]]], Any] = list) -> dict[str, Any]:
     """Limits, clock, balances and open holds, as plain lists and numbers that JSON can hold.
 
-    Finished requests are not in it: their events are.
+    Finished requests are not in it: their events are. O(accounts + held).
+
+    Parameters
+    ----------
+    listed : makes a list of the accounts; they may be very many.
     """
     return {
         "limits": [asdict(limit) for limit in ledger.limits],
         "clock_ms": ledger.clock_ms,
         "seq": ledger.seq,
-        "accounts": [_account_row(*kept) for kept in sorted(ledger.accounts.items())],
+        "accounts": listed(_account_row(*kept) for kept in ledger.accounts.items()),
         "held": [_entry_row(name, ledger.entries[name]) for name in ledger.held],
     }
 
@@ -57,7 +61,6 @@ def restored(kept: dict[str, Any]) -> Ledger:
             changed_ms=at_ms,
             seq=seq,
         )
-        ledger._held[name] = None
     return ledger
 
 
@@ -107,6 +110,6 @@ def replay(ledger: Ledger, rows: Iterable[tuple[int, Event]]) -> list[str]:
                 found.append(f"row {seq}: {over[1]} of {named(over[0])} does not leave the hold")
         try:
             ledger.apply(event)
-        except LedgerError as error:
+        except (LedgerError, LookupError, TypeError, ValueError) as error:
             found.append(f"row {seq}: {error}")
     return found

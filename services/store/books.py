@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coe.errors import LedgerError, LedgerUnavailableError
+from coe.errors.gateway import LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import REMEMBERED_MS, Ledger
-from coe.ledger.events import Entry, Event
+from coe.ledger.events import Event
 from coe.ledger.limits import Limit
-from coe.ledger.replay import state
 from coe.services.store.journal import Journal, Row
+from coe.services.store.states import worded
 from coe.services.store.writer import Writer
 
 KEEP_EVERY_ROWS = 20_000
@@ -54,7 +54,7 @@ class Books:
         self._flushing: dict[int, asyncio.Future[None]] = {}
         self._own: set[str] = set()
         self._given_up: list[str] = []
-        self._n_failures = 0
+        self._n_failures = self._n_unwritten = 0
         self._seq = self._durable = ledger.seq
         self._kept_seq, self._kept_ms = ledger.seq, now_ms()
 
@@ -88,7 +88,7 @@ class Books:
             ledger = contents.ledger
             if ledger.limits != tuple(limits):
                 ledger.limits = tuple(limits)
-                journal.keep(state(ledger), {})
+                journal.keep(ledger.seq, worded(ledger), ())
         except BaseException:
             journal.close()
             raise
@@ -118,13 +118,12 @@ class Books:
         except asyncio.CancelledError:
             kept.add_done_callback(lambda done: self._give_up(name, done))
             raise
-        self._own.add(name)
 
     def under(self, limits: Sequence[Limit]) -> None:
-        """As `KeptStore.under`; the journal hears of it in its turn."""
-        if self.ledger.limits != tuple(limits):
-            self.ledger.limits = tuple(limits)
-            self.keep()
+        """As `KeptStore.under`; the journal hears of it before any row that comes after."""
+        event = self.ledger.limit(limits, self.now_ms())
+        if event is not None:
+            self._write(self.ledger.seq, event)
 
     def note(self, event: Event | None) -> None:
         """Have the ledger's last event written soon; ``None``: nothing happened."""
@@ -132,11 +131,15 @@ class Books:
             return
         if event.kind not in ("reserved", "renewed"):
             self._own.discard(event.request_id)
-        self._seq = self.ledger.entries[event.request_id].seq
-        self._writer.write((self._seq, event))
+        self._write(self.ledger.entries[event.request_id].seq, event)
 
-    def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> Entry:
-        """The request as it stands after it took ``actual``.
+    def _write(self, seq: int, event: Event) -> None:
+        self._seq = seq
+        self._n_unwritten += 1
+        self._writer.write((seq, event))
+
+    def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> None:
+        """The request took ``actual``; the journal hears of it soon.
 
         Raises
         ------
@@ -144,10 +147,9 @@ class Books:
             As `Ledger.settle`.
         """
         self.note(self.ledger.settle(request_id, actual, self.now_ms(), estimated))
-        return self.ledger.entries[request_id]
 
-    def release(self, request_id: str) -> Entry:
-        """The request as it stands after it took nothing.
+    def release(self, request_id: str) -> None:
+        """The request took nothing; the journal hears of it soon.
 
         Raises
         ------
@@ -155,7 +157,6 @@ class Books:
             As `Ledger.release`.
         """
         self.note(self.ledger.release(request_id, self.now_ms()))
-        return self.ledger.entries[request_id]
 
     def tick(self) -> Sequence[str]:
         """Requests that changed by themselves: their leases were renewed here, or have ended.
@@ -173,7 +174,8 @@ class Books:
             self.note(event)
             changed.append(event.request_id)
         due = self._seq - self._kept_seq >= KEEP_EVERY_ROWS
-        if due or (self._seq > self._kept_seq and now_ms - self._kept_ms >= REMEMBERED_MS):
+        due = due or (self._seq > self._kept_seq and now_ms - self._kept_ms >= REMEMBERED_MS)
+        if due and not self._writer.wording:
             self.keep()
         return changed
 
@@ -193,7 +195,9 @@ class Books:
         LedgerUnavailableError
             It cannot be written now; what must not be lost is tried again.
         """
-        if self._durable < self._seq:
+        if self._writer.ended is not None:
+            raise LedgerUnavailableError(str(self._writer.ended))
+        if self._n_unwritten:
             flushed = self._flushing.setdefault(self._seq, self._loop.create_future())
             await asyncio.shield(flushed)
 
@@ -202,17 +206,22 @@ class Books:
 
     def _heard(self, rows: Sequence[Row], error: LedgerError | None) -> None:
         self.trouble = error
+        self._n_unwritten -= len(rows)
         for seq, event in rows:
             waiting = self._waiting.pop(event.request_id, None)
-            if error is not None:
-                self.ledger.void(event.request_id)
-            else:
+            if error is None:
                 self._durable = max(self._durable, seq)
+                if waiting is not None:
+                    # from this moment on: who waits may be called after a tick
+                    self._own.add(event.request_id)
+            elif event.kind == "reserved":
+                self.ledger.void(event.request_id)
             if waiting is not None:
                 _answer(waiting, error)
         if error is not None:
             self._n_failures += 1
-        for seq in [seq for seq in self._flushing if error or seq <= self._durable]:
+        done = error is not None or not self._n_unwritten
+        for seq in [seq for seq in self._flushing if done or seq <= self._durable]:
             _answer(self._flushing.pop(seq), error)
 
     def _give_up(self, request_id: str, kept: asyncio.Future[None]) -> None:

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import NoScriptError, RedisError
 
-from coe.errors import LedgerError, LedgerUnavailableError
+from coe.errors.gateway import LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import REMEMBERED_MS
 from coe.ledger.events import Entry, Status
@@ -73,6 +73,11 @@ async def _reached() -> AsyncIterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise LedgerUnavailableError(f"{_MUTE}: {error}") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise LedgerUnavailableError(f"{_MUTE}: it says what no Redis does: {error!r}") from error
+
+
+_Asked = tuple[list[str], list[Any], asyncio.Future[list[str]]]
 
 
 def _tell(answer: asyncio.Future[list[str]], words: Any) -> None:
@@ -110,7 +115,7 @@ class Enforcer:
         self._redis: Any = Redis.from_pool(pool)
         self._gateway = gateway
         self._grace_ms = grace_ms
-        self._asked: list[tuple[list[str], list[Any], asyncio.Future[list[str]]]] = []
+        self._asked: list[_Asked] = []
         self._asking: asyncio.Task[None] | None = None
         # one hash tag: all keys are on one node of a cluster
         self._base = f"coe:{{{namespace}}}:"
@@ -139,13 +144,14 @@ class Enforcer:
         async with _reached():
             epoch, contributed = await self._beat([self._base + "epoch"], arguments)
             about = await self._redis.info()
+            pulse = Pulse(epoch, about["run_id"], int(contributed) if contributed else None)
         policy, limit = about.get("maxmemory_policy", "noeviction"), about.get("maxmemory", 0)
         if limit and policy != "noeviction":
             raise LedgerError(
                 f"this Redis may evict keys (maxmemory-policy {policy}): give the ledger one of "
                 "its own, with noeviction"
             )
-        return Pulse(epoch, about["run_id"], int(contributed) if contributed else None)
+        return pulse
 
     async def reserve(
         self,
@@ -206,7 +212,7 @@ class Enforcer:
         keys = [self._base + "epoch", self._prefix(epoch) + "contributed"]
         async with _reached():
             said = await self._contribute(keys, arguments)
-        return None if said == "epoch" else int(said)
+            return None if said == "epoch" else int(said)
 
     async def taken(self, epoch: str, account: Account) -> tuple[Amounts, Amounts]:
         """Held and spent of an account by all gateways."""
@@ -227,6 +233,7 @@ class Enforcer:
         return await answer
 
     async def _ask(self) -> None:
+        asked: list[_Asked] = []
         try:
             while self._asked:
                 asked, self._asked = self._asked[:_BATCH], self._asked[_BATCH:]
@@ -239,20 +246,27 @@ class Enforcer:
                     _tell(answer, words)
         finally:
             self._asking = None
+            # whatever it was that nobody foresaw, nobody waits on
+            for _, _, answer in (*asked, *self._asked):
+                _tell(answer, LedgerUnavailableError(_MUTE))
+            self._asked = []
 
     async def _run(self, script: Any, calls: Sequence[tuple[list[str], list[Any]]]) -> list[Any]:
         """What a script says to each call, or its error; one round trip, unless it must be sent."""
-        said: list[Any] = []
         async with _reached():
-            for _ in range(2):
-                async with self._redis.pipeline(transaction=False) as batch:
-                    for keys, arguments in calls:
-                        batch.evalsha(script.sha, len(keys), *keys, *arguments)
-                    said = await batch.execute(raise_on_error=False)
-                if not any(isinstance(words, NoScriptError) for words in said):
-                    break
+            said = await self._said("evalsha", script.sha, calls)
+            if any(isinstance(words, NoScriptError) for words in said):
                 # what was said to the others is said again: that changes nothing
-                await self._redis.script_load(script.script)
+                said = await self._said("eval", script.script, calls)
+        return said
+
+    async def _said(
+        self, verb: str, script: str, calls: Sequence[tuple[list[str], list[Any]]]
+    ) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as batch:
+            for keys, arguments in calls:
+                getattr(batch, verb)(script, len(keys), *keys, *arguments)
+            said: list[Any] = await batch.execute(raise_on_error=False)
         return said
 
     def _told(self, epoch: str, name: str, entry: Entry) -> list[Any]:

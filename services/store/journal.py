@@ -1,10 +1,10 @@
 """The journal of a ledger, in one SQLite file: the truth of a gateway.
 
 Rows are only ever added. Now and then the state of the ledger is kept beside them, and what lies
-before the state kept last but one is dropped: so much is left that the younger state can be
-checked against the older one and the rows between. Balances of windows that are over are kept as
-totals. A killed process loses nothing that was committed; whether a power cut does is up to
-``fsync``.
+before the state kept last but one is dropped, a little at a time: so much is left that the younger
+state can be checked against the older one and the rows between. Balances of windows that are over
+are kept as totals. A killed process loses nothing that was committed; whether a power cut does is
+up to ``fsync``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coe.errors import LedgerError
+from coe.errors.gateway import LedgerError
 from coe.ledger.amounts import RESOURCES, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.events import Balance, Event
@@ -57,6 +57,13 @@ _ADD_TOTALS = (
 _TRIM_TOTALS = """
 DELETE FROM totals WHERE "limit" = ?1 AND started_ms NOT IN (
   SELECT DISTINCT started_ms FROM totals WHERE "limit" = ?1 ORDER BY started_ms DESC LIMIT ?2)"""
+# all but the youngest of those before
+_DROP_STATES = "DELETE FROM states WHERE seq < (SELECT max(seq) FROM states WHERE seq < ?)"
+_ROWS = """
+SELECT * FROM journal WHERE seq > coalesce((SELECT min(seq) FROM states), -1) ORDER BY seq"""
+_DROP_ROWS = """
+DELETE FROM journal WHERE seq IN (
+  SELECT seq FROM journal WHERE seq <= (SELECT min(seq) FROM states) ORDER BY seq LIMIT ?)"""
 
 Row = tuple[int, Event]
 """An event and its number in the journal."""
@@ -155,10 +162,16 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(_INSERT, map(_cells, rows))
 
-    def keep(self, kept: Mapping[str, Any], closed: Mapping[Account, Balance]) -> None:
-        """Keep a `state` that all rows so far have led to; drop what the older ones make needless.
+    def keep(self, seq: int, text: str, closed: Iterable[tuple[Account, Balance]]) -> None:
+        """Keep a state of which all rows are here; younger ones may be, too.
 
-        ``closed`` are accounts that are no longer in it: their sums join the totals.
+        What the older states make needless may be dropped from now on.
+
+        Parameters
+        ----------
+        seq : the last row that led to it.
+        text : of `worded`.
+        closed : accounts that are no longer in it: their sums join the totals.
 
         Raises
         ------
@@ -166,25 +179,25 @@ class Journal:
             As `append`.
         """
         db = self._db
+        totals = [(*account, *balance.spent, *balance.overrun) for account, balance in closed]
         with _explained(self.path), db:
             db.execute("BEGIN IMMEDIATE")
-            (older,) = db.execute(
-                "SELECT max(seq) FROM states WHERE seq < ?", (kept["seq"],)
-            ).fetchone()
-            if older is not None:
-                db.execute("DELETE FROM journal WHERE seq <= ?", (older,))
-                db.execute("DELETE FROM states WHERE seq < ?", (older,))
-            db.execute(
-                "INSERT OR REPLACE INTO states VALUES (?, ?)", (kept["seq"], json.dumps(kept))
-            )
-            db.executemany(
-                _ADD_TOTALS,
-                [
-                    (*account, *balance.spent, *balance.overrun)
-                    for account, balance in closed.items()
-                ],
-            )
-            db.executemany(_TRIM_TOTALS, [(a.limit, KEPT_WINDOWS) for a in closed])
+            db.execute(_DROP_STATES, (seq,))
+            db.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (seq, text))
+            db.executemany(_ADD_TOTALS, totals)
+            db.executemany(_TRIM_TOTALS, [(name, KEPT_WINDOWS) for name in {t[0] for t in totals}])
+
+    def drop(self, n_rows: int) -> bool:
+        """Drop so many rows that lie before the oldest state; whether there may be more of them.
+
+        Raises
+        ------
+        LedgerError
+            As `append`.
+        """
+        with _explained(self.path), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            return self._db.execute(_DROP_ROWS, (n_rows,)).rowcount == n_rows
 
     def contents(self) -> Contents:
         """The ledger that the rows lead to, and whether all adds up.
@@ -203,7 +216,7 @@ class Journal:
                 json.loads(text)
                 for (text,) in self._db.execute("SELECT state FROM states ORDER BY seq")
             ]
-            rows = [_row(cells) for cells in self._db.execute("SELECT * FROM journal ORDER BY seq")]
+            rows = [_row(cells) for cells in self._db.execute(_ROWS)]
             totals = {
                 Account(*cells[:4]): Balance(
                     spent=Amounts(*cells[4 : 4 + len(RESOURCES)]),
@@ -237,12 +250,21 @@ def _differences(ledger: Ledger, kept: dict[str, Any]) -> list[str]:
     """How the ledger differs from a state that was kept at this row."""
     ledger.clock_ms, ledger.seq = kept["clock_ms"], kept["seq"]
     ledger.retire(kept["clock_ms"])
-    mine, theirs = state(ledger), state(restored(kept))
+    theirs = restored(kept)
+    equal = {
+        "accounts": _used(ledger) == _used(theirs),
+        "held": state(ledger)["held"] == state(theirs)["held"],
+    }
     return [
         f"{part} kept at row {kept['seq']} are not what the rows before it lead to"
-        for part in ("accounts", "held")
-        if mine[part] != theirs[part]
+        for part, same in equal.items()
+        if not same
     ]
+
+
+def _used(ledger: Ledger) -> dict[Account, Balance]:
+    """Accounts that say something: one whose only hold could not be written is as if unheard of."""
+    return {account: sums for account, sums in ledger.accounts.items() if sums != Balance()}
 
 
 def _cells(row: Row) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coe.errors import LedgerConflictError
+from coe.errors.gateway import LedgerConflictError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.services.store.books import Books

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from coe.environment import redis_url, state_home
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
 from coe.services.store.books import TICK_S, Books, wall_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coe.errors import BudgetExhaustedError
+from coe.errors.callers import BudgetExhaustedError
 from coe.ledger.amounts import RESOURCES
 from coe.ledger.events import Entry
 from coe.ledger.limits import Limit

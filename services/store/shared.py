@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from coe.errors import LedgerConflictError, LedgerError, LedgerUnavailableError
+from coe.errors.gateway import LedgerConflictError, LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.events import Entry, Event
@@ -108,11 +108,13 @@ class SharedStore:
         """Say what is left to be said, and let go of journal and connections."""
         self._closing = True
         self._wake.set()
-        if self._running is not None:
-            await self._running
-        await self.deliver()
-        await self._enforcer.close()
-        await self.books.close()
+        try:
+            if self._running is not None:
+                await self._running
+            await self.deliver()
+            await self._enforcer.close()
+        finally:
+            await self.books.close()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -201,12 +203,33 @@ class SharedStore:
         """The reservation that was granted, by Redis or alone."""
         if verdict is None:
             return self._granted_alone(request_id, payer, hold)
+        verdict = self._checked(request_id, payer, hold, verdict)
         if verdict.status == "refused":
             self._refuse(request_id, payer, hold, verdict)
         if verdict.status != "held":
             raise LedgerConflictError(request_id, f"was {verdict.status} before")
         self._see(verdict.taken or {})
         return Event("reserved", request_id, verdict.at_ms, payer, hold, verdict.until_ms)
+
+    def _checked(self, request_id: str, payer: Payer, hold: Amounts, verdict: Verdict) -> Verdict:
+        """What Redis says, but a refusal where it has not heard yet of what was taken here.
+
+        So it is, too, where limits have changed since it was asked.
+        """
+        if verdict.status != "held":
+            return verdict
+        over = self.books.ledger.refused_by(payer, hold, verdict.at_ms)
+        if over is None:
+            return verdict
+        self._withdraw(request_id, payer, hold)
+        account, resource = over
+        return replace(
+            verdict,
+            status="refused",
+            until_ms=account.ends_ms,
+            limit=account.limit,
+            resource=resource,
+        )
 
     def _granted_alone(self, request_id: str, payer: Payer, hold: Amounts) -> Event:
         """The reservation of a request within this gateway's own share.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coe.errors import LedgerConflictError
+from coe.errors.gateway import LedgerConflictError
 from coe.ledger.amounts import MOST, NOTHING, Amounts
 from coe.ledger.book import MOST_REMEMBERED, REMEMBERED_MS, Ledger
 from coe.ledger.events import Event
@@ -281,3 +281,26 @@ def test_a_balance_that_is_off_is_said() -> None:
 def test_a_limit_that_is_none_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Limit("l", "global", **fields)
+
+
+def test_other_limits_hold_for_what_comes_after_and_are_replayed() -> None:
+    before, after = (
+        Limit("hour", "global", 3600, tokens=10),
+        Limit("day", "global", 86400, tokens=5),
+    )
+    ledger, again = Ledger([before]), Ledger([before])
+    events = [
+        ledger.reserve("a", Payer(), Amounts(tokens=10), 0, 1000),
+        ledger.limit([after], 0),
+        ledger.reserve("b", Payer(), Amounts(tokens=5), 0, 1000),
+    ]
+    assert ledger.limit([after], 0) is None
+    assert {a.limit: sums.held.tokens for a, sums in ledger.accounts.items()} == {
+        "hour": 10,
+        "day": 5,
+    }
+    rows = [(n, event) for n, event in enumerate(events, 1) if event is not None]
+    assert replay(again, rows) == []
+    assert state(again) == state(ledger)
+    altered = rows[1][1]._replace(limit="nonsense")
+    assert replay(Ledger([before]), [rows[0], (2, altered)])[0].startswith("row 2")

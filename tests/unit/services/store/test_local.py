@@ -13,12 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from coe.errors import (
-    BudgetExhaustedError,
-    LedgerConflictError,
-    LedgerError,
-    LedgerUnavailableError,
-)
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import LedgerConflictError, LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.ledger.replay import state
@@ -204,6 +200,44 @@ async def test_a_full_disk_refuses_new_requests_and_keeps_what_was_spent(
     assert books.trouble is None
     await books.close()
     assert spent(path) == {"hour": 3, "day": 3}
+
+
+async def test_nobody_waits_for_a_hold_that_was_lost(path: Path, wall: Wall) -> None:
+    books = opened(path, wall)
+    await LocalStore(books).reserve("a", ALICE, TEN)
+    with full_disk(path), pytest.raises(LedgerUnavailableError):
+        await LocalStore(books).reserve("b", ALICE, TEN)
+    async with asyncio.timeout(5.0):
+        await books.flush()
+    await books.close()
+
+
+async def test_an_account_whose_only_hold_found_no_room_is_no_fault(path: Path, wall: Wall) -> None:
+    books = opened(path, wall)
+    store = LocalStore(books)
+    await store.reserve("a", ALICE, TEN)
+    with full_disk(path), pytest.raises(LedgerUnavailableError):
+        await store.reserve("b", Payer("bob", "k2"), TEN)
+    await books.close()
+    books = opened(path, wall)
+    assert books.ledger.held == ("a",)
+    await books.close()
+
+
+async def test_a_hold_that_was_written_while_the_machine_slept_is_one_of_the_living(
+    path: Path, wall: Wall
+) -> None:
+    books = opened(path, wall)
+    reserving = asyncio.create_task(LocalStore(books).reserve("a", ALICE, TEN))
+    await asyncio.sleep(0)
+    while books._waiting:  # noqa: ASYNC110 - another thread writes
+        await asyncio.sleep(0)
+    # it is written, and who waits for that is called in a moment
+    wall.ms = 2 * LEASE_MS
+    assert books.tick() == ["a"]
+    await reserving
+    assert books.ledger.entries["a"].status == "held"
+    await books.close()
 
 
 async def test_growth_is_bounded_and_no_spending_is_lost(path: Path, wall: Wall) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from coe.errors import BudgetExhaustedError, ConfigError, LedgerError, LedgerUnavailableError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.services.store import opening

@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
-from coe.errors import (
-    BudgetExhaustedError,
-    LedgerConflictError,
-    LedgerError,
-    LedgerUnavailableError,
-)
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import LedgerConflictError, LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import MOST, NOTHING, Amounts
 from coe.ledger.book import REMEMBERED_MS
 from coe.ledger.limits import Account, Limit, Payer
@@ -445,6 +442,71 @@ async def test_a_redis_that_evicts_is_refused(tmp_path: Path, redis_server: Any)
             await fleet.start("a")
 
 
+async def test_scripts_that_are_flushed_all_the_time_are_sent_along(redis_server: Any) -> None:
+    enforcer = Enforcer(redis_server.url, "test", "a", 2.0, grace_ms=0)
+    epoch = (await enforcer.beat()).epoch
+    await enforcer.contribute(epoch, 0, {})
+    async with redis.asyncio.Redis(port=redis_server.port) as other:
+        enough = asyncio.Event()
+
+        async def flush() -> None:
+            while not enough.is_set():
+                await other.script_flush()
+
+        flushing = asyncio.create_task(flush())
+        for n in range(300):
+            said = await enforcer.reserve(epoch, f"r{n}", ALICE, NOTHING, LIMITS, LEASE_MS)
+            assert said.status == "held"
+        enough.set()
+        await flushing
+    await enforcer.close()
+
+
+async def test_what_answers_as_no_redis_does_is_one_that_cannot_be_asked() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(10_000):
+            writer.write(b"+OK\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        enforcer = Enforcer(f"redis://127.0.0.1:{port}/0", "test", "a", 1.0)
+        with pytest.raises(LedgerUnavailableError, match="no Redis"):
+            await enforcer.beat()
+        await enforcer.close()
+
+
+class Failing(Enforcer):
+    """Fails as no enforcer is foreseen to."""
+
+    async def _run(self, script: Any, calls: Any) -> list[Any]:
+        raise RuntimeError("out of the blue")
+
+
+async def test_whatever_fails_nobody_waits_for_ever() -> None:
+    enforcer = Failing("redis://127.0.0.1:1/0", "test", "a", 1.0)
+    asked = [enforcer.reserve("e", f"r{n}", ALICE, TEN, LIMITS, LEASE_MS) for n in range(300)]
+    async with asyncio.timeout(5.0):
+        said = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(error) for error in said} == {LedgerUnavailableError}
+    with pytest.raises(LedgerUnavailableError):
+        await enforcer.reserve("e", "again", ALICE, TEN, LIMITS, LEASE_MS)
+    await enforcer.close()
+
+
+async def test_the_journal_is_let_go_of_although_closing_was_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    books = Books.open(path, LIMITS, LEASE_MS)
+    store = SharedStore(books, Enforcer("redis://127.0.0.1:1/0", "test", books.gateway, 1.0), 0.1)
+    await store.start()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    Journal.open(path).close()
+
+
 def test_the_grace_is_what_the_promise_says() -> None:
     assert GRACE_MS <= 2000
 
@@ -457,3 +519,37 @@ def test_a_journal_has_a_name_of_its_own(tmp_path: Path) -> None:
             names.add(journal.gateway)
             journal.close()
     assert len(names) == 2
+
+
+@asynccontextmanager
+async def one_gateway(folder: Path, url: str) -> AsyncIterator[tuple[Fleet, SharedStore]]:
+    """A gateway with room for a hundred tokens; what it has kept lets it start again at the end."""
+    limit = Limit("house", "global", YEARS_S, tokens=100)
+    async with fleet_on(folder, url, limit) as fleet:
+        store = await fleet.start("a")
+        await fleet.ready()
+        yield fleet, store
+        await fleet.stop("a")
+        await fleet.start("a")
+
+
+async def test_more_than_was_held_is_known_here_before_redis_grants(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    async with one_gateway(tmp_path, redis_server.url) as (fleet, store):
+        assert await tried(store, "much") == "held"
+        store.settle("much", Amounts(tokens=95, requests=1))
+        # Redis has not heard of it yet
+        assert await tried(store, "more") == "refused"
+        assert total(await fleet.agree()) == 95
+
+
+async def test_a_limit_that_is_lowered_holds_for_those_under_way(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    async with one_gateway(tmp_path, redis_server.url) as (fleet, store):
+        asked = asyncio.create_task(tried(store, "more"))
+        await asyncio.sleep(0)
+        store.under([Limit("house", "global", YEARS_S, tokens=5)])
+        assert await asked == "refused"
+        assert total(await fleet.agree()) == 0
