@@ -27,7 +27,7 @@ from ray._private import ray_constants
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 from ray.experimental import internal_kv
 
-from coe.errors import FleetError
+from coe.errors.gateway import FleetError
 from coe.fleet import NODE_LABEL
 from coe.replica import Card, Deployment, Host, HostReport
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from coe.frozen import quick
+
 DONE = b"data: [DONE]\n\n"
 _EVENT = b"\ndata:"
 _END_MARKS = (b"data: [DONE]", b"data:[DONE]")
+# no text of an answer holds this: its quotes are escaped
+_FINISHED = re.compile(rb'"finish_reason": ?"')
 _KEPT_TAIL = 16_384
 _MOST_TOKENS = 10_000_000
+_LENIENT = json.JSONDecoder(parse_constant=lambda name: None)
+_DIGITS_AS_0 = bytes(ord("0") if chr(sign).isdecimal() else 0 for sign in range(256))
 
 
+class Whole(bytes):
+    """The body of a whole answer that has been read: whoever needs its object takes that."""
+
+    document: dict[str, Any]
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Token counts of an answer, and whether it came to its proper end.
@@ -79,12 +93,13 @@ class AnswerMeter:
         """What the pieces so far say."""
         if not self.stream:
             # besides one empty piece a token there is one for the role of each answer
-            return self._read_document(b"".join(self._kept), self.n_tokens)
+            return self._read_document(together(self._kept), self.n_tokens)
         tail = self._tail()
         ended = tail.rstrip().endswith(_END_MARKS)
         # besides one event a token there are role and finish reason, and the end mark
-        counted = max(0, self._n_events - (2 * self.n_answers + 1 if ended else self.n_answers))
-        return self._reading(_last_usage(tail), counted, ended)
+        n_finished = self.n_answers if ended else len(_FINISHED.findall(tail))
+        n_other = self.n_answers + min(n_finished, self.n_answers) + ended
+        return self._reading(_last_usage(tail), max(0, self._n_events - n_other), ended)
 
     def _tail(self) -> bytes:
         return b"".join(self._kept)[-_KEPT_TAIL:]
@@ -225,17 +240,42 @@ def pieces_of(
     yield DONE
 
 
+def together(pieces: Sequence[bytes]) -> bytes:
+    """The pieces of a body as one; a single one stays what it is."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 def object_in(text: bytes) -> dict[str, Any] | None:
-    """The JSON object that ``text`` holds, if it holds one; NaN and infinities are let through."""
+    """The JSON object that ``text`` holds, if it holds one; that of a `Whole` is not read again.
+
+    Numbers are as they stand there, and NaN and infinities ``None``.
+    """
+    if isinstance(text, Whole):
+        return text.document
     try:
-        document = orjson.loads(text)
-    except ValueError:
-        # slower, and takes what others write: NaN, halves of characters, integers of any length
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
+        document = _read(text)
+    except (ValueError, RecursionError):
+        return None
     return document if isinstance(document, dict) else None
+
+
+def _read(text: bytes) -> Any:
+    if not _may_hold_long_number(text):
+        try:
+            return orjson.loads(text)
+        except ValueError:  # not a number, half of a surrogate pair, another encoding
+            pass
+    return _LENIENT.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
+
+
+def _may_hold_long_number(text: bytes) -> bool:
+    """Whether an integer beyond 64 bits may be in it, which orjson takes for a fraction.
+
+    It has 19 digits at least, and three in a row of every sixth sign: most texts have none such,
+    and to look at all signs takes as long as to parse them.
+    """
+    sixth = text[::6].translate(_DIGITS_AS_0)
+    return b"0" * 3 in sixth and b"0" * 19 in text.translate(_DIGITS_AS_0)
 
 
 def _said_bytes(document: dict[str, Any]) -> int:
@@ -251,12 +291,14 @@ def _said_bytes(document: dict[str, Any]) -> int:
 
 def _last_usage(tail: bytes) -> tuple[int, int] | None:
     """Token counts in the last event that states them."""
-    for line in reversed(tail.splitlines()):
-        if line.startswith(b"data:") and (b'"usage"' in line or b'"timings"' in line):
-            document = object_in(line[5:])
-            usage = _usage(document) if document else None
-            if usage is not None:
-                return usage
+    end = len(tail)
+    while (at := max(tail.rfind(b'"usage"', 0, end), tail.rfind(b'"timings"', 0, end))) >= 0:
+        end = tail.rfind(b"\n", 0, at) + 1
+        line, _, _ = tail[end:].partition(b"\n")
+        document = object_in(line[5:]) if line.startswith(b"data:") else None
+        usage = _usage(document) if document else None
+        if usage is not None:
+            return usage
     return None
 
 

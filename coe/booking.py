@@ -11,7 +11,7 @@ from coe.answer import Reading
 from coe.core import ExpertSpec, Request
 from coe.decision import Agreement, Decision, Outcome, Receipt
 from coe.energy import Claim, EnergyAccount
-from coe.errors import ExpertUnaskedError
+from coe.errors.experts import ExpertUnaskedError
 from coe.optimizer.pacing import Pacer
 from coe.optimizer.steering import settle
 from coe.tab import Hold, Tab

@@ -56,11 +56,11 @@ def candidate(
     quality, error, n_answers = figures.quality, figures.quality_se, request.n_answers
     mean = min(figures.mean_tokens, longest) * n_answers
     cautious = min(figures.cautious_tokens, longest) * n_answers
-    return Candidate(
-        Mode.single(spec.id),
-        spec.estimate(quality, prompt_tokens, mean, load, error),
-        spec.estimate(quality, prompt_tokens, cautious, load, error),
-    )
+    predicted = spec.estimate(quality, prompt_tokens, mean, load, error)
+    if cautious == mean:  # both are as long as the cap
+        return Candidate(Mode.single(spec.id), predicted, predicted)
+    longer = spec.estimate(quality, prompt_tokens, cautious, load, error)
+    return Candidate(Mode.single(spec.id), predicted, longer)
 
 
 def cap(spec: ExpertSpec, request: Request, ceilings: Budget | None) -> int | None:

@@ -20,7 +20,7 @@ from coe.capability import OF_KIND
 from coe.core import MOST_EXPERTS, ExpertSpec, TurnRule
 from coe.device import DeviceProfile
 from coe.embedders import EmbedderSection, EndpointSection
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.fleet import FleetSection
 from coe.free import FreeSection, free_spec
 from coe.kinds import (
@@ -52,7 +52,7 @@ class GatewaySection(Section):
     head_timeout_s: Positive = 10.0
     body_timeout_s: Positive = 30.0
     hosts: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
-    kept_decisions: Annotated[int, Field(gt=0)] = 10_000
+    kept_decisions: Annotated[int, Field(gt=0)] = 1000
     kept_for_s: Positive = 86_400.0
     max_in_flight: Annotated[int, Field(gt=0)] = 512
     max_in_flight_per_caller: Annotated[int, Field(gt=0)] = 64
@@ -320,16 +320,21 @@ def api_key(section: HttpSection | EndpointSection) -> str | None:
     Raises
     ------
     ConfigError
-        The variable is not set.
+        The variable is not set, or holds what no request can carry.
     """
     if section.api_key_env is None:
         return None
     key = os.environ.get(section.api_key_env)
+    owner = f"expert {section.id!r}" if isinstance(section, HttpSection) else "embedder"
     if not key:
-        owner = f"expert {section.id!r}" if isinstance(section, HttpSection) else "embedder"
         raise ConfigError(
             f"{owner}: environment variable {section.api_key_env} is not set: "
             "export it, or remove api_key_env"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError(
+            f"{owner}: environment variable {section.api_key_env} holds no key: "
+            "only letters, digits and signs of ASCII will do, on one line"
         )
     return key
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 from coe.capability import EVERYTHING, Capability
 from coe.device import Amount, DeviceProfile
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
+from coe.frozen import quick
 from coe.load import Load
 from coe.mode import Kind
 from coe.standing import Standing
@@ -27,10 +29,17 @@ TurnRule = Literal["last", "all", "sticky"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; ``text`` joins the text parts of the wire message."""
+    """One turn of a conversation; ``text`` joins the text parts of the wire message.
+
+    ``n_tokens`` is its estimated length.
+    """
 
     role: str
     text: str
+    n_tokens: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_tokens", estimated_tokens(self.text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +67,8 @@ class Budget:
 
     def ceilings(self) -> dict[str, float]:
         """Present ceilings by axis name, in the order of the fields."""
-        values = {axis: getattr(self, axis) for axis in _AXES}
-        return {axis: value for axis, value in values.items() if value is not None}
+        given = zip(_AXES, _given(self), strict=True)
+        return {axis: ceiling for axis, ceiling in given if ceiling is not None}
 
     def tightened(self, other: Budget) -> Budget:
         """The smaller ceiling of both on every axis."""
@@ -83,6 +92,7 @@ class Budget:
 
 
 _AXES = tuple(f.name for f in fields(Budget))
+_given = attrgetter(*_AXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +133,11 @@ class Policy:
 _IDLE = Load()
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What an answer of ``output_tokens`` takes; ``quality``, in [0, 1], is expected of it.
 
-    ``quality_se`` is the standard error of that expectation, 0 where none is known.
+    ``quality_se`` is the standard error of that expectation, 0 where none is known. A tuple, as
+    there are two for every candidate of every request.
     """
 
     quality: float
@@ -210,6 +220,7 @@ class ExpertSpec:
         return cost / 1_000_000
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question, parsed and checked.
@@ -272,9 +283,10 @@ class Request:
     @property
     def prompt_tokens(self) -> int:
         """Estimated prompt length, passages included."""
-        return self.passages_tokens + sum(estimated_tokens(m.text) for m in self.messages)
+        return self.passages_tokens + sum([m.n_tokens for m in self.messages])
 
 
 def estimated_tokens(text: str) -> int:
     """Length of a message: four bytes a token, eight tokens of template."""
-    return 8 + (len(text.encode(errors="replace")) + 3) // 4
+    n_bytes = len(text) if text.isascii() else len(text.encode(errors="replace"))
+    return 8 + (n_bytes + 3) // 4

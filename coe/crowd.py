@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from coe.errors import OverloadedError
+from coe.errors.gateway import OverloadedError
 
 T = TypeVar("T")
 

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from coe.core import Budget, Estimate, Prices
+from coe.frozen import quick
 from coe.mode import Mode
 from coe.standing import Origin
 
+_NOTHING_ADDED = Prices()
 
+
+@quick
 @dataclass(frozen=True, slots=True)
 class CategoryGuess:
     """What the category router makes of a prompt.
@@ -29,6 +33,7 @@ class CategoryGuess:
     turns_ago: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Who may answer, with an answer of mean length and one of cautious length.
@@ -47,6 +52,7 @@ class Candidate:
         return self.mode.name
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """An expert that was considered and not chosen, and why not.
@@ -68,6 +74,7 @@ class Alternative:
     able: bool = True
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The chosen experts with their weights, which sum to 1, and how they make one answer.
@@ -112,6 +119,7 @@ class Retrieval:
     citations: tuple[Citation, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Who answers a request, what is expected of the answer, and why.
@@ -152,7 +160,7 @@ class Decision:
     why: str
     decide_ms: float
     retrieval: Retrieval | None = None
-    running: Prices = field(default_factory=Prices)
+    running: Prices = _NOTHING_ADDED
     declined: bool = False
     needed: Mapping[str, float | None] = field(default_factory=dict)
     steps_ms: Mapping[str, float] = field(default_factory=dict, compare=False)
@@ -200,6 +208,7 @@ class Agreement:
     escalation: Escalation = "none"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What an answer really took.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from coe.core import Budget, Request
 from coe.decision import Decision
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.load import Load
 
 Dispatch = Callable[

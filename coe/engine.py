@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from coe.ballot import Ballot
@@ -15,7 +15,8 @@ from coe.decision import Decision
 from coe.dispatch import among_present
 from coe.energy import EnergyAccount
 from coe.ensemble import Ensemble
-from coe.errors import UNANSWERED, InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
+from coe.errors.experts import UNANSWERED
 from coe.escalation import Escalations
 from coe.experts.protocol import Expert
 from coe.failover import Failover
@@ -40,6 +41,10 @@ from coe.usage import asks_for_usage
 
 # what they do depends on how sure answers are
 _GO_BY_SURENESS = frozenset({"cascade", "rank"})
+
+_IDLE = Load()
+_ALONE = Presence(1, 0)
+_NOTHING_ADDED = Prices()
 
 AnyReply = Reply | Hedged | Ensemble | Mixing
 """The answer of one expert or of several, on its way."""
@@ -243,7 +248,7 @@ class Engine:
         """
         loads, presence = dict(self._loads), self.presence()
         for expert_id, there in presence.items():
-            loads[expert_id] = loads.get(expert_id, Load()).shared(there)
+            loads[expert_id] = loads.get(expert_id, _IDLE).shared(there)
         absent = self.guards.absent(self.now())
         absent |= {name: "not running" for name, at in presence.items() if at.n_copies == 0}
         seen = self.router.of_tenant(request.tenant).specs if absent else {}
@@ -254,7 +259,7 @@ class Engine:
         seen = self.router.of_tenant(request.tenant).specs
         request = self.switches.among(seen).applied(request)
         if self.pacer is None:
-            return request, Prices()
+            return request, _NOTHING_ADDED
         running = running_prices(self.pacer, self.now())
         return replace(request, policy=steered(request.policy, running), read=True), running
 
@@ -367,14 +372,20 @@ class Engine:
 
     def enter(self, expert_id: str) -> tuple[float, float]:
         """Count a request in; by how much others stretch it, and how long loading takes first."""
-        load = self._loads.get(expert_id, Load())
+        load = self._loads.get(expert_id, _IDLE)
         self._loads[expert_id] = load.entered()
-        shared = load.shared(self.presence().get(expert_id, Presence(1, 0)))
+        shared = load.shared(self.presence().get(expert_id, _ALONE))
         return self.router.specs[expert_id].stretch(shared), shared.delay_ms
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""
         self._loads[expert_id] = self._loads[expert_id].left(slowdown)
+
+    def forget(self, left: Collection[str]) -> None:
+        """Know nothing any more of experts that are not ``left``, but while they answer."""
+        for name in [n for n, load in self._loads.items() if not load.n_in_flight]:
+            if name not in left:
+                del self._loads[name]
 
 
 def _paced(decision: Decision, running: Prices) -> Decision:

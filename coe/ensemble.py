@@ -16,7 +16,8 @@ from coe.candidates import cap
 from coe.combine import fusing, quote_answers
 from coe.core import ExpertSpec, Request
 from coe.decision import Agreement, Decision, Escalation, Outcome, Receipt
-from coe.errors import UNANSWERED, CoeError, ExpertError
+from coe.errors import CoeError
+from coe.errors.experts import UNANSWERED, ExpertError
 from coe.escalation import Escalations
 from coe.mode import Mode
 from coe.panel import Member, Panel, streamed

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 
 _LEAST_SECRET = 32
 # of an address with one

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.core import GENERAL, Policy
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.ladder import Rung, ladder, map_problem, under_budget
 from coe.router import Router
 from coe.routers import arms as make

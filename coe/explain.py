@@ -9,7 +9,7 @@ import numpy as np
 
 from coe.core import Budget, Estimate, Request
 from coe.decision import Alternative, Candidate, CategoryGuess
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import AXES, Options
 from coe.permitted import why_one

@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coe.core import Request
-from coe.errors import (
-    BudgetExhaustedError,
-    CoeError,
-    ExpertError,
-    ExpertOverloadedError,
-    ExpertRejectedError,
-    LedgerUnavailableError,
-)
+from coe.errors import CoeError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.experts import ExpertError, ExpertOverloadedError, ExpertRejectedError
+from coe.errors.gateway import LedgerUnavailableError
 from coe.guard.retries import MOST_ATTEMPTS, Retries
 
 # what any other expert would say too
@@ -81,7 +77,7 @@ class Failover:
     @property
     def failed(self) -> tuple[str, ...]:
         """Those of the experts that were asked."""
-        return tuple(name for name, error in self.lost.items() if _was_asked(error))
+        return tuple([name for name, error in self.lost.items() if _was_asked(error)])
 
     @property
     def why(self) -> str:

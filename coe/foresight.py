@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.core import Policy
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.mode import Mode
 from coe.optimizer.footprint import allowed
 from coe.optimizer.options import AXES, prices_of

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from coe.booking import summed
 from coe.core import Request
 from coe.decision import Decision, Receipt
-from coe.errors import UNANSWERED, CoeError, ExpertError
+from coe.errors import CoeError
+from coe.errors.experts import UNANSWERED, ExpertError
 from coe.guard.hedging import Hedging
 from coe.guard.retries import MOST_ATTEMPTS
 from coe.reply import Reply

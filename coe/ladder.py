@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.optimizer.map import MapProblem
 from coe.optimizer.milp import budget_ladder, solve_map
 from coe.routers.arms import Arm

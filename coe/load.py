@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _SMOOTHING = 0.2  # weight of the latest request in what is learned of an expert's slowdown
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """How busy an expert is: requests it is answering, and measured over predicted time.
 
     ``n_copies`` share the requests. ``delay_ms`` passes before anything is done for the next one.
+    A tuple, as every request makes a few of them.
     """
 
     n_in_flight: int = 0
@@ -39,8 +39,7 @@ class Load:
         return Load(self.n_in_flight - 1, learned, self.n_copies, self.delay_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
+class Presence(NamedTuple):
     """The copies of an expert that can answer now, and the requests in all of them.
 
     ``delay_ms``: how long a new request waits for the expert to be loaded.

@@ -10,7 +10,8 @@ from coe.answer import AnswerMeter, Reading
 from coe.booking import Booking, Books, summed
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
-from coe.errors import UNANSWERED, CoeError, ExpertError
+from coe.errors import CoeError
+from coe.errors.experts import UNANSWERED, ExpertError
 from coe.experts.mixed import MixedAnswer, MixedExpert
 from coe.experts.protocol import Expert
 from coe.tab import Tab
@@ -115,7 +116,8 @@ class Mixing:
             try:
                 await booking.reserve(self.tab, self.decision.max_tokens)
             except BaseException as error:
-                for other in self.bookings.values():
+                # the first last: with it the request counts as long as others are held for
+                for other in reversed(self.bookings.values()):
                     other.release()
                 if isinstance(error, UNANSWERED):
                     self.errors = {name: error}

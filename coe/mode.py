@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["single", "vote", "rank", "cascade", "fuse", "mixture"]
@@ -30,10 +31,11 @@ class Mode:
     stages: tuple[tuple[str, ...], ...]
     threshold: float = 0.0
 
-    @classmethod
-    def single(cls, expert_id: str) -> Mode:
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def single(expert_id: str) -> Mode:
         """One expert, alone."""
-        return cls("single", ((expert_id,),))
+        return Mode("single", ((expert_id,),))
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -43,6 +45,8 @@ class Mode:
     @property
     def name(self) -> str:
         """In words, such as ``a + b, else c (0.80)``."""
+        if self.kind == "single":
+            return self.stages[0][0]
         said = [" + ".join(stage) for stage in self.stages]
         if self.kind == "cascade":
             return f"{', else '.join(said)} ({self.threshold:.2f})"

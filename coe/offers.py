@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,8 +208,7 @@ def _points(plan: Plan, value: float) -> float:
 
 def _together(estimates: Sequence[Estimate], quality: float) -> Estimate:
     best = max(estimates, key=lambda estimate: estimate.quality)
-    return replace(
-        best,
+    return best._replace(
         quality=quality,
         ttft_ms=max(estimate.ttft_ms for estimate in estimates),
         latency_ms=max(estimate.latency_ms for estimate in estimates),

@@ -11,7 +11,8 @@ from coe.assembly import Assembly
 from coe.ballot import Ballot, Given
 from coe.core import Request
 from coe.decision import Receipt
-from coe.errors import UNANSWERED, CoeError, ExpertError
+from coe.errors import CoeError
+from coe.errors.experts import UNANSWERED, ExpertError
 from coe.logprobs import WithoutLogprobs
 from coe.reply import Reply
 from coe.usage import with_usage

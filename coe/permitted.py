@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.core import MOST_EXPERTS, ExpertSpec, Policy, Request
-from coe.errors import InfeasibleError, RequestError, UnknownExpertError
+from coe.errors.callers import InfeasibleError, RequestError, UnknownExpertError
 from coe.stock import declining
 
 Bools = NDArray[np.bool_]
@@ -121,15 +121,15 @@ def named_are_known(request: Request, specs: Mapping[str, ExpertSpec]) -> None:
     UnknownExpertError
         One is not; ``param`` says where it stands.
     """
-    named = {
-        "model": {request.pinned} if request.pinned else set(),
-        "coe.experts.allow": request.allow or frozenset(),
-        "coe.experts.deny": request.deny,
-    }
-    for param, names in named.items():
-        for name in sorted(names - specs.keys()):
+    named = (
+        ("model", (request.pinned,) if request.pinned else ()),
+        ("coe.experts.allow", request.allow or ()),
+        ("coe.experts.deny", request.deny),
+    )
+    for param, names in named:
+        if unknown := [name for name in names if name not in specs]:
             raise UnknownExpertError(
-                f"no expert is called {name!r}; there are {', '.join(sorted(specs))}", param
+                f"no expert is called {min(unknown)!r}; there are {', '.join(sorted(specs))}", param
             )
 
 

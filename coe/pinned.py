@@ -17,9 +17,9 @@ UNREAD = CategoryGuess(
 )
 """What is said of the category of a prompt that was not read."""
 
-_WHY_NOT = {
-    "auto": "nothing retrieved: no index is configured",
-    "never": "not retrieved, as asked",
+_NOTHING_RETRIEVED = {
+    "auto": Retrieval(False, "nothing retrieved: no index is configured"),
+    "never": Retrieval(False, "not retrieved, as asked"),
 }
 _NO_CEILINGS = Budget()
 
@@ -37,7 +37,7 @@ def needs_no_reading(request: Request, may_retrieve: bool) -> bool:
     return (
         request.pinned is not None
         and not request.read
-        and request.retrieve in (("never",) if may_retrieve else _WHY_NOT)
+        and request.retrieve in (("never",) if may_retrieve else _NOTHING_RETRIEVED)
         and request.mode is None
         and request.most_experts is None
         and request.budget == _NO_CEILINGS
@@ -93,7 +93,7 @@ def decided_unread(
         max_tokens=longest,
         why=f"{spec.id}: asked for by name",
         decide_ms=lap.total_ms,
-        retrieval=Retrieval(False, _WHY_NOT[request.retrieve]),
+        retrieval=_NOTHING_RETRIEVED[request.retrieve],
         steps_ms=lap.took_ms,
         config=config,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.mode import Mode
 
 SCHEMA = 1

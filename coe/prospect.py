@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.optimizer.options import AXES
 from coe.router import Router
 from coe.routers.head import Assessment

@@ -12,9 +12,9 @@ from coe.bound import stated_bound
 from coe.cache import Recording
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Outcome, Receipt
-from coe.errors import (
+from coe.errors import CoeError
+from coe.errors.experts import (
     UNANSWERED,
-    CoeError,
     ExpertLostError,
     ExpertTimeoutError,
     ExpertUnaskedError,
@@ -209,7 +209,8 @@ class Reply:
         self._meter.feed(piece)
         if self.recording is not None:
             self.recording.feed(piece)
-        self.booking.note(self._meter.n_tokens)
+        if self.booking.claim is not None:
+            self.booking.note(self._meter.n_tokens)
 
     def _settle(self, outcome: Outcome, reading: Reading | None = None) -> None:
         # an iterator may be finalised after `close`: the first settlement counts

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from coe.core import ExpertSpec, Request
 from coe.decision import Decision, Retrieval
-from coe.errors import InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
 from coe.load import Load
 from coe.routers.gate import decide
 from coe.routers.passages import LEAST_PRICE, Quoted, quote, with_passages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +16,10 @@ from coe.candidates import candidates, cap
 from coe.conversation import held, utility_of
 from coe.core import Budget, ExpertSpec, Request, TurnRule
 from coe.decision import Candidate, Decision, Selection
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 from coe.explain import alternatives, left_out, needed, taken, unable, why
 from coe.load import Load
+from coe.naming import new_name
 from coe.offers import Offers, selection
 from coe.optimizer.choice import Choice
 from coe.optimizer.options import Options
@@ -72,7 +72,7 @@ class Router:
     specs: Mapping[str, ExpertSpec]
     retriever: Retriever | None = None
     now: Callable[[], float] = time.perf_counter
-    new_id: Callable[[], str] = field(default=lambda: f"dec-{secrets.token_hex(12)}")
+    new_id: Callable[[], str] = field(default=partial(new_name, "dec"))
     turns: TurnRule = "sticky"
     switch_margin: float = SWITCH_MARGIN
     offers: Offers | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coe.core import Message, Policy, Request
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 from coe.mode import Mode
 from coe.router import Router
 from coe.routers.arms import Arm

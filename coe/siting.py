@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.config import Config, NodeSection
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.kinds import ExpertSection
 from coe.optimizer.placement import Placement, PlacementProblem
 from coe.plan import Plan, PlannedCategory

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from coe.core import Request
 from coe.decision import CategoryGuess
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.pattern import Pattern
 from coe.standing import Standing, text_tokens
 
@@ -95,6 +95,8 @@ def stocked(request: Request, guess: CategoryGuess, stocks: Mapping[str, Stock])
     RequestError
         The pinned expert has a stock, and nothing in it for this request.
     """
+    if not (stocks or request.standing):
+        return request
     found = {name: stock.ready(request, guess) for name, stock in stocks.items()}
     ready = {name: answer for name, answer in found.items() if answer is not None}
     if request.pinned in stocks and request.pinned not in ready:

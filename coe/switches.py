@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from coe.core import Request
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 
 Switch = Literal["on", "ban", "force"]
 """``ban``: it is asked for nothing. ``force``: it takes part in every answer. ``on``: neither."""

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from coe.bound import bound
 from coe.core import ExpertSpec, Request
 from coe.decision import Receipt
-from coe.errors import ExpertLostError, ExpertRejectedError, ExpertUnavailableError
+from coe.errors.experts import (
+    ExpertLostError,
+    ExpertRejectedError,
+    ExpertUnavailableError,
+    ExpertUntrustedError,
+)
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.limits import Payer
 from coe.ledger.protocol import Store
@@ -34,19 +39,27 @@ class Hold:
     def fail(self, error: BaseException) -> None:
         """No answer began.
 
-        An expert that is not there or refuses has taken nothing. What one did that stayed silent or
-        broke off nobody knows, and what is not known is not given back.
+        An expert that is not there, refuses, or is not connected to has taken nothing. What one did
+        that stayed silent or broke off nobody knows, and what is not known is not given back.
         """
-        unheard = isinstance(error, ExpertRejectedError | ExpertUnavailableError)
-        if unheard and not isinstance(error, ExpertLostError):
+        if _took_nothing(error):
             self._book(Amounts(requests=self.most.requests), estimated=False)
         else:
             self._book(self.most, estimated=True)
 
     def release(self) -> None:
-        """The expert will not be asked, and if it was the first, the request does not count yet."""
-        self.tab.counted = self.tab.counted and not self.most.requests
-        self.tab.store.release(self.hold_id)
+        """The expert will not be asked.
+
+        If it was the first, the request counts all the same where more was held for it, and else
+        not yet.
+        """
+        tab = self.tab
+        tab.n_kept -= 1
+        if self.most.requests and tab.n_kept:
+            self._book(Amounts(requests=self.most.requests), estimated=False)
+            return
+        tab.counted = tab.counted and not self.most.requests
+        tab.store.release(self.hold_id)
 
     @property
     def _counts_alone(self) -> bool:
@@ -71,12 +84,14 @@ class Tab:
     ----------
     name : of the request; no other has it.
     counted : whether the request has.
+    n_kept : holds that were granted, and not released.
     """
 
     store: Store
     payer: Payer
     name: str
     counted: bool = False
+    n_kept: int = 0
     _n_holds: int = 0
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -106,4 +121,13 @@ class Tab:
         self._n_holds += 1
         held = Hold(self, f"{self.name}/{self._n_holds}", most)
         await self.store.reserve(held.hold_id, self.payer, most)
+        self.n_kept += 1
         return held
+
+
+def _took_nothing(error: BaseException) -> bool:
+    """Whether it is known that the expert has not worked."""
+    if isinstance(error, ExpertUntrustedError):
+        return error.code != "upstream_invalid"  # it points elsewhere, or the request was not sent
+    unheard = isinstance(error, ExpertRejectedError | ExpertUnavailableError)
+    return unheard and not isinstance(error, ExpertLostError)

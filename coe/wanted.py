@@ -10,7 +10,7 @@ import numpy as np
 from coe.combine import unmixable
 from coe.core import Estimate, ExpertSpec, Request
 from coe.decision import Candidate
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.load import Load
 from coe.mode import Kind, Mode
 from coe.optimizer.stages import Stages

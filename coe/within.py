@@ -24,10 +24,12 @@ class Within:
 
     def __enter__(self) -> Within:
         """Begin."""
-        task = asyncio.current_task()
+        # asked once: until Python 3.12 every time costs a call of the system
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task, self._n_cancelled = task, task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(self._limit_s, self.expire)
+        self._timer = loop.call_later(self._limit_s, self.expire)
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ from typing import Final
 
 from coe.access.bucket import Bucket
 from coe.access.caller import NO_RATES, Caller, Rates
-from coe.errors import RateLimitError
+from coe.errors.callers import RateLimitError
 
 _RESOURCES: Final = tuple(rate.name for rate in fields(Rates))
 

@@ -12,6 +12,8 @@ from coe.answer import DONE
 
 # how events that say nothing are usually written: the role, the end, the usage
 _SILENT = (b'"content":""', b'"content": ""', b'"delta":{}', b'"delta": {}', b'"choices":[]')
+# how one that says something is; in a text of JSON there is no quotation mark without a backslash
+_TELLING = (b'"content":"', b'"content": "')
 _SPARE = 16
 
 
@@ -19,8 +21,8 @@ _SPARE = 16
 class Clamp:
     """Passes the events of a stream on until they have said as much as was asked for.
 
-    An event that says something counts as one token at least. Parsed are those until the first
-    that does, and those that may be too many.
+    An event that says something counts as one token at least. Parsed are those of which that is
+    not plain to see, and the one that is too many.
 
     Parameters
     ----------
@@ -51,8 +53,10 @@ class Clamp:
             return events
         passed: list[bytes] = []
         for event in events.split(b"\n\n")[:-1]:
-            document = _saying(event)
-            if document is not None:
+            if self._n_tokens < most and _tells(event):
+                self._begun = True
+                self._n_tokens += 1
+            elif (document := _saying(event)) is not None:
                 self._begun = True
                 self._n_tokens += 1
                 if self._n_tokens > most:
@@ -60,6 +64,11 @@ class Clamp:
                     return b"".join((*passed, _cut_short(document), DONE))
             passed.append(event + b"\n\n")
         return events
+
+
+def _tells(event: bytes) -> bool:
+    """Whether an event says something, as far as that is seen without parsing it."""
+    return any(map(event.__contains__, _TELLING)) and not any(map(event.__contains__, _SILENT))
 
 
 def _saying(event: bytes) -> dict[str, Any] | None:

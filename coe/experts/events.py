@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coe.answer import DONE
-from coe.errors import ExpertUntrustedError
+from coe.errors.experts import ExpertUntrustedError
 
 LINE_BYTES = 1024 * 1024
 """Longest event of a stream."""

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from coe.core import Request
-from coe.errors import ExpertError, ExpertRejectedError, ExpertTimeoutError
+from coe.errors.experts import ExpertError, ExpertRejectedError, ExpertTimeoutError
 from coe.experts.continuation import Continuation, Continuing, Token, Vocabulary
 from coe.experts.protocol import Expert, close
 from coe.guard.group import Group

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-import aiohttp
-
 from coe.assembly import Assembly
 from coe.core import Request
-from coe.errors import ExpertLostError, ExpertUnaskedError
+from coe.errors.experts import ExpertLostError, ExpertUnaskedError
 from coe.experts.http import HttpExpert
 from coe.experts.llama import LlamaContinuation
+from coe.http.pool import Pool
 
 # llama.cpp's own names for length and number of answers would win over those that are capped
 _UNBOUNDED = frozenset({"n_predict", "n_cmpl", "max_completion_tokens"})
@@ -30,7 +29,7 @@ class HostedExpert:
     """
 
     expert_id: str
-    client: aiohttp.ClientSession
+    client: Pool
     address: Callable[[], str | None]
     first_token_timeout_s: float = 60.0
     idle_timeout_s: float = 30.0

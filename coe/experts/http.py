@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import orjson
 
 from coe.access.secrets import HIDDEN
 from coe.answer import object_in
 from coe.core import Request
-from coe.errors import (
+from coe.errors.experts import (
     ExpertError,
     ExpertLostError,
     ExpertRejectedError,
@@ -24,9 +23,12 @@ from coe.errors import (
 )
 from coe.experts.clamp import Clamp
 from coe.experts.events import Events
-from coe.experts.failures import as_its_own
+from coe.experts.failures import FAILURES, as_its_own
 from coe.experts.patience import Patience
-from coe.experts.whole import MOST_BYTES, check_answer, whole_of
+from coe.experts.whole import MOST_BYTES, answer_in, whole_of
+from coe.http.errors import HttpError
+from coe.http.pool import Pool
+from coe.http.response import Response
 from coe.within import Within
 
 _KEPT_ERROR_BYTES = 4096
@@ -42,7 +44,7 @@ class HttpExpert:
     Parameters
     ----------
     expert_id : for errors.
-    client : the connections, as of `coe.experts.dialling.session`.
+    client : the connections.
     base_url : address up to and including ``/v1``.
     upstream_model : the ``model`` that the server expects; the expert's id by default.
     api_key : sent as bearer token.
@@ -55,7 +57,7 @@ class HttpExpert:
     """
 
     expert_id: str
-    client: aiohttp.ClientSession
+    client: Pool
     base_url: str
     upstream_model: str | None = None
     api_key: str | None = None
@@ -86,13 +88,13 @@ class HttpExpert:
         )
 
     async def _whole(self, request: Request, max_tokens: int | None) -> AsyncGenerator[bytes, None]:
-        with as_its_own(self.expert_id):
+        try:
             with Within(self.answer_timeout_s):
-                response = await self._answering(request, max_tokens)
-                async with response:
+                with closing(await self._answering(request, max_tokens)) as response:
                     body = await whole_of(self.expert_id, response, self.max_answer_bytes)
-        check_answer(self.expert_id, body)
-        yield body
+        except FAILURES as failure:
+            raise as_its_own(self.expert_id, failure) from failure
+        yield answer_in(self.expert_id, body)
 
     async def _streamed(
         self, request: Request, max_tokens: int | None
@@ -101,29 +103,31 @@ class HttpExpert:
         ends_at = loop.time() + self.answer_timeout_s
         events = Events(self.expert_id)
         clamp = Clamp(max_tokens, request.n_answers, bool(request.payload.get("tools")))
-        with as_its_own(self.expert_id):
+        try:
             with Within(self.first_token_timeout_s):
                 response = await self._answering(request, max_tokens)
                 try:
                     self._check_stream(response)
-                    body = response.content
-                    passing = await _next(body, events)
+                    passing = await _next(response, events)
                 except BaseException:
                     response.close()
                     raise
-            async with self._reading(response, ends_at) as patience:
+            with self._reading(response, ends_at) as patience:
                 while passing := clamp.feed(passing):
                     yield passing
                     if events.ended or clamp.ended:
                         break
                     patience.since = loop.time()
-                    passing = await _next(body, events)
+                    passing = await _next(response, events)
                     patience.since = None
                 if events.ended:
-                    await _to_the_end(body)
+                    patience.stop()
+                    await _to_the_end(response)
+        except FAILURES as failure:
+            raise as_its_own(self.expert_id, failure) from failure
 
-    def _check_stream(self, response: aiohttp.ClientResponse) -> None:
-        kind = response.content_type
+    def _check_stream(self, response: Response) -> None:
+        kind = response.first(b"content-type").partition(";")[0].strip().lower()
         if kind in ("text/html", "application/json"):
             raise ExpertUntrustedError(self.expert_id, f"answered with {kind}, not with a stream")
 
@@ -143,11 +147,12 @@ class HttpExpert:
             As `Expert.stream`; `ExpertUnavailableError` also where it is something else.
         """
         content = None if body is None else _written(body)
-        with as_its_own(self.expert_id):
+        try:
             async with asyncio.timeout(silence_s):
-                response = await self._asked(self._root + path, content)
-                async with response:
+                with closing(await self._asked(self._root + path, content)) as response:
                     text = await whole_of(self.expert_id, response, self.max_answer_bytes)
+        except FAILURES as failure:
+            raise as_its_own(self.expert_id, failure) from failure
         found = object_in(text)
         if found is None:
             raise ExpertUnavailableError(self.expert_id, f"has no JSON object at {path}")
@@ -157,45 +162,35 @@ class HttpExpert:
     def _root(self) -> str:
         return self.base_url.rstrip("/").removesuffix("/v1")
 
-    async def _answering(self, request: Request, max_tokens: int | None) -> aiohttp.ClientResponse:
+    async def _answering(self, request: Request, max_tokens: int | None) -> Response:
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         return await self._asked(
             url, _written(self._body(request, max_tokens)), request.traceparent
         )
 
-    async def _asked(
-        self, url: str, content: bytes | None, traceparent: str = ""
-    ) -> aiohttp.ClientResponse:
+    async def _asked(self, url: str, content: bytes | None, traceparent: str = "") -> Response:
         """What the server answers at an address, the body still to come."""
         headers = self._headers()
         if traceparent:
             headers["traceparent"] = traceparent
         response = await self.client.request(
-            "GET" if content is None else "POST",
-            url,
-            data=content,
-            headers=headers,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=self.connect_timeout_s),
+            url, content, headers, self.connect_timeout_s, self.keep_alive
         )
         if response.status != _OK:
-            async with response:
+            with closing(response):
                 raise await self._rejection(response)
-        coding = response.headers.get("content-encoding", "identity")
-        if coding != "identity":
+        if response.first(b"content-encoding", "identity") != "identity":
             response.close()
             raise ExpertUntrustedError(self.expert_id, "compressed its answer, unasked")
         return response
 
-    @asynccontextmanager
-    async def _reading(
-        self, response: aiohttp.ClientResponse, ends_at: float
-    ) -> AsyncIterator[Patience]:
+    @contextmanager
+    def _reading(self, response: Response, ends_at: float) -> Iterator[Patience]:
         """Patience with the body; a connection whose body was not read to its end is closed."""
-        patience = Patience(self.expert_id, response.content, self.idle_timeout_s, ends_at)
+        patience = Patience(self.expert_id, response, self.idle_timeout_s, ends_at)
         patience.start()
         try:
-            async with response:
+            with closing(response):
                 yield patience
         finally:
             patience.stop()
@@ -212,19 +207,20 @@ class HttpExpert:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if self.api_key:
             headers["authorization"] = f"Bearer {self.api_key}"
-        if not self.keep_alive:
-            headers["connection"] = "close"
         return headers
 
-    async def _rejection(self, response: aiohttp.ClientResponse) -> ExpertError:
+    async def _rejection(self, response: Response) -> ExpertError:
         if 300 <= response.status < 400:
             reason = f"points elsewhere (HTTP {response.status}), where nobody goes"
             return ExpertUntrustedError(self.expert_id, reason, "upstream_redirect")
-        body = await response.content.read(_KEPT_ERROR_BYTES)
+        body = b""
+        while len(body) < _KEPT_ERROR_BYTES and (piece := await response.read()):
+            body += piece
+        body = body[:_KEPT_ERROR_BYTES]
         if self.api_key:
             # some servers repeat the key that they do not like
             body = body.replace(self.api_key.encode(), HIDDEN.encode())
-        later = response.headers.getall("retry-after", [])
+        later = response.every(b"retry-after")
         return ExpertRejectedError(
             self.expert_id,
             f"answered HTTP {response.status}",
@@ -234,7 +230,7 @@ class HttpExpert:
         )
 
 
-async def _next(body: aiohttp.StreamReader, events: Events) -> bytes:
+async def _next(response: Response, events: Events) -> bytes:
     """The next events of a stream, as many as are there.
 
     Raises
@@ -242,35 +238,20 @@ async def _next(body: aiohttp.StreamReader, events: Events) -> bytes:
     ExpertLostError, ExpertUntrustedError
         The stream has ended without its mark; or as `Events.feed`.
     """
-    try:
-        while piece := await body.readany():
-            if passing := events.feed(piece):
-                return passing
-    except aiohttp.ClientError as error:
-        if passing := events.feed(_arrived(body, error)):
+    while piece := await response.read():
+        if passing := events.feed(piece):
             return passing
-        raise
-    except RuntimeError as error:  # of a reader whose connection has gone without a word
-        raise ExpertLostError(events.expert_id, "the answer broke off") from error
     passing = events.end()
     if not passing:
         raise ExpertLostError(events.expert_id, "the answer broke off")
     return passing
 
 
-def _arrived(body: aiohttp.StreamReader, error: aiohttp.ClientError) -> bytes:
-    """What had come of a body before it broke: a reader keeps it back as soon as it knows."""
-    body.set_exception(None)  # type: ignore[arg-type]
-    arrived = body.read_nowait()
-    body.set_exception(error)
-    return arrived
-
-
-async def _to_the_end(body: aiohttp.StreamReader) -> None:
+async def _to_the_end(response: Response) -> None:
     """Read what follows the end mark, so that the connection can be used again."""
-    with suppress(TimeoutError, aiohttp.ClientError, RuntimeError):
+    with suppress(TimeoutError, HttpError):
         async with asyncio.timeout(_AFTER_END_S):
-            while await body.readany():
+            while await response.read():
                 pass
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from coe.core import Request
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.continuation import Token, Vocabulary
 from coe.experts.http import HttpExpert
 

@@ -13,7 +13,8 @@ from coe.answer import DONE, chunk, completion
 from coe.combine import mixture, unmixable
 from coe.core import Request
 from coe.decision import Selection
-from coe.errors import ExpertUnavailableError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.continuation import Continuation, Continuing, Token
 from coe.experts.protocol import Expert
 from coe.experts.writing import Drawing, Writing, asked_stops

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-import aiohttp
-
-from coe.errors import ExpertTimeoutError
+from coe.errors.experts import ExpertTimeoutError
+from coe.http.response import Response
 
 
 @dataclass(slots=True)
@@ -20,14 +19,14 @@ class Patience:
     Parameters
     ----------
     expert_id : for errors.
-    reader : fails with `ExpertTimeoutError` once patience has run out.
+    response : fails with `ExpertTimeoutError` once patience has run out.
     idle_s : longest wait.
     ends_at : when the body must have ended, on the loop's clock.
     since : when the present wait began, on the loop's clock; ``None``: nobody waits.
     """
 
     expert_id: str
-    reader: aiohttp.StreamReader
+    response: Response
     idle_s: float
     ends_at: float
     since: float | None = None
@@ -55,4 +54,4 @@ class Patience:
             self._timer = loop.call_at(min(due, self.ends_at), self._look, loop)
 
     def _fail(self, reason: str) -> None:
-        self.reader.set_exception(ExpertTimeoutError(self.expert_id, reason))
+        self.response.fail(ExpertTimeoutError(self.expert_id, reason))

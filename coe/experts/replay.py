@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from coe.answer import completion, pieces_of
 from coe.core import ExpertSpec, Request
-from coe.errors import ExpertRejectedError
+from coe.errors.experts import ExpertRejectedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from coe.core import Request
-from coe.errors import (
+from coe.errors.experts import (
     ExpertError,
     ExpertOverloadedError,
     ExpertRejectedError,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from coe.answer import DONE, chunk, completion
 from coe.core import Request
-from coe.errors import ExpertRejectedError
+from coe.errors.experts import ExpertRejectedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import aiohttp
-
-from coe.answer import object_in
-from coe.errors import ExpertUntrustedError
+from coe.answer import Whole, object_in
+from coe.errors.experts import ExpertUntrustedError
+from coe.http.errors import BrokenOffError
+from coe.http.response import Response
 
 MOST_BYTES = 16 * 1024 * 1024
 """Longest whole answer, by default."""
 
 
-async def whole_of(expert_id: str, response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+async def whole_of(expert_id: str, response: Response, most_bytes: int) -> bytes:
     """The body of a response, which must not be longer than ``most_bytes``.
 
     Raises
@@ -21,19 +21,18 @@ async def whole_of(expert_id: str, response: aiohttp.ClientResponse, most_bytes:
     """
     parts, n_bytes = [], 0
     try:
-        while part := await response.content.readany():
+        while part := await response.read():
             n_bytes += len(part)
             if n_bytes > most_bytes:
                 raise ExpertUntrustedError(expert_id, f"sent more than {most_bytes} bytes")
             parts.append(part)
-    # RuntimeError: of a reader whose connection has gone without a word
-    except (aiohttp.ClientPayloadError, RuntimeError) as error:
+    except BrokenOffError as error:
         raise ExpertUntrustedError(expert_id, "the answer broke off") from error
     return b"".join(parts)
 
 
-def check_answer(expert_id: str, body: bytes) -> None:
-    """Nothing, where a body is a chat completion of at least one choice.
+def answer_in(expert_id: str, body: bytes) -> Whole:
+    """The body of a response as an answer: a chat completion of at least one choice.
 
     Raises
     ------
@@ -49,3 +48,6 @@ def check_answer(expert_id: str, body: bytes) -> None:
         failed = "error" in document
         said = "failed, and said so in its answer" if failed else "answered without a choice"
         raise ExpertUntrustedError(expert_id, said)
+    answer = Whole(body)
+    answer.document = document
+    return answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Self, TypeVar
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 
 _T = TypeVar("_T")
 

@@ -6,12 +6,15 @@ accrual; the numbers fit a few experts rather than hundreds of hosts.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
+from typing import Final, Literal
 
 from coe.guard.verdict import Verdict
 from coe.guard.window import Window
+
+_NEVER: Final = -math.inf
 
 Phase = Literal["closed", "ejected", "half-open", "probing"]
 """``closed``: asked as usual. ``half-open``: one request may find out whether it is well again;
@@ -56,7 +59,7 @@ class Circuit:
     rng: Random
     age: int = 0
     n_ejections: int = 0
-    until_s: float = float("-inf")
+    until_s: float = _NEVER
     _in_a_row: int = 0
     _times: int = 0
     _closed_s: float = 0.0
@@ -68,7 +71,7 @@ class Circuit:
 
     def phase(self, now_s: float) -> Phase:
         """How it is now."""
-        if self.until_s == float("-inf"):
+        if self.until_s == _NEVER:
             return "closed"
         if now_s < self.until_s:
             return "ejected"
@@ -77,7 +80,7 @@ class Circuit:
     @property
     def tripped(self) -> bool:
         """Whether it has been ejected, and no request has found it well since."""
-        return self.until_s != float("-inf")
+        return self.until_s != _NEVER
 
     def sent(self, now_s: float) -> bool:
         """A request goes to it, whatever the phase; whether that is a probe."""
@@ -133,7 +136,7 @@ class Circuit:
         self._renew()
 
     def _recover(self, now_s: float) -> None:
-        self.until_s = float("-inf")
+        self.until_s = _NEVER
         self._closed_s = now_s
         self._renew()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
-from coe.errors import ExpertOverloadedError
+from coe.errors.experts import ExpertOverloadedError
 from coe.guard.circuit import Circuit, Ejection
 from coe.guard.lag import Lag
 from coe.guard.limit import Limit
@@ -148,7 +148,11 @@ class Group:
     def failing(self, now_s: float) -> str | None:
         """Why no replica is to be asked while another expert can answer; ``None``: one is."""
         members = self.members.values()
-        if not members or any(member.is_open(now_s) for member in members):
+        # no generator: everybody is asked this for every request
+        for member in members:
+            if member.is_open(now_s):
+                return None
+        if not members:
             return None
         if all(now_s < member.held_until_s for member in members):
             return "asked to be left alone"
@@ -168,20 +172,27 @@ class Group:
         ExpertOverloadedError
             Nobody, if that is ``strict``.
         """
-        free = [m for m in self.members.values() if now_s >= m.held_until_s]
-        able = [m for m in free if m.is_open(now_s)]
-        lacking = len(free) - len(free) // 2 - len(able)
-        if lacking > 0 and (insists or able):
-            ejected = [m for m in free if not m.is_open(now_s)]
-            able += sorted(ejected, key=lambda m: m.circuit.until_s)[:lacking]
-        wanted = set(among)
-        able = [m for m in able if m.replica_id in wanted]
+        able = [m for m in self.members.values() if m.is_open(now_s)]
+        if len(able) < len(self.members):
+            able += self._asked_on(now_s, len(able), insists)
+        if among is not self.members:
+            wanted = set(among)
+            able = [m for m in able if m.replica_id in wanted]
         if able or not strict:
             return able
-        if not free and self.members:
+        if self.members and all(now_s < m.held_until_s for m in self.members.values()):
             left_s = min(m.held_until_s for m in self.members.values()) - now_s
             raise self.overloaded(f"asks to be left alone for {math.ceil(left_s)} s", left_s)
         raise self.overloaded(f"is {self.failing(now_s) or 'failing'}, and not asked for a while")
+
+    def _asked_on(self, now_s: float, n_open: int, insists: bool) -> list[Member]:
+        """Who is asked though it is ejected, for half of them must be, and the last in any case."""
+        free = [m for m in self.members.values() if now_s >= m.held_until_s]
+        lacking = len(free) - len(free) // 2 - n_open
+        if lacking <= 0 or not (insists or n_open):
+            return []
+        ejected = [m for m in free if not m.is_open(now_s)]
+        return sorted(ejected, key=lambda m: m.circuit.until_s)[:lacking]
 
     def _line_room(self, among: Iterable[str]) -> int:
         return sum(self.members[name].line_room for name in among if name in self.members)

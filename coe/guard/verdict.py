@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from coe.errors import (
+from coe.errors.experts import (
     ExpertError,
     ExpertRejectedError,
     ExpertTimeoutError,

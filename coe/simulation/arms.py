@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.errors import SimulationError, UnknownExpertError
+from coe.errors.callers import UnknownExpertError
+from coe.errors.files import SimulationError
 from coe.optimizer.pacing import Pacer
 from coe.routers.expectation import Expectation
 from coe.simulation.deciding import Deciding

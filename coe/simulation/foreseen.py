@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coe.candidates import cap
 from coe.core import Budget, ExpertSpec, Policy, Request
 from coe.decision import Candidate
-from coe.errors import SimulationError
+from coe.errors.files import SimulationError
 from coe.mode import Mode
 from coe.offers import Offers
 from coe.permitted import permitted

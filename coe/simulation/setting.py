@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coe.core import Policy
-from coe.errors import OutcomesError, SimulationError
+from coe.errors.files import OutcomesError, SimulationError
 from coe.offers import Offers
 from coe.optimizer.pacing import Allowance
 from coe.router import Router

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
 import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -14,17 +13,13 @@ from typing import Any, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from coe.services.sockets.joined import Joined
+from coe.http.joined import Joined
+from coe.naming import new_name
 from coe.services.wire.refusals import error_document
 
 MOST_HEAD_BYTES: Final = 16 * 1024
 MOST_URL_BYTES: Final = 8 * 1024
 MOST_FIELDS: Final = 100
-
-
-def new_request_id() -> str:
-    """An id that no other request has."""
-    return f"req-{secrets.token_hex(12)}"
 
 
 _METHOD = re.compile(rb"[A-Z]+ /")
@@ -41,7 +36,7 @@ def last_answer(status: int, document: Mapping[str, Any], more: str = "") -> byt
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        f"x-request-id: {new_request_id()}\r\n{more}connection: close\r\n\r\n"
+        f"x-request-id: {new_name('req')}\r\n{more}connection: close\r\n\r\n"
     )
     return head.encode() + body
 
@@ -99,7 +94,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
         self._head_bytes = self._n_fields = 0
         # beyond ASGI: what the request is called here, and how to break its connection off
-        own: dict[str, Any] = {"coe.request_id": new_request_id(), "coe.abort": self._abort}
+        own: dict[str, Any] = {"coe.request_id": new_name("req"), "coe.abort": self._abort}
         self.scope.update(own)  # type: ignore[typeddict-item]
         if self._waiting is None:
             self._wait()

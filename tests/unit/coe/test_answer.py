@@ -11,10 +11,13 @@ from coe.answer import (
     DONE,
     AnswerMeter,
     Reading,
+    Whole,
     before_end,
     chunk,
     completion,
+    object_in,
     pieces_of,
+    together,
 )
 
 TOKENS = ["Write", " data: here", "\n\ndata:", " [DONE]", ' "usage"', " für", " 世界", "!"]
@@ -41,7 +44,7 @@ def read(*pieces, stream=True):
 
 BODIES = [
     (BODY, Reading(None, len(TOKENS), False, True)),
-    (BODY.removesuffix(DONE), Reading(None, len(TOKENS) + 1, False, False)),
+    (BODY.removesuffix(DONE), Reading(None, len(TOKENS), False, False)),
     (ending_with(event(usage=USAGE)), Reading(11, 7, True, True)),
     (ending_with(event(timings=TIMINGS)), Reading(11, 9, True, True)),
     (BODY.replace(b"\n", b"\r\n"), Reading(None, len(TOKENS), False, True)),
@@ -312,3 +315,37 @@ async def test_a_stream_without_its_end_mark_stays_as_it_is(body):
 async def test_pieces_are_passed_on_as_they_come():
     pieces = list(pieces_of("chatcmpl-1", "a", TOKENS))
     assert await passed(pieces) == [*pieces[:-1], MORE + DONE]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.dictionaries(st.text(), JSON), st.booleans())
+def test_an_object_is_read_as_it_stands_without_what_is_no_number(document, plain):
+    text = json.dumps(document, ensure_ascii=plain)
+    slow = json.loads(text, parse_constant=lambda name: None)
+    body = text.encode(errors="surrogatepass")
+    assert json.dumps(object_in(body)) == json.dumps(slow)
+
+
+@pytest.mark.parametrize("number", [-(2**63) - 1, 2**64, 10**19, -(10**18), 2**63, 10**40 + 1])
+def test_a_long_number_is_exact_wherever_it_stands(number):
+    for n_before in range(12):
+        assert object_in(b'{"a":%b%d}' % (b" " * n_before, number)) == {"a": number}
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'"a"', b"{", b"{} {}", b"\xff", b"[" * 100_000])
+def test_what_is_no_object_is_none(text):
+    assert object_in(text) is None
+
+
+def test_a_whole_answer_is_not_read_again():
+    body = Whole(completion("chatcmpl-1", "a", "Hello", 11, 7, "stop"))
+    body.document = {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    assert object_in(body) is body.document
+    assert together([body]) is body
+    assert read(body, stream=False) == Reading(3, 2, True, True)
+    assert read(b"", body, stream=False) == Reading(11, 7, True, True)

@@ -9,7 +9,7 @@ from coe.answer import completion, pieces_of
 from coe.cache import ENTRY_BYTES, AnswerCache
 from coe.core import Budget, Message, Policy, Request
 from coe.engine import Engine
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.experts.standing import StandingExpert
 from coe.experts.stub import StubExpert
 from coe.free import CopySection, free_spec

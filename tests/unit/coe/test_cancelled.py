@@ -10,7 +10,7 @@ import pytest
 from coe.answer import completion, pieces_of
 from coe.core import Message, Request
 from coe.engine import Engine
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.continuation import Token
 from coe.experts.guarded import guarded
 from coe.experts.replicated import ReplicatedExpert

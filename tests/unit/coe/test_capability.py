@@ -6,7 +6,7 @@ import pytest
 
 from coe.capability import EVERYTHING, OF_KIND
 from coe.core import Message, Policy, Request
-from coe.errors import InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
 from coe.permitted import capable, incapable, roomy
 from coe.standing import Standing
 

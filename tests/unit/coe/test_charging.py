@@ -9,20 +9,22 @@ import pytest
 from coe.bound import bound
 from coe.core import Message, Policy, Request
 from coe.engine import Engine
-from coe.errors import (
-    BudgetExhaustedError,
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.experts import (
     ExpertLostError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
-    LedgerUnavailableError,
+    ExpertUntrustedError,
 )
+from coe.errors.gateway import LedgerUnavailableError
 from coe.experts.standing import StandingExpert
 from coe.experts.stub import StubExpert
 from coe.ledger.amounts import NOTHING, Amounts
-from coe.ledger.limits import Account, Limit
+from coe.ledger.limits import Account, Limit, Payer
 from coe.mode import Mode
 from coe.stock import Declination
+from coe.tab import Tab
 
 NAMES = ("good", "fair", "poor")
 ONE = Amounts(requests=1)
@@ -162,7 +164,13 @@ async def test_an_expert_that_fails_in_mid_answer_is_charged_as_far_as_it_came(c
 
 @pytest.mark.parametrize(
     "error",
-    [ExpertUnavailableError("good", "not started"), ExpertRejectedError("good", "no", 503)],
+    [
+        ExpertUnavailableError("good", "not started"),
+        ExpertRejectedError("good", "no", 503),
+        ExpertUntrustedError("good", "does not prove who it is", "upstream_tls"),
+        ExpertUntrustedError("good", "is not connected to", "upstream_blocked"),
+        ExpertUntrustedError("good", "points elsewhere", "upstream_redirect"),
+    ],
 )
 async def test_who_takes_over_is_charged_and_the_request_counts_once(charged, error):
     engine, _ = charged(good=StubExpert("good", error=error))
@@ -175,7 +183,11 @@ async def test_who_takes_over_is_charged_and_the_request_counts_once(charged, er
 
 @pytest.mark.parametrize(
     "error",
-    [ExpertTimeoutError("good", "silent for 60 s"), ExpertLostError("good", "broke off")],
+    [
+        ExpertTimeoutError("good", "silent for 60 s"),
+        ExpertLostError("good", "broke off"),
+        ExpertUntrustedError("good", "sent a page"),
+    ],
 )
 async def test_what_an_expert_did_of_which_nothing_was_heard_is_not_given_back(charged, error):
     engine, _ = charged(good=StubExpert("good", error=error))
@@ -415,3 +427,36 @@ async def test_a_fusion_without_room_for_its_writer_delivers_the_best_answer(cha
     assert reply.receipt.expert_id == "fair"
     assert not experts["good"].requests
     assert engine.store.spent == total(ONE, *map(taken, reply.receipt.parts))
+
+
+@pytest.mark.parametrize(
+    "ends", [("release", "release"), ("settle", "release"), ("release", "settle")]
+)
+async def test_a_request_counts_though_who_was_held_for_first_is_not_asked(charged, ends):
+    """A member that waits for room when the others have answered already."""
+    engine, _ = charged()
+    spec, receipt = engine.router.specs["good"], await settled(engine)
+    before = engine.store.spent.requests
+    tab = Tab(engine.store, Payer(), "two")
+    holds = [await tab.hold(spec, ask(), 5) for _ in range(2)]
+    for hold, end in zip(holds, ends, strict=True):
+        hold.settle(receipt) if end == "settle" else hold.release()
+    assert engine.store.spent.requests - before == 1
+    assert not engine.store.ledger.held
+
+
+async def test_a_request_does_not_count_where_all_that_was_held_is_given_back(charged):
+    engine, _ = charged()
+    tab = Tab(engine.store, Payer(), "two")
+    holds = [await tab.hold(engine.router.specs["good"], ask(), 5) for _ in range(2)]
+    for hold in reversed(holds):
+        hold.release()
+    assert (engine.store.spent, tab.counted) == (NOTHING, False)
+    assert not engine.store.ledger.held
+
+
+async def settled(engine):
+    """The receipt of an answer."""
+    reply = await engine.answer(ask())
+    await drain(reply)
+    return reply.receipt

@@ -17,7 +17,7 @@ from coe.core import Budget, ExpertSpec, Policy, Prices
 from coe.device import DeviceProfile
 from coe.embedders import EndpointSection, LocalEmbedderSection
 from coe.environment import redis_url, state_home
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.kinds import EmbeddedSection, HttpSection, ReplaySection
 from coe.ledger.limits import Limit
 from coe.optimizer.pacing import Allowance
@@ -480,6 +480,14 @@ def test_a_key_that_is_not_set_is_named_with_its_expert(monkeypatch, value):
         monkeypatch.setenv("FAR_KEY", value)
     with pytest.raises(ConfigError, match=r"'far'.*FAR_KEY is not set: export it"):
         api_key(http_expert(api_key_env="FAR_KEY"))
+
+
+@pytest.mark.parametrize("key", ["s3cret\n", "s3cret\r", "s\u0436cret"])
+def test_a_key_that_no_request_can_carry_is_refused_before_it_is_used(monkeypatch, key):
+    monkeypatch.setenv("FAR_KEY", key)
+    with pytest.raises(ConfigError, match=r"'far'.*FAR_KEY holds no key") as raised:
+        api_key(http_expert(api_key_env="FAR_KEY"))
+    assert "cret" not in str(raised.value)
 
 
 # ---- who is local, who is shared

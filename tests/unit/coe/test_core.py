@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coe.core import Budget, Estimate, ExpertSpec, Message, Policy, Request
 from coe.device import DeviceProfile
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.load import Load
 
 AXES = ("latency_ms", "ttft_ms", "energy_j", "cost_usd")
@@ -116,7 +116,7 @@ def test_estimate_of_an_idle_expert_is_its_profile():
 )
 def test_load_stretches_time_and_nothing_else(load, stretch):
     idle, busy = SPEC.estimate(0.5, 4, 5), SPEC.estimate(0.5, 4, 5, load)
-    assert busy == replace(idle, ttft_ms=26.0 * stretch, latency_ms=276.0 * stretch)
+    assert busy == idle._replace(ttft_ms=26.0 * stretch, latency_ms=276.0 * stretch)
 
 
 def test_text_is_the_user_turns_oldest_first():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coe.core import Budget, Message, Policy, Prices, Request
 from coe.counterfactual import counterfactuals, kept_out, runner_up
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 
 NAMES = ("a", "b", "c", "d")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.crowd import Crowd, Line
-from coe.errors import OverloadedError
+from coe.errors.gateway import OverloadedError
 
 
 def crowd(most=512, own=64):

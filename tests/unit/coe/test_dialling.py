@@ -2,39 +2,34 @@
 
 import asyncio
 import datetime
+import socket
 import ssl
 
 import pytest
 import trustme
-from aiohttp.abc import AbstractResolver
 
 from coe.addresses import Reach, reach_of
 from coe.answer import completion
 from coe.core import Message, Request
-from coe.errors import ExpertUnavailableError, ExpertUntrustedError
-from coe.experts.dialling import lines, session
+from coe.errors.experts import ExpertUnavailableError, ExpertUntrustedError
 from coe.experts.http import HttpExpert
+from coe.experts.lines import lines
+from coe.http.pool import Pool
 
 WHOLE = completion("c", "up", "Hello", 3, 1, "stop")
 ASKED = Request((Message("user", "Hi"),), payload={"stream": False})
 
 
-class Names(AbstractResolver):
+class Names:
     """A name service whose answers the test changes."""
 
     def __init__(self):
         self.leads_to = []
 
-    async def resolve(self, host, port=0, family=0):
+    async def __call__(self, host, port):
         if not self.leads_to:
             raise OSError(None, "no such name")
-        return [
-            {"hostname": host, "host": a, "port": port, "family": 2, "proto": 0, "flags": 0}
-            for a in self.leads_to
-        ]
-
-    async def close(self):
-        pass
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in self.leads_to]
 
 
 class Server:
@@ -66,14 +61,11 @@ async def server():
 
 async def test_a_name_is_looked_at_whenever_it_is_connected_to(server):
     names, url = Names(), f"http://expert.example:{server.port}/v1"
-    async with session(Reach(loopback=True), resolver=names) as client:
+    async with Pool(Reach(loopback=True), resolve=names) as client:
         names.leads_to = ["127.0.0.1"]
         assert await answer(client, url) == [WHOLE]
-        # aiohttp keeps what a name led to for ten seconds
-        client.connector.clear_dns_cache()
         for elsewhere in ("169.254.169.254", "10.255.255.1", "0.0.0.0"):
             names.leads_to = [elsewhere]
-            client.connector.clear_dns_cache()
             with pytest.raises(ExpertUntrustedError) as raised:
                 await answer(client, url)
             assert raised.value.code == "upstream_blocked"
@@ -84,31 +76,31 @@ async def test_a_name_that_leads_to_this_machine_is_not_connected_to_unless_it_i
     names = Names()
     names.leads_to = ["127.0.0.1"]
     url = f"http://expert.example:{server.port}/v1"
-    async with session(reach_of(url), resolver=names) as client:
+    async with Pool(reach_of(url), resolve=names) as client:
         with pytest.raises(ExpertUntrustedError, match="allow_loopback") as raised:
             await answer(client, url)
     assert raised.value.code == "upstream_blocked"
     assert "127.0.0.1" not in str(raised.value)
     assert server.n_connections == 0
-    async with session(reach_of(url, loopback=True), resolver=names) as client:
+    async with Pool(reach_of(url, loopback=True), resolve=names) as client:
         assert await answer(client, url) == [WHOLE]
 
 
 async def test_of_several_addresses_only_those_allowed_are_tried(server):
     names = Names()
     names.leads_to = ["10.255.255.1", "127.0.0.1"]
-    async with session(Reach(loopback=True), resolver=names) as client:
+    async with Pool(Reach(loopback=True), resolve=names) as client:
         assert await answer(client, f"http://expert.example:{server.port}/v1") == [WHOLE]
 
 
 async def test_a_name_that_leads_nowhere_is_unavailable():
-    async with session(Reach(), resolver=Names()) as client:
+    async with Pool(Reach(), resolve=Names()) as client:
         with pytest.raises(ExpertUnavailableError):
             await answer(client, "http://expert.example:8000/v1")
 
 
 async def test_an_address_that_is_written_out_is_looked_at_too(server):
-    async with session(Reach()) as client:
+    async with Pool(Reach()) as client:
         with pytest.raises(ExpertUntrustedError) as raised:
             await answer(client, f"http://127.0.0.1:{server.port}/v1")
         assert raised.value.code == "upstream_blocked"
@@ -170,16 +162,20 @@ async def test_an_authority_that_nobody_named_is_not_believed(authority):
 
 
 async def test_who_speaks_no_tls_proves_nothing():
+    left = asyncio.Event()
+
     async def greet(reader, writer):
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await reader.read()
         writer.close()
+        left.set()
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as opened:
         url = f"https://127.0.0.1:{opened.sockets[0].getsockname()[1]}/v1"
-        async with session(reach_of(url)) as client:
+        async with Pool(reach_of(url)) as client:
             with pytest.raises(ExpertUntrustedError) as raised:
                 await answer(client, url)
+        await left.wait()
     assert raised.value.code == "upstream_tls"
 
 

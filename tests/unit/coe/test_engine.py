@@ -12,14 +12,13 @@ from coe.answer import DONE, completion, pieces_of
 from coe.core import Budget, Message, Policy, Prices, Request
 from coe.energy import EnergyAccount
 from coe.engine import Engine
-from coe.errors import (
+from coe.errors.callers import InfeasibleError, UnknownExpertError
+from coe.errors.experts import (
     ExpertError,
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
-    InfeasibleError,
-    UnknownExpertError,
 )
 from coe.experts.guarded import guarded
 from coe.experts.replicated import ReplicatedExpert

@@ -15,7 +15,7 @@ from coe.answer import chunk, pieces_of
 from coe.combine import log_odds, posterior, vote
 from coe.core import Budget, Message, Request
 from coe.engine import Engine
-from coe.errors import ExpertRejectedError, ExpertUnavailableError
+from coe.errors.experts import ExpertRejectedError, ExpertUnavailableError
 from coe.escalation import Escalations
 from coe.experts.stub import StubExpert
 from coe.load import Presence

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coe.environment import caller_key, fleet_token, key_pepper, secrets_in, weights_home
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 
 VARIABLE = "COE_FLEET_TOKEN"
 

@@ -1,20 +1,24 @@
 """Errors: one tree, and each survives the way between two processes."""
 
 import inspect
+import pkgutil
+from importlib import import_module
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
 from coe import errors
-from coe.errors import (
-    ArtefactError,
+from coe.errors import CoeError
+from coe.errors.callers import (
     BudgetExhaustedError,
-    CoeError,
-    ConfigError,
     CredentialsError,
-    EmbeddingError,
-    EmbeddingUnavailableError,
-    EndingError,
+    ForbiddenError,
+    InfeasibleError,
+    RateLimitError,
+    RequestError,
+    UnknownExpertError,
+)
+from coe.errors.experts import (
     ExpertError,
     ExpertLostError,
     ExpertOverloadedError,
@@ -23,24 +27,28 @@ from coe.errors import (
     ExpertUnaskedError,
     ExpertUnavailableError,
     ExpertUntrustedError,
+)
+from coe.errors.files import (
+    ArtefactError,
+    ConfigError,
+    MeasurementsError,
+    OutcomesError,
+    PlanError,
+    SimulationError,
+    WeightsError,
+)
+from coe.errors.gateway import (
+    EmbeddingError,
+    EmbeddingUnavailableError,
+    EndingError,
     FleetError,
-    ForbiddenError,
     GatewayError,
-    InfeasibleError,
     LedgerConflictError,
     LedgerError,
     LedgerUnavailableError,
-    MeasurementsError,
     MeterError,
-    OutcomesError,
     OverdueError,
     OverloadedError,
-    PlanError,
-    RateLimitError,
-    RequestError,
-    SimulationError,
-    UnknownExpertError,
-    WeightsError,
 )
 
 ERRORS = [
@@ -82,7 +90,9 @@ ERRORS = [
 
 
 def every_error():
-    found = {e for _, e in inspect.getmembers(errors, inspect.isclass)}
+    names = [info.name for info in pkgutil.iter_modules(errors.__path__, "coe.errors.")]
+    modules = [errors, *map(import_module, names)]
+    found = {e for module in modules for _, e in inspect.getmembers(module, inspect.isclass)}
     return {error for error in found if issubclass(error, BaseException)}
 
 

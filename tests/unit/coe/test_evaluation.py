@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.evaluation import evaluate
 from coe.router import Router
 from coe.routers.outcomes import Outcomes

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.answer import DONE, chunk, pieces_of
-from coe.errors import ExpertUntrustedError
+from coe.errors.experts import ExpertUntrustedError
 from coe.experts.events import LINE_BYTES, Events
 
 BODY = b"".join(pieces_of("c", "up", ["Grüße", " data: [DONE]\n\n", " 世界"]))

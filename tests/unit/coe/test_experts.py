@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coe.answer import AnswerMeter, Reading, pieces_of
 from coe.core import Message, Request
-from coe.errors import ExpertRejectedError, ExpertTimeoutError
+from coe.errors.experts import ExpertRejectedError, ExpertTimeoutError
 from coe.experts.replay import Recorded, ReplayExpert, prompt_key
 from coe.experts.stub import StubExpert
 

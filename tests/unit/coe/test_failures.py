@@ -1,32 +1,41 @@
 """What goes wrong with a connection, as errors of an expert."""
 
-import aiohttp
 import pytest
 
-from coe.errors import (
-    ExpertError,
+from coe.errors.experts import (
     ExpertLostError,
     ExpertTimeoutError,
     ExpertUnavailableError,
     ExpertUntrustedError,
 )
-from coe.experts.failures import as_its_own
+from coe.experts.failures import FAILURES, as_its_own
+from coe.http.errors import (
+    BlockedError,
+    BrokenOffError,
+    GoneError,
+    LateError,
+    NoHttpError,
+    UnprovenError,
+    UnreachedError,
+)
 
 
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (aiohttp.ConnectionTimeoutError(), ExpertUnavailableError),  # nothing was sent
-        (aiohttp.SocketTimeoutError(), ExpertTimeoutError),
+        (LateError(), ExpertUnavailableError),  # nothing was sent
+        (UnreachedError("ConnectionRefusedError"), ExpertUnavailableError),
         (TimeoutError(), ExpertTimeoutError),
-        (aiohttp.ServerDisconnectedError(), ExpertLostError),
-        (aiohttp.ClientPayloadError(), ExpertLostError),
+        (GoneError(), ExpertLostError),
+        (BrokenOffError(), ExpertLostError),
         (ConnectionResetError(), ExpertLostError),
-        (aiohttp.InvalidURL("a"), ExpertUntrustedError),
+        (NoHttpError(), ExpertUntrustedError),
+        (BlockedError(), ExpertUntrustedError),
+        (UnprovenError(), ExpertUntrustedError),
     ],
 )
 def test_it_says_whether_the_expert_may_have_been_asked(error, told):
-    with pytest.raises(ExpertError) as caught, as_its_own("small"):
-        raise error
-    assert type(caught.value) is told
-    assert "small" in str(caught.value)
+    assert isinstance(error, FAILURES)
+    found = as_its_own("small", error)
+    assert type(found) is told
+    assert "small" in str(found)

@@ -6,7 +6,7 @@ import pytest
 
 from coe.cache import AnswerCache
 from coe.config import DATA, load_config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.free import free_spec, stock_of
 from coe.services.fleet import Fleet, running
 from coe.stock import Constants, Declination

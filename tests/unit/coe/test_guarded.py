@@ -8,7 +8,7 @@ import pytest
 
 from coe.core import Budget, Message, Request
 from coe.engine import Engine
-from coe.errors import (
+from coe.errors.experts import (
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,

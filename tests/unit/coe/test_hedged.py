@@ -8,7 +8,7 @@ import pytest
 from coe.answer import pieces_of
 from coe.core import Message, Request
 from coe.engine import Engine
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.replicated import ReplicatedExpert
 from coe.guard.group import Group
 from coe.guard.guards import Guards

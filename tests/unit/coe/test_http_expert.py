@@ -10,16 +10,16 @@ from aiohttp import web
 
 from coe.answer import completion, pieces_of
 from coe.core import Message, Request
-from coe.errors import (
+from coe.errors.experts import (
     ExpertLostError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
     ExpertUntrustedError,
 )
-from coe.experts.dialling import session
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.experts.http import HttpExpert
+from coe.http.pool import Pool
 
 EVENTS = list(pieces_of("chatcmpl-1", "up", ["Grüße", " 世界", "."]))
 WHOLE = completion("chatcmpl-1", "up", "Hello", 3, 1, "stop")
@@ -75,7 +75,7 @@ async def url(server):
 
 @pytest.fixture
 async def client():
-    async with session() as opened:
+    async with Pool() as opened:
         yield opened
 
 

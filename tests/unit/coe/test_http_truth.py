@@ -10,14 +10,14 @@ import pytest
 
 from coe.answer import DONE, completion, pieces_of
 from coe.core import Message, Request
-from coe.errors import (
+from coe.errors.experts import (
     ExpertError,
     ExpertTimeoutError,
     ExpertUnavailableError,
     ExpertUntrustedError,
 )
-from coe.experts.dialling import session
 from coe.experts.http import HttpExpert
+from coe.http.pool import Pool
 
 TOKENS = ["Grüße", " 世界", "."]
 EVENTS = list(pieces_of("c", "up", TOKENS))
@@ -85,7 +85,7 @@ async def wire():
 
 @pytest.fixture
 async def ask(wire):
-    async with session() as client:
+    async with Pool() as client:
 
         async def asked(stream=True, max_tokens=None, **more):
             limits = {"first_token_timeout_s": 0.4, "idle_timeout_s": 0.4, "answer_timeout_s": 5.0}
@@ -123,13 +123,13 @@ async def test_a_stream_in_two_parts_is_the_whole_one_wherever_it_is_parted(wire
 
 
 async def test_events_pass_before_the_next_one_is_there(wire, ask):
-    wire.parts = [CHUNKED, chunked(EVENTS[0]), 0.3, chunked(BODY[len(EVENTS[0]) :]), b"0\r\n\r\n"]
-    async with session() as client:
+    wire.parts = [CHUNKED, chunked(EVENTS[0]), 1.0, chunked(BODY[len(EVENTS[0]) :]), b"0\r\n\r\n"]
+    async with Pool() as client:
         request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
         pieces = HttpExpert("up", client, wire.url).stream(request, None)
         started = time.monotonic()
         assert await anext(pieces) == EVENTS[0]
-        assert time.monotonic() - started < 0.2
+        assert time.monotonic() - started < 0.8
         await pieces.aclose()
 
 
@@ -198,13 +198,13 @@ async def test_an_error_in_the_middle_ends_the_stream_as_one(wire, ask):
 
 
 async def test_heartbeats_do_not_make_a_stream_less_silent(wire, ask):
-    beats = [part for _ in range(30) for part in (0.05, chunked(b": still here\n\n"))]
+    beats = [part for _ in range(60) for part in (0.05, chunked(b": still here\n\n"))]
     for first in ([], [chunked(EVENTS[0])]):
         wire.parts = [CHUNKED, *first, *beats]
         started = time.monotonic()
         passed, error = await ask()
         assert (passed, type(error)) == (b"".join(EVENTS[: len(first)]), ExpertTimeoutError)
-        assert 0.3 < time.monotonic() - started < 0.9
+        assert 0.3 < time.monotonic() - started < 2.0
 
 
 async def test_a_stream_has_a_longest_time_though_it_is_never_silent(wire, ask):
@@ -212,13 +212,13 @@ async def test_a_stream_has_a_longest_time_though_it_is_never_silent(wire, ask):
     started = time.monotonic()
     passed, error = await ask(answer_timeout_s=0.5)
     assert (type(error), error.reason) == (ExpertTimeoutError, "the answer took too long")
-    assert 0.3 < time.monotonic() - started < 0.9
-    assert passed.startswith(EVENTS[1] * 5)
+    assert 0.3 < time.monotonic() - started < 2.0
+    assert passed.startswith(EVENTS[1] * 3)
 
 
 async def test_who_reads_slowly_does_not_find_the_expert_silent(wire):
     wire.parts = [CHUNKED, chunked(EVENTS[0]), 0.01, chunked(BODY[len(EVENTS[0]) :]), b"0\r\n\r\n"]
-    async with session() as client:
+    async with Pool() as client:
         request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
         expert = HttpExpert("up", client, wire.url, idle_timeout_s=0.1)
         out = []
@@ -231,9 +231,9 @@ async def test_who_reads_slowly_does_not_find_the_expert_silent(wire):
 async def test_after_the_end_mark_nobody_waits_and_the_connection_is_not_used_again(wire, ask):
     wire.parts, wire.hang = [CHUNKED, chunked(BODY)], True
     started = time.monotonic()
-    assert await ask() == (BODY, None)
-    assert time.monotonic() - started < 0.4 + 0.3
-    assert await ask() == (BODY, None)
+    assert await ask(idle_timeout_s=3.0) == (BODY, None)
+    assert time.monotonic() - started < 2.0
+    assert await ask(idle_timeout_s=3.0) == (BODY, None)
     assert wire.n_connections == 2
 
 
@@ -248,7 +248,7 @@ async def test_a_silent_connection_is_closed_and_not_used_again(wire, ask):
 
 async def test_who_leaves_in_the_middle_closes_the_connection_at_once(wire):
     wire.parts, wire.hang = [CHUNKED, chunked(EVENTS[0])], True
-    async with session() as client:
+    async with Pool() as client:
         request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
         pieces = HttpExpert("up", client, wire.url).stream(request, None)
         await anext(pieces)
@@ -303,7 +303,7 @@ async def test_who_reads_slowly_slows_the_expert_down(wire):
         except ConnectionError:
             writer.close()
 
-    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server, session() as client:
+    async with await asyncio.start_server(flood, "127.0.0.1", 0) as server, Pool() as client:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
         pieces = HttpExpert("up", client, url).stream(request, None)
@@ -322,7 +322,7 @@ async def test_what_came_before_a_connection_broke_passes_though_nobody_had_read
     """The break is known before the events are read: the loop is busy meanwhile."""
     closing = CHUNKED.replace(b"transfer", b"connection: close\r\ntransfer")
     wire.parts = [closing, chunked(EVENTS[0]), 0.05, *map(chunked, EVENTS[1:n_events])]
-    async with session() as client:
+    async with Pool() as client:
         request = Request((Message("user", "Hi"),), stream=True, payload={"stream": True})
         pieces = HttpExpert("up", client, wire.url).stream(request, None)
         out = [await anext(pieces)]
@@ -364,3 +364,8 @@ async def test_whatever_bytes_come_they_are_an_answer_or_an_error_of_the_expert(
             stream, first_token_timeout_s=0.05, idle_timeout_s=0.05, answer_timeout_s=0.1
         )
         assert error is not None or (body.endswith(DONE) if stream else json.loads(body))
+
+
+async def test_time_that_is_over_after_the_end_mark_is_no_error(wire, ask):
+    wire.parts, wire.hang = [CHUNKED, 0.2, chunked(BODY)], True
+    assert await ask(answer_timeout_s=0.35) == (BODY, None)

@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web
 
 from coe.core import Message, Request
-from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
+from coe.errors.experts import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
 from coe.experts.continuation import Token
-from coe.experts.dialling import session
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.experts.mixed import MixedExpert
+from coe.http.pool import Pool
 
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
 FILLER = 99
@@ -81,7 +81,7 @@ async def expert(server):
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-    async with session() as client:
+    async with Pool() as client:
         yield EmbeddedExpert(
             HostedExpert("up", client, lambda: url, 0.5, 0.5, api_key="k", keep_alive=False)
         )

@@ -14,7 +14,8 @@ from coe.answer import AnswerMeter
 from coe.combine import mixture, unmixable
 from coe.core import Message, Request
 from coe.decision import Selection
-from coe.errors import ExpertTimeoutError, ExpertUnavailableError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.experts import ExpertTimeoutError, ExpertUnavailableError
 from coe.experts.continuation import Token, Vocabulary
 from coe.experts.mixed import MixedExpert, Spent
 from coe.experts.stub import StubContinuation, StubExpert

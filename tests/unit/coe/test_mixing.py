@@ -11,12 +11,12 @@ from coe.bound import bound
 from coe.core import Message, Request
 from coe.energy import EnergyAccount
 from coe.engine import Engine
-from coe.errors import (
+from coe.errors.callers import RequestError
+from coe.errors.experts import (
     ExpertError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,
-    RequestError,
 )
 from coe.experts.continuation import Token
 from coe.experts.stub import StubContinuation, StubExpert

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coe.core import Message, Policy, Request
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.mode import Mode
 from coe.permitted import Circle
 from coe.repertoire import Repertoire

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
 from coe.mode import Mode
 from coe.offers import Menu, Offers
 from coe.repertoire import Repertoire

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coe.core import MOST_EXPERTS, Message, Policy, Request
-from coe.errors import InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
 from coe.permitted import Circle, most_asked, permitted
 
 ABC = ("a", "b", "c")

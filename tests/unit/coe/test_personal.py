@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import ArtefactError, InfeasibleError, UnknownExpertError
+from coe.errors.callers import InfeasibleError, UnknownExpertError
+from coe.errors.files import ArtefactError
 from coe.free import NullSection, free_spec
 from coe.offers import Menu, Offers
 from coe.personal import Personal, as_wished, personal

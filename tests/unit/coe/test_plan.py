@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet, PlannedStep
 
 SMALL = PlannedSet(("a",), 0.4, 10.0, 500.0, 0.0)

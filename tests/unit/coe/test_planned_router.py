@@ -8,7 +8,7 @@ import pytest
 
 from coe.core import Budget, Estimate, Message, Policy, Prices, Request
 from coe.decision import Candidate
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 from coe.free import NullSection, free_spec
 from coe.mode import Mode
 from coe.offers import Offers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Policy, Prices
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.foresight import Foresight, Limits
 from coe.planning import plan
 from coe.routers.outcomes import Outcomes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.foresight import Foresight, Limits
 from coe.mode import Mode
 from coe.offers import Offers

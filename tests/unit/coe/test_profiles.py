@@ -4,7 +4,7 @@ import pytest
 
 from coe.config import DATA, load_config, shipped_profiles
 from coe.device import DeviceProfile
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.profiles import Library, closest, read_profiles
 from coe.yamlfile import read_yaml
 

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from coe.core import Message, Request
-from coe.errors import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
+from coe.errors.experts import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
 from coe.experts.replicated import ReplicatedExpert
 from coe.guard.group import Group
 from coe.replica import HostReport, Replica

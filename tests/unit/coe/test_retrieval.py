@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coe.core import Budget, ExpertSpec, Message, Policy, Prices, Request
 from coe.device import DeviceProfile
-from coe.errors import InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
 from coe.retrieval import Retriever
 from coe.routers.gate import RetrievalGate, column_names
 from coe.routers.passages import LEAST_PRICE

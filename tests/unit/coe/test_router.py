@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from coe.config import RoutingSection
 from coe.core import Budget, ExpertSpec, Message, Policy, Prices, Request
-from coe.errors import ArtefactError, InfeasibleError, UnknownExpertError
+from coe.errors.callers import InfeasibleError, UnknownExpertError
+from coe.errors.files import ArtefactError
 from coe.load import Load
 from coe.router import Router
 from coe.routers.embed import load_default
@@ -530,7 +531,8 @@ figures = st.fixed_dictionaries(
 ceilings = st.fixed_dictionaries({}, optional={axis: st.floats(1e-6, 1e6) for axis in AXES}).map(
     lambda given: Budget(**given)
 )
-loads = st.builds(Load, st.integers(0, 5), st.floats(0.1, 10))
+# of a tuple `st.builds` would draw the fields that have defaults, too
+loads = st.tuples(st.integers(0, 5), st.floats(0.1, 10)).map(lambda drawn: Load(*drawn))
 
 
 @st.composite

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Policy, Prices
-from coe.errors import OutcomesError, SimulationError, UnknownExpertError
+from coe.errors.callers import UnknownExpertError
+from coe.errors.files import OutcomesError, SimulationError
 from coe.optimizer.pacing import Allowance
 from coe.routers.outcomes import Outcomes
 from coe.simulation.arms import ARMS, replayed, two_step

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import InfeasibleError, SimulationError
+from coe.errors.callers import InfeasibleError
+from coe.errors.files import SimulationError
 from coe.kernels.queues import Queues, Requests, serve
 from coe.load import Load
 from coe.offers import Menu, Offers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coe.config import Config
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.optimizer.place import place
 from coe.plan import Certificate, Plan, PlannedCategory, PlannedSet
 from coe.siting import siting

@@ -9,7 +9,8 @@ from coe.assembly import Assembly
 from coe.core import Budget, Message, Policy, Prices, Request
 from coe.decision import CategoryGuess
 from coe.engine import Engine
-from coe.errors import ExpertRejectedError, ExpertUnavailableError, InfeasibleError, RequestError
+from coe.errors.callers import InfeasibleError, RequestError
+from coe.errors.experts import ExpertRejectedError, ExpertUnavailableError
 from coe.experts.standing import StandingExpert
 from coe.experts.stub import StubExpert
 from coe.free import CannedSection, ConstantSection, NullSection, free_spec, stock_of

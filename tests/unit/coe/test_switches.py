@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from coe.core import Message, Policy, Request
 from coe.engine import Engine
-from coe.errors import ExpertUnavailableError, InfeasibleError
+from coe.errors.callers import InfeasibleError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.stub import StubExpert
 from coe.load import Presence
 from coe.offers import Menu, Offers

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from coe.access.bucket import Bucket
 from coe.access.caller import Caller, Rates
 from coe.access.rates import RateMeter
-from coe.errors import RateLimitError
+from coe.errors.callers import RateLimitError
 
 
 def caller(key_id="a", **rates):

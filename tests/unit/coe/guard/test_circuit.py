@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.errors import (
+from coe.errors.experts import (
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.errors import ExpertOverloadedError
+from coe.errors.experts import ExpertOverloadedError
 from coe.guard.group import Group
 from coe.guard.guards import Guards
 from coe.guard.line import Waiting

@@ -9,9 +9,10 @@ from typing import Any
 class Joined:
     """A transport that sends all that a turn of the loop writes with one call of the system.
 
-    uvicorn writes the head and the body of an answer one after the other, and uvloop sends each by
-    itself: that would be two packets, and twice the cost. Whatever else is asked of it, the
-    transport itself answers.
+    The head and the body of a message are written one after the other, and uvloop sends each by
+    itself: that would be two packets, and twice the cost. And whoever is written to wakes up once
+    for all that a turn has for him, not in the midst of it for each. Whatever else is asked of it,
+    the transport itself answers.
 
     Parameters
     ----------
@@ -31,6 +32,10 @@ class Joined:
             self._loop.call_soon(self.flush)
         self._held.append(data)
 
+    def get_write_buffer_size(self) -> int:
+        """The bytes that wait to be sent, here and in the transport."""
+        return sum(map(len, self._held)) + self._inner.get_write_buffer_size()
+
     def close(self) -> None:
         """Send what is held, and close."""
         self.flush()
@@ -40,7 +45,7 @@ class Joined:
         """Send what is held, unless the connection is being closed."""
         held, self._held = self._held, []
         if held and not self._inner.is_closing():
-            self._inner.write(held[0] if len(held) == 1 else b"".join(held))
+            self._inner.writelines(held)
 
     def abort(self) -> None:
         """Close at once, and send nothing more."""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from coe.services.sockets.joined import Joined
+from coe.http.joined import Joined
 
 
 class Recorder(asyncio.Transport):
