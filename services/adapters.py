@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import aiohttp
-
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
+from coe.http.pool import Pool
 from coe.kinds import EmbeddedSection, ReplaySection, VllmSection
 
 
 def hosted(
     section: EmbeddedSection | VllmSection | ReplaySection,
-    client: aiohttp.ClientSession,
+    client: Pool,
     address: Callable[[], str | None],
     key: str | None = None,
 ) -> EmbeddedExpert | HostedExpert:

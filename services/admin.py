@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from coe.errors import RequestError, UnknownExpertError
+from coe.errors.callers import RequestError, UnknownExpertError
 from coe.services.access.middleware import CALLER
 from coe.services.history import decisions_of
 from coe.services.journal import DecisionJournal

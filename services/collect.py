@@ -13,7 +13,8 @@ from typing import Any
 
 from coe.answer import AnswerMeter
 from coe.core import ExpertSpec, Message, Request
-from coe.errors import ExpertError, ExpertRejectedError, OutcomesError
+from coe.errors.experts import ExpertError, ExpertRejectedError
+from coe.errors.files import OutcomesError
 from coe.experts.protocol import Expert
 from coe.experts.replay import prompt_key
 from coe.logprobs import mean_logprob, with_logprobs

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.routers.chunk import Document
 from coe.routers.retrieve import is_index
 from coe.services.formats import READERS, Omission

@@ -11,7 +11,7 @@ from coe.budgets import Budgets
 from coe.cache import AnswerCache
 from coe.config import Config, RetrievalSection
 from coe.core import ExpertSpec, Policy
-from coe.errors import ConfigError, PlanError
+from coe.errors.files import ConfigError, PlanError
 from coe.offers import Offers
 from coe.personal import Personal
 from coe.plan import Plan

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from coe.config import api_key
 from coe.core import Policy
 from coe.embedders import EmbedderSection, EndpointSection
-from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import REMOTE, Embedder, load_named, stacked
 from coe.tenants import TenantSection
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from coe.core import estimated_tokens
 from coe.embedders import EndpointSection
-from coe.errors import RequestError, UnknownExpertError
+from coe.errors.callers import RequestError, UnknownExpertError
 from coe.routers.embed import Embedder, Vectors
 from coe.services.runtime import Runtime
 from coe.services.wire.bodies import EmbeddingBody

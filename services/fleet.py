@@ -8,19 +8,19 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
 import httpx
 
 from coe.config import Config, api_key
 from coe.core import ExpertSpec
-from coe.errors import ConfigError, WeightsError
-from coe.experts.dialling import Lines, lines
+from coe.errors.files import ConfigError, WeightsError
 from coe.experts.http import HttpExpert
+from coe.experts.lines import Lines, lines
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of
 from coe.guard.guards import Guards
+from coe.http.pool import Pool
 from coe.kinds import (
     AnyExpert,
     EmbeddedSection,
@@ -46,6 +46,7 @@ from coe.stock import Stock
 _ANSWERING = frozenset({"ready", "on demand"})
 # what loading is taken to last before it has been measured
 _FIRST_LOAD_S = 5.0
+_AWAY = Presence(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,7 @@ class Fleet:
 
         Of an engine of this machine only while it cannot be asked.
         """
-        away = {name for name, host in self.hosts.items() if host.state != "ready"}
-        there = dict.fromkeys(away, Presence(0, 0))
+        there = {name: _AWAY for name, host in self.hosts.items() if host.state != "ready"}
         if self.copies is not None:
             there |= {name: self.copies.presence(name) for name in self.away}
         if self.turns is not None:
@@ -278,7 +278,7 @@ def adapter(
     )
 
 
-def _pool(section: HttpSection, wires: Lines) -> aiohttp.ClientSession:
+def _pool(section: HttpSection, wires: Lines) -> Pool:
     try:
         return wires.to(section.id, section.reach, section.ca)
     except OSError as error:

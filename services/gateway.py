@@ -18,11 +18,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from coe.access.proxies import Proxies
+from coe.answer import together
 from coe.core import Request
 from coe.crowd import Crowd
 from coe.engine import AnyReply
 from coe.environment import admin_token
-from coe.errors import CoeError, RequestError, UnknownExpertError
+from coe.errors import CoeError
+from coe.errors.callers import RequestError, UnknownExpertError
 from coe.personal import as_wished
 from coe.services.access.middleware import Access, caller_of
 from coe.services.access.porter import Porter
@@ -52,6 +54,7 @@ from coe.services.wire.answers import (
 from coe.services.wire.body import json_of
 from coe.services.wire.chat import chat_request, decision_document
 from coe.services.wire.completions import chat_of, completion_of
+from coe.services.wire.head import field_of
 from coe.services.wire.openapi import openapi_document
 from coe.services.wire.refusals import (
     NO_RETRY,
@@ -60,7 +63,6 @@ from coe.services.wire.refusals import (
     refused,
 )
 from coe.services.wire.strict_json import echoed
-from coe.tenants import visible
 
 _CLIENT_CLOSED = 499
 
@@ -157,7 +159,7 @@ class Gateway:
 
     async def completion(self, http: HttpRequest) -> Response:
         """Answer a prompt as one answered prompts before there were chats."""
-        document = chat_of(await self._document(http), self._extras)
+        document = chat_of(await self._document(http), self.runtime.extras)
         return await self._answer(http, document, older=True)
 
     async def embeddings(self, http: HttpRequest) -> Response:
@@ -172,8 +174,11 @@ class Gateway:
         if request.stream:
             every_s = self.runtime.config.gateway.waiting_every_s
             return EventStream(Streamed(self, request, older, exchange), every_s)
-        with self.metrics.in_flight.track_inprogress():
+        self.metrics.n_in_flight += 1
+        try:
             reply, body = await unless_gone(http.receive, self._answered(request, exchange))
+        finally:
+            self.metrics.n_in_flight -= 1
         told = document_of(body, reply, explain)
         return as_answer(completion_of(told) if older else told, headers_of(reply, reply.receipt))
 
@@ -183,7 +188,7 @@ class Gateway:
         try:
             reply = exchange.reply = await self.begun(request, asked.append)
             async with aclosing(reply.pieces()) as pieces:
-                return reply, b"".join([piece async for piece in pieces])
+                return reply, together([piece async for piece in pieces])
         except asyncio.CancelledError:
             exchange.reply = asked[-1] if asked else None
             raise
@@ -241,21 +246,19 @@ class Gateway:
 
     async def models(self, http: HttpRequest) -> Response:
         """What ``model`` may be: auto, the policies, the experts."""
-        return as_json(
-            {"object": "list", "data": model_rows(self.runtime, self._own, caller_of(http.scope))}
-        )
+        return as_json({"object": "list", "data": model_rows(self.runtime, caller_of(http.scope))})
 
     async def model(self, http: HttpRequest) -> Response:
         """One of them."""
         name = http.path_params["name"]
-        for row in model_rows(self.runtime, self._own, caller_of(http.scope)):
+        for row in model_rows(self.runtime, caller_of(http.scope)):
             if row["id"] == name:
                 return as_json(row)
         raise UnknownExpertError(f"there is no model {name!r}")
 
     async def openapi(self, http: HttpRequest) -> Response:
         """The interface, for programs."""
-        return as_json(openapi_document(self._extras, self.porter is not None))
+        return as_json(openapi_document(self.runtime.extras, self.porter is not None))
 
     async def healthz(self, http: HttpRequest) -> Response:
         """The process is up."""
@@ -282,21 +285,22 @@ class Gateway:
     def _parsed(self, http: HttpRequest, document: dict[str, Any]) -> tuple[Request, bool]:
         runtime, exchange, caller = self.runtime, exchange_of(http.scope), caller_of(http.scope)
         exchange.model = str(document.get("model", ""))
-        document, own = signed(document, caller), self._own
-        known = visible(runtime.fleet.experts, own, tenant_of(document))
+        document = signed(document, caller)
+        known = runtime.known_to(tenant_of(document))
         experts = may_name(document.get("model"), caller, known)
         trace = exchange.trace if self.propagate else None
         request, explain = chat_request(
             document,
             runtime.policies,
             experts,
-            own,
-            self._extras,
+            runtime.own,
+            runtime.extras,
             exchange.steps,
             "" if trace is None else trace.traceparent,
         )
-        shown, key = (http.headers.get(name) for name in ("authorization", "idempotency-key"))
-        self.keys.check(key, caller.key_id if caller else shown or "", document)
+        if (key := field_of(http.scope, b"idempotency-key")) is not None:
+            shown = field_of(http.scope, b"authorization") or ""
+            self.keys.check(key, caller.key_id if caller else shown, document)
         exchange.request = as_wished(confined(request, caller, known), runtime.tenants)
         exchange.steps.note("parse", exchange.started_s, runtime.engine.now())
         return exchange.request, explain
@@ -311,16 +315,6 @@ class Gateway:
             self.journal.note(reply.decision, reply.receipt, reply.request.tenant)
             if self.porter is not None:
                 self.porter.charge(reply.request.key, reply.receipt)
-
-    @property
-    def _own(self) -> dict[str, str]:
-        """By tenant, the expert that it keeps to itself."""
-        return {name: tenant.expert_id for name, tenant in self.runtime.tenants.items()}
-
-    @property
-    def _extras(self) -> frozenset[str]:
-        """Fields beyond OpenAI's interface that some expert takes."""
-        return frozenset[str]().union(*(spec.extras for spec in self.runtime.fleet.specs.values()))
 
     async def _refuse(self, http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, CoeError)

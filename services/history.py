@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.services.journal import DecisionJournal, Kept
 
 

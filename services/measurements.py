@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from coe.device_fit import Measurements
-from coe.errors import MeasurementsError
+from coe.errors.files import MeasurementsError
 
 Row = Mapping[str, Any]
 

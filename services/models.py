@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from coe.access.caller import Caller
@@ -14,20 +13,17 @@ from coe.services.wire.chat import AUTO
 from coe.tenants import visible
 
 
-def model_rows(
-    runtime: Runtime, own: Mapping[str, str], caller: Caller | None
-) -> list[dict[str, Any]]:
+def model_rows(runtime: Runtime, caller: Caller | None) -> list[dict[str, Any]]:
     """Auto, the policies, the experts that the caller may ask by name, and the embedder.
 
     Parameters
     ----------
-    own : by tenant, the expert that it keeps to itself.
     caller : ``None``: nobody in particular.
     """
     names = [AUTO, *(f"{AUTO}:{name}" for name in runtime.policies)]
     about = {f"{AUTO}:{p.name}": p.description for p in runtime.policies.values()}
     rows = [_row(name, "coe", about.get(name, "")) for name in names]
-    seen = visible(runtime.fleet.specs, own, caller.tenant if caller else NOBODY)
+    seen = visible(runtime.fleet.specs, runtime.own, caller.tenant if caller else NOBODY)
     mine = allowed(seen, caller)
     for name in seen:
         if name not in mine or (caller is not None and not caller.overrides):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coe.config import Config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.personal import Personal
 from coe.routers.embed import Embedder
 from coe.routers.folder import identity

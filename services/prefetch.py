@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.errors import EmbeddingError, EmbeddingUnavailableError
+from coe.errors.gateway import EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import VectorCache, stacked
 from coe.services.embedding import HttpEmbedder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.experts.replay import Recorded, prompt_key
 
 

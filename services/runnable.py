@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from coe.config import Config, api_key
 from coe.environment import weights_home
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.kinds import EmbeddedSection, ExpertSection, HttpSection, ReplaySection, VllmSection
 from coe.services.host.experts import environment, interpreter
 from coe.services.weights import embedded_weights, locate

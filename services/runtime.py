@@ -19,7 +19,7 @@ from coe.escalation import Escalations
 from coe.guard.guards import Guards
 from coe.ledger.protocol import KeptStore
 from coe.optimizer.pacing import Allowance, Pacer
-from coe.personal import Personal, personal
+from coe.personal import NOBODY, Personal, personal
 from coe.router import Router
 from coe.routers.embed import Embedder
 from coe.services.draft import Draft, drafted
@@ -33,6 +33,7 @@ from coe.services.prefetch import PrefetchedEmbedder, prefetching
 from coe.services.reloading import Reloading
 from coe.services.runnable import Say
 from coe.services.shadowing import Shadow
+from coe.tenants import visible
 
 
 @dataclass(slots=True)
@@ -43,6 +44,9 @@ class Runtime:
     ``embedder`` gives vectors to whoever asks; ``None``: the router's does. ``ground`` is what
     another configuration is built on, and ``reloads`` who does that; ``None``: nobody. ``shadow``
     decides beside the engine, for comparison; ``siblings`` are the other processes of a gateway.
+
+    What requests ask for again and again is worked out once: by tenant the expert that it keeps to
+    itself (``own``), and fields beyond OpenAI's interface that some expert takes (``extras``).
     """
 
     config: Config
@@ -56,6 +60,21 @@ class Runtime:
     shadow: Shadow | None = None
     reloads: Reloading | None = None
     siblings: Siblings | None = None
+    own: Mapping[str, str] = field(init=False)
+    extras: frozenset[str] = field(init=False)
+    _known: Mapping[str, frozenset[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.own = {name: tenant.expert_id for name, tenant in self.tenants.items()}
+        self.extras = frozenset().union(*(spec.extras for spec in self.fleet.specs.values()))
+        self._known = {
+            name: frozenset(visible(self.fleet.experts, self.own, name))
+            for name in (NOBODY, *self.tenants)
+        }
+
+    def known_to(self, tenant: str) -> frozenset[str]:
+        """The experts that a tenant may know of; `NOBODY`'s are everybody's."""
+        return self._known.get(tenant, self._known[NOBODY])
 
     def become(self, other: Runtime) -> None:
         """Serve what another one does, from the next request on."""
@@ -96,6 +115,7 @@ class Ground:
         if self.prefetched is not None:
             router = embedded_by(self.prefetched, router)
         router = replace(router, config=draft.tag)
+        before.forget(fleet.specs)
         engine = replace(
             before,
             router=personal(router, draft.tenants),

@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.checks import MAX_ANSWER_CHARS, Check, PythonTestsCheck, SqlRowsCheck, score
 
 MAX_ADDRESS_SPACE_BYTES = 512 * 1024 * 1024

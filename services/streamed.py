@@ -10,7 +10,8 @@ from typing import Protocol
 from coe.answer import before_end
 from coe.core import Request
 from coe.engine import AnyReply
-from coe.errors import UNANSWERED, CoeError
+from coe.errors import CoeError
+from coe.errors.experts import UNANSWERED
 from coe.services.observing.exchange import Exchange
 from coe.services.observing.metrics import Metrics
 from coe.services.wire.answers import event_of_citations, headers_of
@@ -55,13 +56,15 @@ class Streamed:
             None came.
         """
         gateway = self.gateway
-        with gateway.metrics.in_flight.track_inprogress():
-            try:
-                self.exchange.reply = await gateway.begun(self.request, self._asked.append)
-            except CoeError as error:
-                self._asked.clear()
-                self.exchange.end(error, code_of(error))
-                raise
+        gateway.metrics.n_in_flight += 1
+        try:
+            self.exchange.reply = await gateway.begun(self.request, self._asked.append)
+        except CoeError as error:
+            self._asked.clear()
+            self.exchange.end(error, code_of(error))
+            raise
+        finally:
+            gateway.metrics.n_in_flight -= 1
 
     def events(self) -> AsyncGenerator[bytes, None]:
         """What the expert says, in the events of the interface that was asked."""
@@ -81,7 +84,7 @@ class Streamed:
         Where passages were retrieved, an event that cites them stands before the end mark.
         """
         gateway = self.gateway
-        gateway.metrics.in_flight.inc()
+        gateway.metrics.n_in_flight += 1
         cited = event_of_citations(reply)
         try:
             async with aclosing(reply.pieces()) as pieces:
@@ -91,6 +94,6 @@ class Streamed:
             self.exchange.end(error, code_of(error))
             yield error_event(error)
         finally:
-            gateway.metrics.in_flight.dec()
+            gateway.metrics.n_in_flight -= 1
             gateway.settle(reply)
             self._settled = True

@@ -183,10 +183,11 @@ class _Lookout:
 
     def start(self) -> None:
         """Look out from soon on; to be followed by `stop`."""
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task, self._n_cancelled = task, task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(_LOOKS_AFTER_S, self._look)
+        self._timer = loop.call_later(_LOOKS_AFTER_S, self._look)
 
     def stop(self) -> bool:
         """Look no more; whether the client went away, and nobody else cancelled the task."""

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from coe.errors import SimulationError
+from coe.errors.files import SimulationError
 from coe.simulation.workload import Trace
 
 Floats = NDArray[np.float64]

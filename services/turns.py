@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from coe.core import Request
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.protocol import Expert, close
 from coe.load import Presence
 from coe.optimizer.eviction import grouped

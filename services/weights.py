@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from coe.config import DATA
-from coe.errors import ConfigError, WeightsError
+from coe.errors.files import ConfigError, WeightsError
 from coe.kinds import EmbeddedSection
 
 Progress = Callable[[int], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address
 
 from coe.config import Config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 
 
 def check_exposure(config: Config, address: str, without_keys: bool = False) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coe.access.caller import Caller, Rates, Role
 from coe.access.keys import Key, Ring
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.tenants import TENANT
 
 _SCHEMA: Final = 1

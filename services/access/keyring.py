@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coe.access.keys import Ring
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.services.access.keyfile import KeyFile
 from coe.services.runnable import Say
 

@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coe.access.caller import Caller
 from coe.access.proxies import Proxies
 from coe.access.rights import PUBLIC, Right, right_to, verdict
-from coe.errors import ForbiddenError, RequestError
+from coe.errors.callers import ForbiddenError, RequestError
 from coe.services.access.porter import Porter
 from coe.services.observing.exchange import exchange_of
+from coe.services.wire.head import field_of
 from coe.services.wire.refusals import refused
 
 CALLER: Final = "coe.caller"
@@ -66,7 +67,7 @@ class Access:
     async def _checked(
         self, porter: Porter, scope: Scope, address: str
     ) -> tuple[Caller, Right | None]:
-        caller = await porter.caller(_header(scope, b"authorization"), address)
+        caller = await porter.caller(field_of(scope, b"authorization"), address)
         path = scope["path"]
         right = right_to(scope["method"], path)
         said = verdict(right, caller.role, path)
@@ -115,12 +116,3 @@ def caller_of(scope: Scope) -> Caller | None:
     """Who asks; ``None``: nobody is asked who they are."""
     found: Caller | None = scope.get(CALLER)
     return found
-
-
-def _header(scope: Scope, wanted: bytes) -> str | None:
-    """The value of the one header of that name; ``None``: it is not there."""
-    for name, value in scope["headers"]:
-        if name == wanted:
-            text: str = value.decode("latin-1")
-            return text
-    return None

@@ -14,7 +14,8 @@ from coe.access.rates import RateMeter
 from coe.config import Config
 from coe.decision import Receipt
 from coe.environment import admin_token, key_pepper, state_home
-from coe.errors import ConfigError, CredentialsError, RateLimitError
+from coe.errors.callers import CredentialsError, RateLimitError
+from coe.errors.files import ConfigError
 from coe.services.access.keyfile import KeyFile
 from coe.services.access.keyring import Keyring
 from coe.services.runnable import Say

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coe.access.section import TlsSection
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 
 Factory = Callable[[Any, Any], ssl.SSLContext]
 """What uvicorn asks for a context, with two arguments that are of no use here."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from coe.access.caller import Caller
 from coe.core import Request
-from coe.errors import ForbiddenError
+from coe.errors.callers import ForbiddenError
 
 _CHOOSING: Final = ("experts", "mode", "k")
 
@@ -46,7 +46,7 @@ def tenant_of(document: Mapping[str, Any]) -> str:
     return named if isinstance(named, str) else ""
 
 
-def may_name(model: Any, caller: Caller | None, known: Collection[str]) -> frozenset[str]:
+def may_name(model: Any, caller: Caller | None, known: frozenset[str]) -> frozenset[str]:
     """The experts of ``known`` that the caller may ask for by name, ``model`` being permitted.
 
     Raises
@@ -56,7 +56,7 @@ def may_name(model: Any, caller: Caller | None, known: Collection[str]) -> froze
         ``override_not_allowed``.
     """
     if caller is None:
-        return frozenset(known)
+        return known
     if isinstance(model, str) and model in known:
         if not caller.overrides:
             raise _no_override("model")

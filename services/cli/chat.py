@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 
 from coe.config import Config
-from coe.errors import ExpertUnavailableError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.experts import ExpertUnavailableError
 from coe.services.cli.connection import connection
 from coe.services.cli.console import configuration, notes, print_json, say
 from coe.services.cli.serve import gateway_on, listen, own_address

@@ -7,7 +7,7 @@ from typing import Any
 
 from coe.config import Config
 from coe.environment import caller_key
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 
 
 def connection(config: Config, token: str | None = None) -> dict[str, Any]:

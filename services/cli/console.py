@@ -22,13 +22,13 @@ from rich.progress import (
 )
 
 from coe.config import DATA, Config, find_config, load_config
-from coe.errors import (
-    CoeError,
+from coe.errors import CoeError
+from coe.errors.callers import RequestError
+from coe.errors.files import (
     ConfigError,
     MeasurementsError,
     OutcomesError,
     PlanError,
-    RequestError,
     SimulationError,
 )
 

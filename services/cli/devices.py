@@ -15,7 +15,7 @@ import yaml
 from coe.config import shipped_profiles
 from coe.device import DeviceProfile, Scope
 from coe.device_fit import FitErrors, Measurements, fit, held_out_errors
-from coe.errors import MeasurementsError
+from coe.errors.files import MeasurementsError
 from coe.profiles import ShippedSection
 from coe.services.cli.console import print_json, say, tell
 from coe.services.measurements import read_measurements

@@ -14,7 +14,8 @@ from rich.live import Live
 
 from coe.config import Config
 from coe.environment import fleet_token
-from coe.errors import ConfigError, FleetError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import FleetError
 from coe.fleet import FleetSection
 from coe.replica import Deployment, Snapshot
 from coe.services.cli.console import configuration, print_json, results, say, tell

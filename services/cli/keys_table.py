@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from coe.access.keys import digest_of, minted
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.services.access.keyfile import KeyFile, KeyRecord
 from coe.services.access.porter import key_file
 from coe.services.cli.console import configuration, print_json, results, say, tell

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coe.environment import state_home
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.ledger.amounts import RESOURCES, Amounts
 from coe.ledger.events import Balance
 from coe.ledger.limits import Account, Limit

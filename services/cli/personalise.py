@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coe.config import Config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.routers.artefact import Artefact
 from coe.routers.embed import load_for
 from coe.routers.folder import ensure_replaceable, identity

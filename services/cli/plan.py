@@ -13,7 +13,8 @@ from rich.table import Table
 from coe.budgets import load_policies
 from coe.config import Config
 from coe.core import Policy
-from coe.errors import PlanError, UnknownExpertError
+from coe.errors.callers import UnknownExpertError
+from coe.errors.files import PlanError
 from coe.explain import round_up
 from coe.foresight import Foresight, Limits
 from coe.optimizer.optimize import Method

@@ -14,7 +14,7 @@ from rich.text import Text
 from coe.budgets import load_policies
 from coe.core import Budget, Message, Request
 from coe.decision import Decision
-from coe.errors import UnknownExpertError
+from coe.errors.callers import UnknownExpertError
 from coe.free import FreeSection, stock_of
 from coe.mode import Kind
 from coe.personal import as_wished, personal

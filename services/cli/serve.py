@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coe.config import Config, find_config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.services.access.exposure import check_exposure
 from coe.services.access.porter import porter_of
 from coe.services.access.secrets import secrets_of

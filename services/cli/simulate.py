@@ -17,7 +17,8 @@ from rich.table import Table
 from coe.budgets import load_budgets
 from coe.config import Config
 from coe.core import Policy
-from coe.errors import PlanError, SimulationError, UnknownExpertError
+from coe.errors.callers import UnknownExpertError
+from coe.errors.files import PlanError, SimulationError
 from coe.foresight import Foresight, Limits
 from coe.offers import Offers
 from coe.permitted import permitted

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from coe.config import Config
 from coe.environment import admin_token
-from coe.errors import ConfigError, ExpertUnavailableError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.experts import ExpertUnavailableError
+from coe.errors.files import ConfigError
 from coe.services.cli.connection import connection
 from coe.services.cli.console import configuration, print_json, results, tell
 from coe.services.cli.serve import own_address

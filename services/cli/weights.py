@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from coe.config import DATA
 from coe.environment import weights_home
-from coe.errors import ConfigError, WeightsError
+from coe.errors.files import ConfigError, WeightsError
 from coe.services.cli.console import notes, print_json, say, tell
 from coe.services.weights import Weights, fetch, locate, read_manifest, verified
 

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from coe.errors import FleetError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.gateway import FleetError
 from coe.replica import Deployment
 from coe.services.cluster.supervisor import Supervisor
 from coe.services.sockets.server import listening, server

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-import aiohttp
 import httpx
 
 from coe.core import ExpertSpec, Request
@@ -16,6 +15,7 @@ from coe.experts.replicated import ReplicatedExpert
 from coe.fleet import FleetSection
 from coe.guard.group import Group
 from coe.guard.guards import Guards
+from coe.http.pool import Pool
 from coe.kinds import ExpertSection, HttpSection
 from coe.replica import Replica, Snapshot
 from coe.services.adapters import hosted
@@ -57,7 +57,7 @@ async def following_fleet(
 def expert_on_fleet(
     section: ExpertSection,
     spec: ExpertSpec,
-    client: aiohttp.ClientSession,
+    client: Pool,
     follower: Follower,
     guards: Guards,
 ) -> ReplicatedExpert:
@@ -84,7 +84,7 @@ def usual_first_s(spec: ExpertSpec, request: Request) -> float:
     return max(spec.profile.ttft_ms(request.prompt_tokens) / 1000.0, _LEAST_S)
 
 
-def _at(section: ExpertSection, client: aiohttp.ClientSession, replica: Replica) -> Expert:
+def _at(section: ExpertSection, client: Pool, replica: Replica) -> Expert:
     """The expert at the address of a copy."""
     assert not isinstance(section, HttpSection)
     return hosted(section, client, lambda: replica.report.address, replica.key)

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from coe.errors import FleetError
+from coe.errors.gateway import FleetError
 from coe.load import Presence
 from coe.replica import HostState, Replica, Snapshot
 

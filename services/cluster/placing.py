@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from coe.config import Config
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.fleet import NODE_LABEL
 from coe.kinds import HttpSection
 from coe.optimizer.place import PlacementResult, place

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from coe.errors import FleetError
+from coe.errors.gateway import FleetError
 from coe.replica import Card, Deployment, HostReport, Replica, Snapshot
 from coe.services.cluster.protocol import Cluster, RunningCopy
 from coe.services.cluster.reconcile import Copy, changes

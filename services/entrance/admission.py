@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coe.errors import GatewayError
+from coe.errors.gateway import GatewayError
 from coe.services.access.middleware import caller_of
 from coe.services.entrance.door import Door
 from coe.services.observing.exchange import exchange_of
@@ -39,7 +39,9 @@ class Admission:
             await self.app(scope, receive, sent)
             return
         try:
-            async with self.door.inside(_whose(scope)):
+            with self.door.inside(_whose(scope)) as inside:
+                if inside.turn is not None:
+                    await inside.turn
                 await self.app(scope, receive, sent)
         except GatewayError as error:
             exchange_of(scope).end(error, error.code)
@@ -84,23 +86,28 @@ class _Sent:
     def __init__(self, door: Door, send: Send) -> None:
         self._door = door
         self._send = send
-        self.started = self.streams = self.ended = False
+        self._headers: Iterable[tuple[bytes, bytes]] = ()
+        self.started = self.ended = False
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Hand a message on to the server."""
         if message["type"] == "http.response.start":
             self.started = True
-            headers = message.get("headers", [])
-            self.streams = any(
-                name == b"content-type" and value.startswith(b"text/event-stream")
-                for name, value in headers
-            )
+            self._headers = message.get("headers", ())
             if self._door.phase != "open":
-                message = {**message, "headers": [h for h in headers if h[0] != _CLOSE[0]]}
-                message["headers"].append(_CLOSE)
+                kept = [header for header in self._headers if header[0] != _CLOSE[0]]
+                message = {**message, "headers": [*kept, _CLOSE]}
         elif not message.get("more_body", False):
             return self._finish(message)
         return self._send(message)
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is an event stream that has begun."""
+        return any(
+            name == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in self._headers
+        )
 
     async def last(self, error: GatewayError) -> None:
         """End a stream with an event that holds the error."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Literal
 
 from coe.crowd import Crowd, Line
-from coe.errors import EndingError, GatewayError, OverdueError
+from coe.errors.gateway import EndingError, GatewayError, OverdueError
 from coe.within import Within
 
 Phase = Literal["open", "leaving", "shut", "cut"]
@@ -38,53 +37,51 @@ class Door:
     )
     _inside: set[Within] = field(default_factory=set)
 
-    @asynccontextmanager
-    async def inside(self, caller: str) -> AsyncIterator[None]:
-        """Be inside, as one of the requests of ``caller``.
+    def inside(self, caller: str) -> Inside:
+        """The context of one of the requests of ``caller``, to be waited in for its turn."""
+        return Inside(self, caller)
+
+    def let_in(self, timer: Within, caller: str) -> asyncio.Future[None] | None:
+        """Count a request in; what it is to wait for before it begins, ``None``: nothing.
 
         Raises
         ------
         EndingError
-            The door is shut; or it was cut, and the context cancelled.
+            The door is shut.
         OverloadedError
             As `Crowd.enter`; or those who came before wait too long to begin.
-        OverdueError
-            The context took too long, and was cancelled.
         """
         if self.phase in ("shut", "cut"):
             raise EndingError("the gateway is being ended, and takes no more requests")
         if self._line.too_long:
             raise self.crowd.refusal("too many requests have just come")
         self.crowd.enter(caller)
-        timer = Within(self.longest_s)
-        try:
-            with timer:
-                self._inside.add(timer)
-                await self._begin()
-                yield
-        except TimeoutError as error:
-            if not timer.expired:
-                raise
-            raise self._why() from error
-        finally:
-            self._inside.discard(timer)
-            self.crowd.leave(caller)
+        self._inside.add(timer)
+        loop = asyncio.get_running_loop()
+        if not self._line.begun:
+            loop.call_soon(self._turn)
+        if self._line.begins():
+            return None
+        turn = loop.create_future()
+        self._line.join(turn)
+        return turn
+
+    def show_out(self, timer: Within, caller: str) -> None:
+        """Count a request out."""
+        self._inside.discard(timer)
+        self.crowd.leave(caller)
+
+    def why(self) -> GatewayError:
+        """The error of a request whose time was over."""
+        if self.phase == "cut":
+            return EndingError("the gateway is being ended, and the answer took too long for that")
+        return OverdueError(f"the request took longer than {self.longest_s:g} s")
 
     def cut(self) -> None:
         """Let nobody in, and have everybody go."""
         self.phase = "cut"
         for timer in self._inside:
             timer.expire()
-
-    async def _begin(self) -> None:
-        """Wait in line, if there is one."""
-        loop = asyncio.get_running_loop()
-        if not self._line.begun:
-            loop.call_soon(self._turn)
-        if not self._line.begins():
-            turn = loop.create_future()
-            self._line.join(turn)
-            await turn
 
     def _turn(self) -> None:
         for turn in self._line.next_turn():
@@ -93,7 +90,42 @@ class Door:
         if self._line.begun:
             asyncio.get_running_loop().call_soon(self._turn)
 
-    def _why(self) -> GatewayError:
-        if self.phase == "cut":
-            return EndingError("the gateway is being ended, and the answer took too long for that")
-        return OverdueError(f"the request took longer than {self.longest_s:g} s")
+
+class Inside(Within):
+    """A request that is inside, until its time is over.
+
+    Raises
+    ------
+    EndingError, OverloadedError
+        As `Door.let_in`; or the door was cut, and the context cancelled.
+    OverdueError
+        The context took too long, and was cancelled.
+    """
+
+    __slots__ = ("_caller", "_door", "turn")
+
+    def __init__(self, door: Door, caller: str) -> None:
+        super().__init__(door.longest_s)
+        self._door = door
+        self._caller = caller
+
+    def __enter__(self) -> Inside:
+        """Come in; ``turn`` is what to wait for before anything is done, ``None``: nothing."""
+        self.turn = self._door.let_in(self, self._caller)
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Go; as `Within`, but with the door's own errors."""
+        self._door.show_out(self, self._caller)
+        try:
+            super().__exit__(kind, error, trace)
+        except TimeoutError:
+            raise self._door.why() from error
+        if self.expired and isinstance(error, TimeoutError):
+            raise self._door.why() from error

@@ -8,11 +8,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
+from coe.services.wire.head import fields_of
 from coe.services.wire.refusals import refused
 
 # a path that is another one once it is decoded
@@ -21,7 +23,7 @@ _DISGUISED = re.compile(rb"%(?:2f|5c|2e|00)", re.IGNORECASE)
 _NAMES = (b"/v1/models/", b"/admin/experts/")
 _HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _KEY = re.compile(rb"[!-~]{1,255}")
-_LOOKED_AT = frozenset({b"host", b"upgrade", b"authorization", b"idempotency-key"})
+_ONE_AT_MOST = frozenset({b"host", b"authorization"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +46,21 @@ class Front:
             await self.app(scope, receive, send)
 
     def _wrong(self, scope: Scope) -> RequestError | None:
-        found, path = _named(scope["headers"]), scope.get("raw_path", b"")
-        hosts = found.get(b"host", ())
-        if len(hosts) > 1 or (not hosts and scope["http_version"] != "1.0"):
+        fields, path = fields_of(scope), scope.get("raw_path", b"")
+        twice = _several(scope["headers"]) if len(fields) < len(scope["headers"]) else ()
+        host = fields.get(b"host")
+        if b"host" in twice or (host is None and scope["http_version"] != "1.0"):
             return RequestError("there must be one host", None, "invalid_host")
-        if hosts and not self._is_own(hosts[0]):
+        if host is not None and not self._is_own(host):
             return RequestError("this gateway has another name", None, "invalid_host")
-        if _DISGUISED.search(path) and not path.startswith(_NAMES):
+        if b"%" in path and _DISGUISED.search(path) and not path.startswith(_NAMES):
             return RequestError("there is nothing at such a path", None, "unknown_url")
-        if b"websocket" in [value.lower() for value in found.get(b"upgrade", ())[:1]]:
+        if fields.get(b"upgrade", b"").lower() == b"websocket":
             return RequestError("there is only HTTP here", None, "unsupported_upgrade")
-        if len(found.get(b"authorization", ())) > 1:
+        if b"authorization" in twice:
             return RequestError("there are two keys", None, "ambiguous_credentials")
-        if not all(_KEY.fullmatch(key) for key in found.get(b"idempotency-key", ())[:1]):
+        key = fields.get(b"idempotency-key")
+        if key is not None and not _KEY.fullmatch(key):
             return RequestError(
                 "idempotency-key must be 1 to 255 printable signs",
                 None,
@@ -65,18 +69,21 @@ class Front:
         return None
 
     def _is_own(self, sent: bytes) -> bool:
-        host = sent.decode("latin-1").lower()
-        name, given = host.rpartition(":")[0], self.hosts
-        return bool(_HOST.fullmatch(host)) and (not given or host in given or name in given)
+        host, given = _host(sent), self.hosts
+        return bool(host) and (not given or host in given or host.rpartition(":")[0] in given)
 
 
-def _named(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
-    """The fields that are looked at, by name, in their order."""
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if name in _LOOKED_AT:
-            found.setdefault(name, []).append(value)
-    return found
+@lru_cache
+def _host(sent: bytes) -> str:
+    """The host as names are compared; "" where it is none."""
+    host = sent.decode("latin-1").lower()
+    return host if _HOST.fullmatch(host) else ""
+
+
+def _several(headers: Sequence[tuple[bytes, bytes]]) -> set[bytes]:
+    """The fields that should be there once, and are several times."""
+    names = [name for name, _ in headers if name in _ONE_AT_MOST]
+    return {name for name in names if names.count(name) > 1}
 
 
 @dataclass(slots=True)
@@ -90,16 +97,14 @@ class Keys:
     most: int = 10_000
     _seen: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
 
-    def check(self, key: str | None, caller: str, body: Mapping[str, Any]) -> None:
-        """Remember a caller's key with its body; without a key there is nothing to remember.
+    def check(self, key: str, caller: str, body: Mapping[str, Any]) -> None:
+        """Remember a caller's key with its body.
 
         Raises
         ------
         RequestError
             The caller's key came with another body before: ``idempotency_conflict``.
         """
-        if key is None:
-            return
         name = hashlib.blake2b(f"{caller}\n{key}".encode()).digest()
         digest = hashlib.blake2b(json.dumps(body, sort_keys=True).encode()).digest()
         if self._seen.setdefault(name, digest) != digest:

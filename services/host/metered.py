@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import MeterReading
 from coe.replica import Host, HostReport, NodeReading
 from coe.services.metering.found import FoundMeter

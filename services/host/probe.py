@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 
 # of a shorter time the clocks of engines say nothing: a request of one token measures as 1e-6 s
 _MEASURABLE_S = 0.02

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import httpx
 
-from coe.errors import CoeError, ExpertUnavailableError
+from coe.errors import CoeError
+from coe.errors.experts import ExpertUnavailableError
 from coe.replica import HostReport
 from coe.services.host.child import Child
 from coe.services.host.memory import resident_bytes

@@ -28,7 +28,8 @@ from starlette.routing import Route
 
 from coe.answer import AnswerMeter
 from coe.core import ExpertSpec, Request, estimated_tokens
-from coe.errors import ExpertRejectedError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.experts import ExpertRejectedError
 from coe.experts.protocol import Expert
 from coe.experts.replay import ReplayExpert
 from coe.routers.passages import is_quoted

@@ -3,14 +3,15 @@
 Started by file, with the interpreter of an environment that holds vLLM and need not hold this
 package: it imports nothing but the standard library. Prints one JSON line ``{"address": ...}`` when
 the server is healthy, and sends what the server prints to standard error. Ends when its standard
-input ends, and takes the server with it. Asks for the bearer token in ``$COE_ENGINE_KEY``, if there
-is one. Arguments after ``--`` are vLLM's own.
+input ends, and takes the server with it, also where it is killed itself. Asks for the bearer token
+in ``$COE_ENGINE_KEY``, if there is one. Arguments after ``--`` are vLLM's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -21,10 +22,12 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 
 _ASK_PERIOD_S = 0.2
 _ASK_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 # the environment's proxies are for others
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -49,7 +52,11 @@ def main() -> None:
         "--max-model-len", str(options.context), *options.arguments,
     ]  # fmt: skip
     engine = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=_environment()
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        env=_environment(),
+        preexec_fn=_ending_with(os.getpid()),
     )
     threading.Thread(target=_end_with_input, args=[engine], daemon=True).start()
     signal.signal(signal.SIGTERM, lambda number, frame: engine.terminate())
@@ -62,6 +69,18 @@ def main() -> None:
             break
         time.sleep(_ASK_PERIOD_S)
     sys.exit(engine.wait())
+
+
+def _ending_with(parent: int) -> Callable[[], None]:
+    """Has the kernel end a process when its parent has ended, which may have been killed."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def end() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return end
 
 
 def _environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from coe.config import Config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.experts.protocol import Expert
 from coe.experts.standing import StandingExpert
 from coe.free import FreeSection, stock_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from coe.config import Config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 
 CHANGEABLE = frozenset(
     {

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.services.metering.found import FoundMeter
 from coe.services.metering.ina3221 import open_ina3221
 from coe.services.metering.jtop import open_jtop

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import PowerIntegral
 from coe.services.metering.found import FoundMeter, PowerMeter
 from coe.services.metering.rails import counted_rails

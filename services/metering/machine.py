@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 from coe.config import MeteringSection
 from coe.energy import EnergyAccount
-from coe.errors import ConfigError, MeterError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import MeterError
 from coe.services.metering.detect import ON_CPU, survey
 from coe.services.metering.found import FoundMeter
 from coe.services.metering.sampling import Sampler, sampled

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import MeterReading, PowerIntegral
 from coe.services.metering.found import FoundMeter
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import MeterReading, WrappingCounter
 from coe.services.metering.found import FoundMeter
 

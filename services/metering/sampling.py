@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import Meter, MeterReading
 
 Say = Callable[[str], None]

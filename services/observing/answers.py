@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from coe.core import Budget, Request
 from coe.decision import Decision, Receipt
 from coe.optimizer.options import AXES
+from coe.services.observing.counts import Count, Counts
 from coe.services.observing.labels import Bound
 from coe.services.observing.spread import Spread, Spreads
 from coe.steps import Step
@@ -22,26 +23,24 @@ DECIDE_SECONDS = (0.0003, 0.001, 0.002, 0.005, 0.01, 0.03, 0.1)
 
 _NO_CEILINGS = Budget()
 
-Observe = Callable[[float], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The histograms of the answers that an expert delivered."""
 
-    ttft: Observe
-    latency: Observe
-    token: Observe
+    ttft: Spread
+    latency: Spread
+    token: Spread
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
     """The counters of what an expert took."""
 
-    energy_j: Observe
-    cost_usd: Observe
-    prompt_tokens: Observe
-    output_tokens: Observe
+    energy_j: Count
+    cost_usd: Count
+    prompt_tokens: Count
+    output_tokens: Count
 
 
 @dataclass(slots=True)
@@ -49,41 +48,39 @@ class Answers:
     """Counts answers as their receipts come."""
 
     registry: CollectorRegistry
-    answers: Bound[Counter] = field(init=False)
-    failovers: Bound[Counter] = field(init=False)
-    escalations: Bound[Counter] = field(init=False)
-    violations: Bound[Counter] = field(init=False)
+    answers: Counts = field(init=False)
+    failovers: Counts = field(init=False)
+    escalations: Counts = field(init=False)
+    violations: Counts = field(init=False)
     slack: Spreads = field(init=False)
     steps: Spreads = field(init=False)
     delivered: Bound[Delivered] = field(init=False)
     spent: Bound[Spent] = field(init=False)
-    copies: Counter = field(init=False)
-    early_ends: Counter = field(init=False)
+    copies: Count = field(init=False)
+    early_ends: Count = field(init=False)
     decide: Spread = field(init=False)
 
     def __post_init__(self) -> None:
         r = self.registry
-        self.answers = Bound(
-            Counter(
-                "coe_answers", "Answers by expert, category and outcome.",
-                ("expert", "category", "outcome"), registry=r,
-            ).labels
-        )  # fmt: skip
-        self.failovers = Bound(
-            Counter("coe_failovers", "Experts that did not answer.", ("expert",), registry=r).labels
+        self.answers = Counts(
+            "coe_answers",
+            "Answers by expert, category and outcome.",
+            ("expert", "category", "outcome"),
+            r,
         )
-        self.escalations = Bound(
-            Counter(
-                "coe_escalations", "Cascades that were not sure enough, by what became of that.",
-                ("outcome",), registry=r,
-            ).labels
-        )  # fmt: skip
-        self.violations = Bound(
-            Counter(
-                "coe_ceiling_violations", "Answers that were measured above a ceiling.",
-                ("resource",), registry=r,
-            ).labels
-        )  # fmt: skip
+        self.failovers = Counts("coe_failovers", "Experts that did not answer.", ("expert",), r)
+        self.escalations = Counts(
+            "coe_escalations",
+            "Cascades that were not sure enough, by what became of that.",
+            ("outcome",),
+            r,
+        )
+        self.violations = Counts(
+            "coe_ceiling_violations",
+            "Answers that were measured above a ceiling.",
+            ("resource",),
+            r,
+        )
         self.slack = Spreads(
             "coe_ceiling_slack", "Share of a ceiling that an answer left; below 0: exceeded.",
             ("resource",), SLACK, r,
@@ -91,10 +88,10 @@ class Answers:
         self.steps = Spreads(
             "coe_step_seconds", "Time of the steps of a request.", ("step",), STEP_SECONDS, r
         )
-        self.copies = Counter("coe_cache_hits", "Answers that were copies.", registry=r)
-        self.early_ends = Counter(
-            "coe_early_ends", "Answers of several experts that did not wait for all.", registry=r
-        )
+        self.copies = Counts("coe_cache_hits", "Answers that were copies.", (), r).of()
+        self.early_ends = Counts(
+            "coe_early_ends", "Answers of several experts that did not wait for all.", (), r
+        ).of()
         self.decide = Spreads(
             "coe_decide_seconds", "Time of one decision.", (), DECIDE_SECONDS, r
         ).of()
@@ -104,20 +101,20 @@ class Answers:
     def settle(self, decision: Decision, receipt: Receipt, request: Request) -> None:
         """Count a finished answer; what it took counts for the experts that took it."""
         name = receipt.expert_id
-        self.answers.of(name, decision.category.name, receipt.outcome).inc()
+        self.answers.of(name, decision.category.name, receipt.outcome).add()
         for failed in receipt.failed_over:
-            self.failovers.of(failed).inc()
+            self.failovers.of(failed).add()
         for part in receipt.parts or (receipt,):
             spent = self.spent.of(part.expert_id, part.energy_source)
-            spent.energy_j(part.energy_j)
-            spent.cost_usd(part.cost_usd)
-            spent.prompt_tokens(part.prompt_tokens)
-            spent.output_tokens(part.output_tokens)
+            spent.energy_j.add(part.energy_j)
+            spent.cost_usd.add(part.cost_usd)
+            spent.prompt_tokens.add(part.prompt_tokens)
+            spent.output_tokens.add(part.output_tokens)
         if (agreed := receipt.agreement) is not None:
-            self.early_ends.inc(bool(agreed.cancelled))
+            self.early_ends.add(bool(agreed.cancelled))
             if agreed.escalation != "none":
-                self.escalations.of(agreed.escalation).inc()
-        self.copies.inc(receipt.copied_from is not None)
+                self.escalations.of(agreed.escalation).add()
+        self.copies.add(receipt.copied_from is not None)
         self.decide.observe(decision.decide_ms / 1000)
         self._deliver(receipt, request)
         if decision.budget != _NO_CEILINGS:
@@ -134,13 +131,13 @@ class Answers:
 
     def _deliver(self, receipt: Receipt, request: Request) -> None:
         delivered = self.delivered.of(receipt.expert_id)
-        delivered.ttft(receipt.ttft_ms / 1000)
-        delivered.latency(receipt.latency_ms / 1000)
+        delivered.ttft.observe(receipt.ttft_ms / 1000)
+        delivered.latency.observe(receipt.latency_ms / 1000)
         # an elected answer comes at once, and so does a whole one
         passed_on = request.stream and receipt.agreement is None
         if passed_on and receipt.output_tokens > 1:
             between_ms = (receipt.latency_ms - receipt.ttft_ms) / (receipt.output_tokens - 1)
-            delivered.token(between_ms / 1000)
+            delivered.token.observe(between_ms / 1000)
 
     def _compare(self, receipt: Receipt, request: Request) -> None:
         """What the answer left of the ceilings of its request, all of it measured."""
@@ -152,7 +149,7 @@ class Answers:
             ceiling = min(given)
             left = 1.0 - getattr(receipt, axis) / ceiling
             if left < 0:
-                self.violations.of(axis).inc()
+                self.violations.of(axis).add()
             if complete:
                 self.slack.of(axis).observe(left)
 
@@ -167,24 +164,22 @@ def _delivered(registry: CollectorRegistry) -> Callable[[str], Delivered]:
     )  # fmt: skip
 
     def of(name: str) -> Delivered:
-        return Delivered(ttft.of(name).observe, latency.of(name).observe, token.of(name).observe)
+        return Delivered(ttft.of(name), latency.of(name), token.of(name))
 
     return of
 
 
 def _spent(registry: CollectorRegistry) -> Callable[[str, str], Spent]:
-    joules = Counter(
-        "coe_energy_joules", "Joules of answers.", ("expert", "source"), registry=registry
-    )
-    dollars = Counter("coe_cost_usd", "Dollars of answers.", ("expert",), registry=registry)
-    tokens = Counter("coe_tokens", "Tokens.", ("expert", "kind"), registry=registry)
+    joules = Counts("coe_energy_joules", "Joules of answers.", ("expert", "source"), registry)
+    dollars = Counts("coe_cost_usd", "Dollars of answers.", ("expert",), registry)
+    tokens = Counts("coe_tokens", "Tokens.", ("expert", "kind"), registry)
 
     def of(name: str, source: str) -> Spent:
         return Spent(
-            joules.labels(name, source).inc,
-            dollars.labels(name).inc,
-            tokens.labels(name, "prompt").inc,
-            tokens.labels(name, "output").inc,
+            joules.of(name, source),
+            dollars.of(name),
+            tokens.of(name, "prompt"),
+            tokens.of(name, "output"),
         )
 
     return of

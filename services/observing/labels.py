@@ -12,7 +12,7 @@ OTHER = "other"
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bound(Generic[_T]):
     """What was made for label values, made once each: finding it anew costs microseconds.
 
@@ -21,17 +21,18 @@ class Bound(Generic[_T]):
     make : for these values.
     most : that are told apart; for all that come later there is one, each of whose values is
         `OTHER`.
+    made : what has been made so far, by its values.
     """
 
     make: Callable[..., _T]
     most: int = 1000
-    _made: dict[tuple[str, ...], _T] = field(default_factory=dict)
+    made: dict[tuple[str, ...], _T] = field(default_factory=dict)
 
     def of(self, *values: str) -> _T:
         """What was made for them."""
-        found = self._made.get(values)
+        found = self.made.get(values)
         if found is None:
-            if len(self._made) >= self.most:
+            if len(self.made) >= self.most:
                 values = (OTHER,) * len(values)
-            found = self._made.setdefault(values, self.make(*values))
+            found = self.made.setdefault(values, self.make(*values))
         return found

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
 _MOST_AT_ONCE: Final = 1024
+_MOST_BYTES: Final = 256 * 1024
 _GATHERS_S: Final = 0.02
 _PATIENCE_S: Final = 1.0
 
@@ -80,8 +82,8 @@ class Lines:
             time.sleep(_GATHERS_S)
 
     def _pass_on(self, lines: list[bytes]) -> None:
-        for n_lines, text in _together(lines):
-            self._pass_on_at_once(n_lines, text)
+        for together in _together(lines, _whole_bytes(self._fd)):
+            self._pass_on_at_once(len(together), b"".join(together))
 
     def _pass_on_at_once(self, n_lines: int, text: bytes) -> None:
         try:
@@ -106,15 +108,27 @@ class Lines:
             self._mid_line = bool(left)
 
 
-def _together(lines: list[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The lines in texts that a pipe takes whole, each with the number of its lines.
+def _whole_bytes(fd: int) -> int:
+    """How many bytes stay together when they are written at once.
 
-    What is longer would be torn apart where other processes write into the same pipe.
+    What is longer would be torn apart where other processes write into the same pipe. To write is
+    to leave the interpreter to whoever serves, and to come back: a file is better written seldom.
     """
-    n_lines, text = 0, b""
+    try:
+        kind = os.fstat(fd).st_mode
+    except OSError:  # it is closed, as whoever writes will find
+        return select.PIPE_BUF
+    shared = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
+    return select.PIPE_BUF if shared else _MOST_BYTES
+
+
+def _together(lines: Sequence[bytes], most_bytes: int) -> Iterator[list[bytes]]:
+    """The lines in order, as many at a time as have so many bytes, and one at least."""
+    n_bytes, found = 0, list[bytes]()
     for line in lines:
-        if text and len(text) + len(line) > select.PIPE_BUF:
-            yield n_lines, text
-            n_lines, text = 0, b""
-        n_lines, text = n_lines + 1, text + line
-    yield n_lines, text
+        if found and n_bytes + len(line) > most_bytes:
+            yield found
+            n_bytes, found = 0, []
+        n_bytes += len(line)
+        found.append(line)
+    yield found

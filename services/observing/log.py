@@ -19,7 +19,7 @@ Format = Literal["text", "json"]
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 _LONGEST: Final = 256
-_PLAIN = re.compile(r"[!#-<>-~]+")  # no space, no quotation mark, no "="
+_is_plain = re.compile(r"[!#-<>-~]+").fullmatch  # no space, no quotation mark, no "="
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +78,20 @@ def line_of(form: Format, level: str, event: str, at_s: float, fields: Mapping[s
     Parameters
     ----------
     at_s : seconds since 1970-01-01 UTC.
-    fields : JSON values; texts beyond 256 characters are cut, ``None`` is left out.
+    fields : JSON values; texts beyond 256 characters are cut, ``None`` is left out, and figures
+        have six digits.
     """
     at = f"{_second(int(at_s))}.{int(at_s % 1 * 1000):03d}Z"
     if form == "json":
-        said = {"time": at, "level": level, "event": event}
+        said: dict[str, Any] = {"time": at, "level": level, "event": event}
         for name, value in fields.items():
-            if value is not None:
-                said[name] = value[:_LONGEST] if isinstance(value, str) else value
+            if isinstance(value, str):
+                said[name] = value[:_LONGEST]
+            elif value is not None:
+                said[name] = _short(value) if isinstance(value, float) else value
         return json.dumps(said)
-    words = [at, level, event]
-    for name, value in fields.items():
-        if value is not None:
-            words.append(f"{name}={_word(value)}")
-    return " ".join(words)
+    words = [f"{name}={_word(value)}" for name, value in fields.items() if value is not None]
+    return " ".join([at, level, event, *words])
 
 
 def request_fields(exchange: Exchange) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def request_fields(exchange: Exchange) -> dict[str, Any]:
         "path": (exchange.path or None) if exchange.route == "none" else None,
         "status": exchange.status,
         "code": exchange.code or None,
-        "duration_ms": _short((exchange.ended_s - exchange.started_s) * 1000.0),
+        "duration_ms": (exchange.ended_s - exchange.started_s) * 1000.0,
         "client": exchange.client or None,
         "key": exchange.key_id or None,
         "tenant": (request.tenant or None) if request is not None else None,
@@ -116,16 +116,16 @@ def request_fields(exchange: Exchange) -> dict[str, Any]:
         fields["expert"] = decision.expert_id if receipt is None else receipt.expert_id
         fields["category"] = decision.category.name
         fields["policy"] = decision.policy
-        fields["decide_ms"] = _short(decision.decide_ms)
+        fields["decide_ms"] = decision.decide_ms
     if receipt is not None:
         fields["outcome"] = receipt.outcome
-        fields["ttft_ms"] = _short(receipt.ttft_ms)
-        fields["latency_ms"] = _short(receipt.latency_ms)
+        fields["ttft_ms"] = receipt.ttft_ms
+        fields["latency_ms"] = receipt.latency_ms
         fields["prompt_tokens"] = receipt.prompt_tokens
         fields["output_tokens"] = receipt.output_tokens
-        fields["energy_j"] = _short(receipt.energy_j)
+        fields["energy_j"] = receipt.energy_j
         fields["energy_source"] = receipt.energy_source
-        fields["cost_usd"] = _short(receipt.cost_usd)
+        fields["cost_usd"] = receipt.cost_usd
         fields["failed_over"] = list(receipt.failed_over) or None
     return fields
 
@@ -139,16 +139,20 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-@lru_cache(maxsize=1024)
-def _text(text: str) -> str:
-    """A text in a line; names of experts, routes and callers come again and again."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
-
-
 def _word(value: Any) -> str:
     """A value in a line of text: as it is where that is one plain word, else as JSON."""
     kind = value.__class__
     if kind is str:
-        return _text(value) if len(value) <= _LONGEST else json.dumps(value[:_LONGEST])
-    plain = kind is int or (kind is float and math.isfinite(value))
-    return repr(value) if plain else json.dumps(value)
+        cut = value[:_LONGEST]
+        return cut if _is_plain(cut) else json.dumps(cut)
+    if kind is float:
+        return _figure(value)
+    return repr(value) if kind is int else json.dumps(value)
+
+
+def _figure(value: float) -> str:
+    digits = f"{value:.6g}"
+    # 12.5 is written as JSON has it; 12, 1e+09 and inf are not
+    if "." in digits and "e" not in digits:
+        return digits
+    return repr(float(digits)) if math.isfinite(value) else json.dumps(value)

@@ -18,11 +18,11 @@ from prometheus_client import (
 
 import coe
 from coe.energy import EnergyAccount
-from coe.errors import BudgetExhaustedError
+from coe.errors.callers import BudgetExhaustedError
 from coe.services.observing.answers import Answers
+from coe.services.observing.counts import Counts
 from coe.services.observing.exchange import Exchange
 from coe.services.observing.guards import GuardCollector
-from coe.services.observing.labels import Bound
 from coe.services.observing.ledger import LedgerCollector
 from coe.services.observing.spread import Spread, Spreads
 from coe.services.reloading import Outcome
@@ -38,6 +38,7 @@ class Metrics:
     Attributes
     ----------
     answers : counted as their receipts come.
+    n_in_flight : requests being answered.
     inside, inside_limit : to be given functions that say so.
     ledger : where the balances of hard limits are read.
     guards : where it is read how experts are guarded.
@@ -46,10 +47,10 @@ class Metrics:
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     answers: Answers = field(init=False)
-    requests: Bound[Counter] = field(init=False)
-    refusals: Bound[Counter] = field(init=False)
-    ledger_refusals: Bound[Counter] = field(init=False)
-    in_flight: Gauge = field(init=False)
+    requests: Counts = field(init=False)
+    refusals: Counts = field(init=False)
+    ledger_refusals: Counts = field(init=False)
+    n_in_flight: int = 0
     loop_lag: Spread = field(init=False)
     log_lines: Gauge = field(init=False)
     reloads: Counter = field(init=False)
@@ -65,22 +66,18 @@ class Metrics:
     def __post_init__(self) -> None:
         r = self.registry
         self.answers = Answers(r)
-        self.requests = Bound(
-            Counter(
-                "coe_requests", "HTTP requests by route and status.", ("route", "status"),
-                registry=r,
-            ).labels
-        )  # fmt: skip
-        self.refusals = Bound(
-            Counter("coe_refusals", "Requests refused, by code.", ("code",), registry=r).labels
+        self.requests = Counts(
+            "coe_requests", "HTTP requests by route and status.", ("route", "status"), r
         )
-        self.ledger_refusals = Bound(
-            Counter(
-                "coe_ledger_refusals", "Requests that a hard limit did not leave enough for.",
-                ("limit", "resource"), registry=r,
-            ).labels
-        )  # fmt: skip
-        self.in_flight = Gauge("coe_in_flight", "Requests being answered.", registry=r)
+        self.refusals = Counts("coe_refusals", "Requests refused, by code.", ("code",), r)
+        self.ledger_refusals = Counts(
+            "coe_ledger_refusals",
+            "Requests that a hard limit did not leave enough for.",
+            ("limit", "resource"),
+            r,
+        )
+        in_flight = Gauge("coe_in_flight", "Requests being answered.", registry=r)
+        in_flight.set_function(lambda: self.n_in_flight)
         self.loop_lag = Spreads(
             "coe_loop_lag_seconds", "How late the event loop is.", (), _LAG_SECONDS, r
         ).of()
@@ -119,13 +116,13 @@ class Metrics:
 
     def tell(self, exchange: Exchange) -> None:
         """Count a request that has ended, however it ended."""
-        self.requests.of(exchange.route, str(exchange.status)).inc()
+        self.requests.of(exchange.route, str(exchange.status)).add()
         if exchange.code:
-            self.refusals.of(exchange.code).inc()
+            self.refusals.of(exchange.code).add()
         if isinstance(exchange.error, BudgetExhaustedError):
             limit, _, resource = (exchange.error.param or "").rpartition(".")
             unit = resource.replace("_uj", "_j").replace("_uusd", "_usd")
-            self.ledger_refusals.of(limit.removeprefix("limits."), unit).inc()
+            self.ledger_refusals.of(limit.removeprefix("limits."), unit).add()
         if (reply := exchange.reply) is not None and reply.receipt is not None:
             self.answers.settle(reply.decision, reply.receipt, reply.request)
         self.answers.note(exchange.steps.done, exchange.decided)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from coe.access.secrets import NO_SECRETS, Secrets
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.observing import LoggingSection, OtlpSection, TelemetrySection
 from coe.services.observing.exchange import Exchange
 from coe.services.observing.lag import watch_lag

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import Metric
@@ -33,7 +33,7 @@ class Spread:
         self.total += value
 
 
-class Spreads(Collector):
+class Spreads(Bound[Spread], Collector):
     """The spreads of one metric, by label values.
 
     For one thread: what is counted elsewhere at the same time may be lost.
@@ -55,20 +55,14 @@ class Spreads(Collector):
         self._documentation = documentation
         self._labels = labels
         self._bounds = [*(str(float(bound)) for bound in bounds), "+Inf"]
-        self._made: dict[tuple[str, ...], Spread] = {}
-        self._bound = Bound(self._make)
-        self._new: Callable[[], Spread] = lambda: Spread(bounds)
+        super().__init__(lambda *values: Spread(bounds))
         registry.register(self)
-
-    def of(self, *values: str) -> Spread:
-        """The spread under these label values."""
-        return self._bound.of(*values)
 
     def collect(self) -> Iterator[Metric]:
         """The family, as Prometheus wants it."""
         # sample by sample: the library's helper leaves out sums where a bound is negative
         family = Metric(self._name, self._documentation, "histogram")
-        for values, spread in self._made.items():
+        for values, spread in self.made.items():
             named = dict(zip(self._labels, values, strict=True))
             below = list(accumulate(spread.counts))
             for bound, count in zip(self._bounds, below, strict=True):
@@ -76,6 +70,3 @@ class Spreads(Collector):
             family.add_sample(f"{self._name}_count", named, below[-1])
             family.add_sample(f"{self._name}_sum", named, spread.total)
         yield family
-
-    def _make(self, *values: str) -> Spread:
-        return self._made.setdefault(values, self._new())

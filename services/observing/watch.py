@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coe.naming import new_name
 from coe.services.observing.exchange import KEY, Exchange
 from coe.services.observing.traceparent import begun
 
@@ -69,7 +69,7 @@ class Watch:
             trace = begun(_header(scope, b"traceparent"), self.sample, _RANDOM)
         return Exchange(
             # a server names its requests, and answers them by that name; others need not
-            request_id=scope.get("coe.request_id") or f"req-{secrets.token_hex(12)}",
+            request_id=scope.get("coe.request_id") or new_name("req"),
             method=scope["method"],
             path=scope["path"],
             started_s=self.now(),

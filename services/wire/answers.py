@@ -6,19 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 import orjson
 from starlette.responses import Response
 
+from coe.answer import object_in
 from coe.decision import Citation, Decision, Receipt
 from coe.engine import AnyReply
 from coe.services.wire.chat import decision_document, receipt_document
 from coe.services.wire.refusals import as_json
 from coe.shadow import Shade
-
-_LENIENT: Final = json.JSONDecoder(parse_constant=lambda name: None)
 
 
 def headers_of(reply: AnyReply, receipt: Receipt | None) -> dict[str, str]:
@@ -79,7 +78,7 @@ class _Written(Response):
     def __init__(self, content: bytes, headers: Mapping[str, str]) -> None:
         self.status_code, self.body, self.background = 200, content, None
         self.raw_headers = [
-            *((name.encode(), value.encode("latin-1")) for name, value in headers.items()),
+            *[(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
             (b"content-length", b"%d" % len(content)),
             (b"content-type", b"application/json"),
         ]
@@ -96,7 +95,8 @@ def as_answer(document: Mapping[str, Any], headers: Mapping[str, str]) -> Respon
 
 def document_of(body: bytes, reply: AnyReply, explain: bool) -> dict[str, Any]:
     """The expert's document under the expert's public name, with the decision and the receipt."""
-    document: dict[str, Any] = _LENIENT.decode(body.decode(json.detect_encoding(body)))
+    document = object_in(body)
+    assert document is not None
     assert reply.receipt is not None
     extras = decision_document(reply.decision, explain)
     extras["receipt"] = receipt_document(reply.receipt)

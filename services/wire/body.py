@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
+from coe.services.wire.head import field_of
 from coe.services.wire.strict_json import document_of
 from coe.within import Within
 
 _JSON: Final = "application/json"
 _LONG_BYTES: Final = 64 * 1024
+# one at a time: of several that hold the interpreter the loop would wait for each in turn
+_BESIDE: Final = ThreadPoolExecutor(1, thread_name_prefix="bodies")
 
 
 async def json_of(http: Request, limit_bytes: int, within_s: float) -> dict[str, Any]:
@@ -25,19 +29,20 @@ async def json_of(http: Request, limit_bytes: int, within_s: float) -> dict[str,
         else than plain JSON in UTF-8, and nothing of it is read. Or as `body_of` and
         `coe.services.wire.strict_json.document_of`.
     """
-    kind = http.headers.get("content-type", "")
-    if kind != _JSON and not _is_json(kind):
+    kind = field_of(http.scope, b"content-type")
+    if kind != _JSON and not _is_json(kind or ""):
         raise RequestError(
             "the body must be JSON in UTF-8: send content-type: application/json",
             None,
             "unsupported_media_type",
         )
-    if http.headers.get("content-encoding", "identity").lower() != "identity":
+    coding = field_of(http.scope, b"content-encoding")
+    if coding is not None and coding.lower() != "identity":
         raise RequestError("the body must not be compressed", None, "unsupported_content_encoding")
     body = await body_of(http, limit_bytes, within_s)
     if len(body) > _LONG_BYTES:
         # the parts of a long conversation take 160 ms, in which nobody else would be answered
-        return await asyncio.to_thread(document_of, body)
+        return await asyncio.get_running_loop().run_in_executor(_BESIDE, document_of, body)
     return document_of(body)
 
 
@@ -54,7 +59,7 @@ async def body_of(http: Request, limit_bytes: int, within_s: float = 30.0) -> by
         ``request_too_large``: it is larger than the limit, or says so; no more than the limit and
         a piece is kept. ``request_timeout``: it did not come in time.
     """
-    announced = http.headers.get("content-length", "")
+    announced = field_of(http.scope, b"content-length") or ""
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
     body = bytearray()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, fields, is_dataclass
-from functools import cache
-from operator import attrgetter
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from coe.core import Budget, Policy, Prices, Request
+from coe.core import Budget, Estimate, Policy, Prices, Request
 from coe.counterfactual import counterfactuals
 from coe.decision import Decision, Receipt, Retrieval
-from coe.errors import UnknownExpertError
+from coe.errors.callers import UnknownExpertError
 from coe.mode import Mode
 from coe.services.wire.bodies import NOTHING_ASKED, ChatBody
 from coe.services.wire.fields import complaint, unknown
@@ -32,6 +30,7 @@ _FIELDS: Final = frozenset(ChatBody.model_fields)
 _AS_IT_IS: Final = frozenset({str, int, bool, type(None)})
 _PINNED: Final = Policy("pinned")
 _NO_BUDGET: Final = Budget()
+_NOTHING_ADDED: Final = Prices()
 
 
 def parse_chat(
@@ -74,7 +73,7 @@ def chat_request(
     steps, traceparent : go with the request, see `Request`.
     """
     chat, more = _checked(document, extras)
-    known = frozenset(visible(expert_ids, own, chat.coe.tenant))
+    known = frozenset(visible(expert_ids, own, chat.coe.tenant)) if own else expert_ids
     policy, pinned = _addressee(chat.model, policies, known)
     caps = [c for c in (chat.max_tokens, chat.max_completion_tokens) if c is not None]
     asked = chat.coe
@@ -106,7 +105,8 @@ def chat_request(
 
 def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any]:
     """A decision as JSON. Without ``explain`` the alternatives are left out."""
-    guess = decision.category
+    guess, predicted = decision.category, _figured(decision.predicted)
+    same = decision.cautious is decision.predicted
     selected = zip(decision.selection.expert_ids, decision.selection.weights, strict=True)
     document: dict[str, Any] = {
         "decision_id": decision.decision_id,
@@ -120,8 +120,8 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "category_turns_ago": guess.turns_ago,
         "experts": [{"id": name, "weight": weight} for name, weight in selected],
         **_mode(decision.selection.mode),
-        "predicted": _rounded(decision.predicted),
-        "cautious": _rounded(decision.cautious),
+        "predicted": predicted,
+        "cautious": predicted if same else _figured(decision.cautious),
         "budget": decision.budget.ceilings(),
         "binding": decision.binding,
         "slack": _figures(decision.slack),
@@ -129,7 +129,7 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         "why": decision.why,
         "retrieval": retrieval_document(decision.retrieval),
     }
-    if decision.running != Prices():
+    if decision.running != _NOTHING_ADDED:
         running = {"per_joule": decision.running.per_joule, "per_usd": decision.running.per_usd}
         document["running_prices"] = _figures(running)
     if decision.declined:
@@ -146,8 +146,8 @@ def decision_document(decision: Decision, explain: bool = True) -> dict[str, Any
         document["alternatives"] = [
             {
                 "id": other.expert_id,
-                "predicted": _rounded(other.estimate),
-                "cautious": _rounded(other.cautious),
+                "predicted": _figured(other.estimate),
+                "cautious": _figured(other.cautious),
                 "utility": _short(other.utility),
                 "violated": list(other.violated),
                 "why_not": other.why_not,
@@ -161,27 +161,47 @@ def retrieval_document(retrieval: Retrieval | None) -> dict[str, Any] | None:
     """Whether passages went with the prompt, as JSON."""
     if retrieval is None:
         return None
-    gain, price = (None if p is None else _short(p) for p in (retrieval.gain, retrieval.price))
-    said = {"retrieve": retrieval.retrieve, "gain": gain, "price": price}
-    return {**said, "why": retrieval.why}
+    return {
+        "retrieve": retrieval.retrieve,
+        "gain": _rounded(retrieval.gain),
+        "price": _rounded(retrieval.price),
+        "why": retrieval.why,
+    }
 
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:
     """A receipt as JSON."""
-    document: dict[str, Any] = _rounded(receipt)
-    return document
+    return {
+        "decision_id": receipt.decision_id,
+        "expert_id": receipt.expert_id,
+        "outcome": receipt.outcome,
+        "ttft_ms": _rounded(receipt.ttft_ms),
+        "latency_ms": _rounded(receipt.latency_ms),
+        "prompt_tokens": receipt.prompt_tokens,
+        "output_tokens": receipt.output_tokens,
+        "tokens_source": receipt.tokens_source,
+        "energy_j": _rounded(receipt.energy_j),
+        "energy_source": receipt.energy_source,
+        "energy_scope": receipt.energy_scope,
+        "cost_usd": _rounded(receipt.cost_usd),
+        "failed_over": list(receipt.failed_over),
+        "parts": [receipt_document(part) for part in receipt.parts],
+        "agreement": _rounded(receipt.agreement),
+        "copied_from": _rounded(receipt.copied_from),
+        "config": receipt.config,
+    }
 
 
 def _checked(
     document: Mapping[str, Any], extras: frozenset[str]
 ) -> tuple[ChatBody, frozenset[str]]:
     """The body as a model, and the fields beyond it that some expert takes."""
-    more = document.keys() - _FIELDS
-    if strange := [name for name in document if name in more - extras]:
-        raise unknown(strange, UNSUPPORTED)
+    more = frozenset(document) - _FIELDS
+    if strange := more - extras:
+        raise unknown([name for name in document if name in strange], UNSUPPORTED)
     try:
         named = {k: v for k, v in document.items() if k not in more} if more else document
-        return ChatBody.model_validate(named), frozenset(more)
+        return ChatBody.model_validate(named), more
     except ValidationError as error:
         raise complaint(error) from error
 
@@ -209,32 +229,23 @@ def _figures(values: Mapping[str, float]) -> dict[str, float]:
     return {name: _short(value) for name, value in values.items()}
 
 
+def _figured(estimate: Estimate) -> dict[str, float]:
+    """An estimate as JSON, with short figures."""
+    return {
+        name: float(f"{value:.6g}") if isinstance(value, float) else value
+        for name, value in zip(Estimate._fields, estimate, strict=True)
+    }
+
+
 def _rounded(value: Any) -> Any:
     """As JSON has it: short figures, however deep, lists for tuples, objects for dataclasses."""
-    kind = value.__class__
-    if kind is float:
-        return float(f"{value:.6g}")
-    if kind in _AS_IT_IS:
-        return value
     if isinstance(value, float):
-        return _short(value)
-    if isinstance(value, list | tuple):
+        return float(f"{value:.6g}")
+    if value.__class__ in _AS_IT_IS:
+        return value
+    if isinstance(value, tuple):
         return [_rounded(inner) for inner in value]
-    if isinstance(value, Mapping):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    names, values_of = _fields(kind)
-    # most fields need no call of their own, which would take longer than they do
-    inner = [v if v.__class__ in _AS_IT_IS else _rounded(v) for v in values_of(value)]
-    return dict(zip(names, inner, strict=True))
-
-
-@cache
-def _fields(kind: Hashable) -> tuple[tuple[str, ...], Callable[[object], tuple[Any, ...]]]:
-    """The names of a dataclass's fields, and what gets their values: at least two."""
-    assert isinstance(kind, type)
-    assert is_dataclass(kind)
-    names = tuple(field.name for field in fields(kind))
-    return names, attrgetter(*names)
+    return {one.name: _rounded(getattr(value, one.name)) for one in fields(value)}
 
 
 def _short(value: float) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.services.wire.strict_json import echoed, path_of
 
 # inside these a complaint names the place, of others the field

@@ -86,10 +86,15 @@ class WireMessage(BaseModel):
 
     def as_message(self) -> Message:
         """The noun that a router reads."""
+        return Message(self.role, self.text)
+
+    @property
+    def text(self) -> str:
+        """Its parts of text, a line each."""
         if isinstance(self.content, list):
             texts = [part["text"] for part in self.content if part["type"] == "text"]
-            return Message(self.role, "\n".join(text for text in texts if text))
-        return Message(self.role, self.content or "")
+            return "\n".join(text for text in texts if text)
+        return self.content or ""
 
     @property
     def parts(self) -> frozenset[str]:
@@ -109,11 +114,12 @@ def check_conversation(messages: Sequence[WireMessage]) -> None:
                 "must name a call in tool_calls of an earlier message",
                 at=f"messages[{n}].tool_call_id",
             )
-        called |= {call.id for call in message.tool_calls or ()}
+        if message.tool_calls:
+            called |= {call.id for call in message.tool_calls}
     asked = [(n, one) for n, one in enumerate(messages) if one.role == "user"]
     if not asked:
         raise wrong("there is no message of role 'user'", at="messages")
-    if not any(one.as_message().text or one.parts - {"text"} for _, one in asked):
+    if not any(one.text or one.parts - {"text"} for _, one in asked):
         raise wrong("must not be empty", at=f"messages[{asked[0][0]}].content")
 
 

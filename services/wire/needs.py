@@ -24,13 +24,15 @@ def needs_of(chat: ChatBody) -> dict[Capability, str]:
         found[chat.response_format["type"]] = "response_format"
     if chat.audio is not None or "audio" in (chat.modalities or ()):
         found.setdefault("audio", "modalities" if chat.audio is None else "audio")
-    asked: dict[Capability, bool] = {
-        "logprobs": bool(chat.logprobs),
-        "n": (chat.n or 1) > 1,
-        "seed": chat.seed is not None,
-        "stop": bool(chat.stop),
-    }
-    return found | {name: name for name, needed in asked.items() if needed}
+    if chat.logprobs:
+        found["logprobs"] = "logprobs"
+    if chat.n is not None and chat.n > 1:
+        found["n"] = "n"
+    if chat.seed is not None:
+        found["seed"] = "seed"
+    if chat.stop:
+        found["stop"] = "stop"
+    return found
 
 
 def _of_tools(message: WireMessage) -> str:

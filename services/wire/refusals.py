@@ -12,25 +12,29 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from coe.errors import (
+from coe.errors import CoeError
+from coe.errors.callers import (
     BudgetExhaustedError,
-    CoeError,
     CredentialsError,
-    EmbeddingError,
-    EndingError,
+    ForbiddenError,
+    InfeasibleError,
+    RateLimitError,
+    RequestError,
+)
+from coe.errors.experts import (
     ExpertError,
     ExpertOverloadedError,
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUntrustedError,
-    ForbiddenError,
+)
+from coe.errors.gateway import (
+    EmbeddingError,
+    EndingError,
     GatewayError,
-    InfeasibleError,
     LedgerUnavailableError,
     OverdueError,
     OverloadedError,
-    RateLimitError,
-    RequestError,
 )
 from coe.guard.retry_after import retry_after_s
 from coe.services.observing.exchange import exchange_of

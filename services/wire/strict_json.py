@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 
 MOST_DEPTH: Final = 64
 """Objects and lists inside each other."""

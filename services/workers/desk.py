@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from coe.errors import LedgerConflictError, LedgerUnavailableError
+from coe.errors.gateway import LedgerConflictError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.ledger.protocol import KeptStore
@@ -44,6 +44,9 @@ class Desk:
         self._under_way.add(request_id)
         try:
             await self._store.reserve(request_id, Payer(*payer), amounts)
+        except BaseException:
+            self._given_up.discard(request_id)
+            raise
         finally:
             self._under_way.discard(request_id)
         if self._closed or request_id in self._given_up:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coe.core import ExpertSpec
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.kinds import ExpertSection
 from coe.replica import HostReport, HostState
 from coe.services.host.watched import WatchedHost

@@ -15,7 +15,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 
 from coe.config import Config, load_config
-from coe.errors import ConfigError, GatewayError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import GatewayError
 from coe.kinds import EmbeddedSection, VllmSection
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
@@ -31,6 +32,7 @@ from coe.services.workers.desk import Desk
 from coe.services.workers.engines import state_of, told_of
 from coe.services.workers.line import Line
 from coe.services.workers.pages import departed, merged
+from coe.services.workers.pulse import PULSE_S, stops
 
 _ASKED_S = 2.0
 _RESTARTS = Watch()
@@ -41,7 +43,7 @@ class Seat:
     """The place of one worker, whoever takes it.
 
     ``page`` are the metrics that it said last; ``ready``: it answers; ``n_reloads``: how often all
-    had been told to read the files when it began to.
+    had been told to read the files when it began to; ``watching``: whether it goes on to answer.
     """
 
     index: int
@@ -50,6 +52,7 @@ class Seat:
     ready: bool = False
     page: str = ""
     n_reloads: int = 0
+    watching: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Family:
     hosts : of the engines, by expert; they are started and ended by others.
     stack : ends after all workers.
     reads_s : how long a worker may read the files; nobody else waits longer for one that hangs.
+    pulse_s : as in `coe.services.workers.pulse.stops`; a worker whose pulse stops is killed.
     """
 
     config: Config
@@ -72,6 +76,7 @@ class Family:
     stack: AsyncExitStack
     say: Say
     reads_s: float = 60.0
+    pulse_s: float = PULSE_S
     hosts: dict[str, WatchedHost] = field(default_factory=dict)
     all_ready: asyncio.Event = field(default_factory=asyncio.Event)
     _started_s: float = field(default_factory=time.monotonic)
@@ -192,6 +197,9 @@ class Family:
         seat.line = await Line.on(ours, self._verbs(seat, desk))
         listening = asyncio.create_task(seat.line.run())
         code = await seat.process.wait()
+        if seat.watching is not None:
+            seat.watching.cancel()
+            seat.watching = None
         await listening
         seat.line = None
         self._gone, seat.page = merged([self._gone, departed(seat.page)]), ""
@@ -226,9 +234,17 @@ class Family:
 
     def _is_ready(self, seat: Seat) -> None:
         seat.ready = True
+        seat.watching = asyncio.create_task(self._watch_over(seat))
         self._catch_up(seat)
         if all(one.ready for one in self.seats):
             self.all_ready.set()
+
+    async def _watch_over(self, seat: Seat) -> None:
+        """Kill a worker that hangs, so that another takes its place."""
+        assert seat.line is not None
+        if await stops(seat.line, self.pulse_s) and seat.process is not None:
+            self.say(f"worker {seat.index} does not answer any more, and is killed")
+            seat.process.kill()
 
     def _catch_up(self, seat: Seat) -> None:
         """Tell a worker what was told the others while it was getting ready."""

@@ -10,11 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import coe.errors
-from coe.errors import CoeError, GatewayError
+from coe.errors import CoeError, callers, experts, files, gateway
+from coe.errors.gateway import GatewayError
 
 # pages of metrics and the state of a pacer go on one line
 _LONGEST = 64 * 1024 * 1024
+_KINDS = {
+    kind.__name__: kind
+    for room in (callers, experts, files, gateway)
+    for kind in vars(room).values()
+    if isinstance(kind, type) and issubclass(kind, CoeError)
+}
 
 Verb = Callable[..., Any]
 """What is called by its name; where it returns an awaitable, others are not kept waiting."""
@@ -113,4 +119,4 @@ class Line:
             answer.set_result(words[0])
         else:
             kind, args = words
-            answer.set_exception(getattr(coe.errors, kind)(*args))
+            answer.set_exception(_KINDS[kind](*args))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from coe.config import Config
-from coe.errors import GatewayError
+from coe.errors.gateway import GatewayError
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.services.gateway import Gateway
 from coe.services.live.reloads import Reloads
@@ -50,6 +50,7 @@ class Member:
             "page": lambda: self.gateway.page().decode(),
             "decision": lambda name, tenant: self.gateway.kept(name, tenant),
             "reload": self._reload,
+            "pulse": lambda: None,
             "refused": lambda said: self.reloads.heard(_outcome(said)),
         }
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 
-from coe.errors import GatewayError, LedgerUnavailableError
+from coe.errors.gateway import GatewayError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.ledger.protocol import KeptStore

@@ -21,7 +21,7 @@ from coe.budgets import Budgets, load_policies
 from coe.config import Config, GatewaySection, load_config
 from coe.core import Estimate
 from coe.decision import Receipt
-from coe.errors import InfeasibleError, RequestError, UnknownExpertError
+from coe.errors.callers import InfeasibleError, RequestError, UnknownExpertError
 from coe.services.gateway import Gateway
 from coe.services.observing.metrics import Metrics
 from coe.services.wire import answers
@@ -102,9 +102,9 @@ def test_every_field_of_a_request_is_documented() -> None:
     assert missing <= {"budget", "experts"}
 
 
-@pytest.mark.parametrize("noun", [Receipt, Estimate])
-def test_every_figure_is_documented(noun: Any) -> None:
-    assert [f.name for f in fields(noun) if f"`{f.name}`" not in HTTP] == []
+def test_every_figure_is_documented() -> None:
+    figures = [*(f.name for f in fields(Receipt)), *Estimate._fields]
+    assert [name for name in figures if f"`{name}`" not in HTTP] == []
 
 
 def test_every_field_of_a_decision_is_documented() -> None:

@@ -121,8 +121,8 @@ def test_a_problem_is_made_of_estimates_a_budget_and_prices():
         Estimate(0.5, ttft_ms=50, latency_ms=100, energy_j=1, cost_usd=0, output_tokens=9),
     ]
     longer = [
-        replace(estimates[0], latency_ms=900, output_tokens=12),
-        replace(estimates[1], energy_j=2, output_tokens=12),
+        estimates[0]._replace(latency_ms=900, output_tokens=12),
+        estimates[1]._replace(energy_j=2, output_tokens=12),
     ]
     made = Options.of(estimates, longer, Budget(ttft_ms=70.0), Prices(0.5, 0.25, 2.0))
     by_hand = options(BIG, TINY, ttft_ms=70.0, prices=(0.0005, 0, 0.25, 2.0))

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load as load_tensors
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.gate import RetrievalGate, column_names

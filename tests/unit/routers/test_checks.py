@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.checks import parse_check, score
 
 

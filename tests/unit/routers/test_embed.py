@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.embed import (
     MEANING_DIM,
     CachedEmbedder,

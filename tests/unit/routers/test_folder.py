@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.folder import Form, identity, is_of, read, write
 
 FORM = Form("table", 2, "make it again", kind="table")

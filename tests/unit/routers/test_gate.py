@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.embed import load_default
 from coe.routers.gate import (
     HURT,

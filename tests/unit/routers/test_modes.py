@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.mode import Mode
 from coe.routers.artefact import Artefact
 from coe.routers.confidence import Confidence

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.outcomes import Outcomes, read_prompts, write_outcomes
 
 ROWS = [

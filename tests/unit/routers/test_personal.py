@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.expectation import Expectation
 from coe.routers.head import Assessment
 from coe.routers.personal import PersonalExpectation, PersonalGate, Premise, levelled

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.folds import content_folds
 from coe.routers.outcomes import Outcomes
 from coe.routers.personal import Premise, levelled

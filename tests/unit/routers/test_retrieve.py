@@ -13,7 +13,8 @@ import bm25s
 import numpy as np
 import pytest
 
-from coe.errors import ArtefactError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.files import ArtefactError
 from coe.routers.chunk import Document, Section, passages_of
 from coe.routers.embed import MEANING_DIM, load_default
 from coe.routers.postings import Postings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.artefact import Artefact
 
 ARRAYS = "arrays.safetensors"

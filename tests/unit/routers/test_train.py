@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coe.core import ExpertSpec, Message, Request
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.router import Router
 from coe.routers.outcomes import Outcomes
 from coe.routers.train import train

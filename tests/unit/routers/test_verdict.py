@@ -134,9 +134,9 @@ def test_any_text_is_read(answer: str) -> None:
     ],
 )
 def test_a_hostile_answer_takes_no_time(part: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     verdict(part * (MAX_ANSWER_CHARS // len(part)))
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,6 @@ def test_a_hostile_answer_takes_no_time(part: str) -> None:
     ids=["lines", "exponent", "letter", "currency", "unit"],
 )
 def test_nor_does_one_with_a_long_gap(answer: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     verdict(answer)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5

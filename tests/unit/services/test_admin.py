@@ -6,7 +6,7 @@ import pytest
 from coe.budgets import load_policies
 from coe.config import DATA, load_config
 from coe.engine import Engine
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.experts.stub import StubExpert
 from coe.router import Router
 from coe.services.fleet import Fleet

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from coe.config import DATA, load_config
-from coe.errors import ArtefactError, ConfigError
+from coe.errors.files import ArtefactError, ConfigError
 from coe.routers.personal import PersonalGate
 from coe.services.cli import app
 from coe.services.personal import ensure_kept_together, tenants_of

@@ -7,7 +7,8 @@ import pytest
 
 from coe.core import ExpertSpec
 from coe.device import DeviceProfile
-from coe.errors import ExpertUnavailableError, OutcomesError
+from coe.errors.experts import ExpertUnavailableError
+from coe.errors.files import OutcomesError
 from coe.experts.stub import StubExpert
 from coe.retrieval import Retriever
 from coe.routers.outcomes import Outcomes

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.routers.chunk import Document, passages_of
 from coe.routers.retrieve import Index
 from coe.services.documents import read_documents

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from coe.core import Policy
 from coe.embedders import EndpointSection, LocalEmbedderSection
-from coe.errors import ConfigError, EmbeddingError, EmbeddingUnavailableError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import EmbeddingError, EmbeddingUnavailableError
 from coe.routers.embed import load_named
 from coe.services.embedding import BATCH, TRAINING, HttpEmbedder, check_local, configured
 from coe.tenants import TenantSection

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from typer.testing import CliRunner
 
 from coe.config import DATA, load_config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.load import Presence
 from coe.replica import HostReport, Replica, Snapshot
 from coe.services.cli import app

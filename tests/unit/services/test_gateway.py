@@ -12,7 +12,7 @@ from coe.answer import DONE, pieces_of
 from coe.capability import EVERYTHING
 from coe.config import load_config
 from coe.energy import EnergyAccount
-from coe.errors import (
+from coe.errors.experts import (
     ExpertRejectedError,
     ExpertTimeoutError,
     ExpertUnavailableError,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from coe.errors import WeightsError
+from coe.errors.files import WeightsError
 from coe.services.host.process import EngineHost
 from coe.services.host.watched import Watch
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import MeterReading
 from coe.replica import HostReport
 from coe.services.host.metered import MeteredHost, NodeMeter

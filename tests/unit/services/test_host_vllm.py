@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
 from coe.config import load_config
+from coe.services.host import vllm
 from coe.services.host.experts import open_host
 from coe.services.host.watched import Watch
 from coe.services.runnable import missing
@@ -150,6 +153,25 @@ async def test_a_killed_program_takes_the_server_along_and_comes_back(started):
     assert gone(server)
     assert (await said(host))["process_id"] != server
     assert host.n_starts == 2
+
+
+def test_nobody_has_to_be_there_to_end_the_server_of_a_program_that_is_killed(section):
+    options = ["--weights", "w", "--alias", "v", "--slots", "1", "--context", "64"]
+    program = subprocess.Popen(
+        [section.python, vllm.__file__, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | section.environment,
+    )
+    with program:
+        address = json.loads(program.stdout.readline())["address"]
+        server = httpx.get(f"{address}/health", trust_env=False).json()["process_id"]
+        program.kill()
+    deadline = time.monotonic() + 5.0
+    while not gone(server):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 async def test_a_server_that_ends_is_a_crash_with_its_last_words(started):

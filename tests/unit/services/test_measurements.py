@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from coe.config import load_config
 from coe.device import DeviceProfile
-from coe.errors import MeasurementsError
+from coe.errors.files import MeasurementsError
 from coe.services.cli import app
 from coe.services.measurements import read_measurements
 

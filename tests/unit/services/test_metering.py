@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from coe.config import MeteringSection
-from coe.errors import ConfigError, MeterError
+from coe.errors.files import ConfigError
+from coe.errors.gateway import MeterError
 from coe.services.metering.detect import ALL, ON_CPU, open_meter, survey
 from coe.services.metering.ina3221 import open_ina3221
 from coe.services.metering.jtop import open_jtop

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from coe.errors import EmbeddingError, EmbeddingUnavailableError
+from coe.errors.gateway import EmbeddingError, EmbeddingUnavailableError
 from coe.services.embedding import HttpEmbedder
 from coe.services.prefetch import PrefetchedEmbedder, prefetching
 

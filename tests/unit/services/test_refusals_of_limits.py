@@ -1,6 +1,7 @@
 """Errors as HTTP says them."""
 
-from coe.errors import BudgetExhaustedError, ExpertUnavailableError, RequestError
+from coe.errors.callers import BudgetExhaustedError, RequestError
+from coe.errors.experts import ExpertUnavailableError
 from coe.services.wire.refusals import rendered, when_again
 
 

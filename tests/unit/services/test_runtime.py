@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coe.config import DATA, RetrievalSection, load_config
-from coe.errors import ArtefactError, ConfigError
+from coe.errors.files import ArtefactError, ConfigError
 from coe.ledger.limits import Limit
 from coe.mode import Mode
 from coe.optimizer.pacing import Allowance

@@ -7,7 +7,7 @@ import pytest
 
 from coe.device import DeviceProfile
 from coe.energy import EnergyAccount
-from coe.errors import MeterError
+from coe.errors.gateway import MeterError
 from coe.meter import MeterReading
 from coe.services.metering.sampling import Sampler, sampled
 

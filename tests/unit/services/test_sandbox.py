@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.checks import NumberCheck, PythonTestsCheck, SqlRowsCheck
 from coe.services.sandbox import run_python_tests, run_sql, score_answer
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from starlette.requests import ClientDisconnect
 
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.services.streaming import WAITING, EventStream
 
 EVERY_S = 0.01

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from coe.errors import SimulationError
+from coe.errors.files import SimulationError
 from coe.services.trace import read_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens,workload

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from coe.core import Message, Request
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.optimizer.residency import Loadable
 from coe.services.turns import ExpertByTurns, Turns, working
 

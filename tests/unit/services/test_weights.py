@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from coe.config import DATA
-from coe.errors import WeightsError
+from coe.errors.files import WeightsError
 from coe.services.weights import Weights, fetch, locate, read_manifest, verified
 
 CONTENT = bytes(range(256)) * 5000

@@ -6,7 +6,7 @@ import pytest
 
 from coe.access.section import AccessSection, TlsSection
 from coe.config import DATA, load_config
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.services.access.exposure import check_exposure
 
 LOOPBACK = ("127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1")

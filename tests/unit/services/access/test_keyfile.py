@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from coe.access.keys import digest_of
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.services.access.keyfile import KeyFile, KeyRecord
 
 PEPPER = b"p" * 32

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from coe.errors import FleetError
+from coe.errors.gateway import FleetError
 from coe.replica import Card, Deployment, HostReport
 from coe.services.cluster.supervisor import Pace, Supervisor
 

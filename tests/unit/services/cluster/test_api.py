@@ -7,7 +7,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from coe.errors import FleetError
+from coe.errors.gateway import FleetError
 from coe.replica import Card, Deployment, HostReport, NodeReading, Replica
 from coe.services.cluster.accounts import NodeAccounts
 from coe.services.cluster.api import ServedSupervisor

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coe.config import DATA, load_config
-from coe.errors import PlanError
+from coe.errors.files import PlanError
 from coe.replica import Deployment
 from coe.services.cli import app
 from coe.services.cluster.placing import placed, sites

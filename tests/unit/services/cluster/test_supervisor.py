@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from coe.errors import FleetError
+from coe.errors.gateway import FleetError
 from coe.replica import Deployment, HostReport
 from coe.services.cluster.targets import LoadTargets
 

@@ -4,7 +4,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.services.entrance.straight import Straight
 
 PATH = "/v1/chat/completions"

@@ -42,6 +42,30 @@ def test_lines_come_in_order(pipe):
     assert (lines.n_written, lines.n_dropped) == (200, 0)
 
 
+def test_a_file_has_them_all_in_order(tmp_path):
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        lines = Lines(file.fileno(), missing)
+        for k in range(2000):
+            lines.put(f"line {k}" + "." * 300)
+        lines.start()
+        lines.close(10.0)
+    written = path.read_text().splitlines()
+    assert written == [f"line {k}" + "." * 300 for k in range(2000)]
+    assert (lines.n_written, lines.n_dropped) == (2000, 0)
+
+
+def test_what_was_closed_before_is_counted(pipe):
+    _, writing = pipe
+    os.close(writing)
+    lines = Lines(writing, missing)
+    lines.put("lost")
+    lines.start()
+    until(lambda: lines.n_dropped == 1)
+    lines.close()
+    assert lines.n_written == 0
+
+
 def test_two_who_write_into_one_pipe_leave_each_others_lines_whole(pipe):
     reading, writing = pipe
     both, n_lines = [Lines(writing, missing) for _ in range(2)], 1500

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from coe.config import DATA
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.guard.guards import ExpertFigures, Figures, ReplicaFigures
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import Ledger

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.observing import LoggingSection, OtlpSection, TelemetrySection
 from coe.services.observing.opening import observing
 

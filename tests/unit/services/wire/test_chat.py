@@ -1,14 +1,16 @@
 """What a body asks of experts together, and how a decision says who answers."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from coe.core import Message, Policy, Request
-from coe.errors import RequestError
+from coe.decision import Agreement, Receipt
+from coe.errors.callers import RequestError
 from coe.mode import Mode
-from coe.services.wire.chat import decision_document, parse_chat
+from coe.services.wire.chat import decision_document, parse_chat, receipt_document
+from coe.standing import Origin
 
 POLICIES = {"default": Policy("default")}
 
@@ -134,3 +136,33 @@ def test_a_field_that_an_expert_takes_goes_along_and_no_other():
     with pytest.raises(RequestError) as refused:
         parse_chat(body, POLICIES, frozenset({"small"}))
     assert (refused.value.param, refused.value.code) == ("top_k", "unknown_parameter")
+
+
+PART = Receipt(
+    "dec-1", "small", "complete", 1.23456789, 12, 3, 4, "stated", 1e-9 / 3, "measured", "rail", 0.0
+)
+
+
+def short(value):
+    """As JSON has it, six digits of every fraction: the slow way."""
+    if isinstance(value, dict):
+        return {name: short(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [short(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        PART,
+        replace(PART, failed_over=("large",), copied_from=Origin("dec-0", "small"), config="c"),
+        replace(
+            PART,
+            parts=(PART, replace(PART, expert_id="large")),
+            agreement=Agreement(2 / 3, False, ("small", "large"), (), 1 / 7, 1),
+        ),
+    ],
+)
+def test_a_receipt_says_all_that_it_holds(receipt):
+    assert json.dumps(receipt_document(receipt)) == json.dumps(short(asdict(receipt)))

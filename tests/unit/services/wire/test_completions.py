@@ -10,7 +10,8 @@ import openai
 import pytest
 
 from coe.answer import DONE
-from coe.errors import EmbeddingUnavailableError, ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
+from coe.errors.gateway import EmbeddingUnavailableError
 from coe.experts.stub import StubExpert
 from coe.services.wire.completions import retold
 

@@ -28,11 +28,26 @@ APP = served()
 DOCUMENT = schemathesis.openapi.from_asgi("/openapi.json", APP)
 
 
-@DOCUMENT.parametrize()
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_answers_keep_to_the_document(case):
-    # some rules no schema says: a user must have asked, a call have an answer, an expert be able
-    case.call_and_validate(excluded_checks=[positive_data_acceptance])
+def keeping_to_it(label):
+    """The test of an operation: whatever is asked, the answer is one that the document knows."""
+
+    @DOCUMENT.include(name=label).parametrize()
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    def keeps(case):
+        # some rules no schema says: a user must have asked, a call have an answer, an expert be
+        # able
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    return keeps
+
+
+# each under a name of its own: of tests that share one, pytest-xdist runs the first
+globals().update(
+    {
+        f"test_answers_keep_to_the_document[{label}]": keeping_to_it(label)
+        for label in (found.ok().label for found in DOCUMENT.get_all_operations())
+    }
+)
 
 
 def test_every_route_but_the_operators_is_in_it():

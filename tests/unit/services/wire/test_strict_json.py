@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.services.wire.strict_json import MOST_DEPTH, MOST_KEYS, document_of, echoed, path_of
 
 NUMBERS = st.integers(-(2**64) + 1, 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from coe.errors import BudgetExhaustedError, LedgerUnavailableError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit
 from coe.services.workers.desk import Desk
@@ -67,3 +68,14 @@ async def test_what_is_said_twice_or_of_nothing_changes_nothing(desk, store):
     desk.release("a")
     desk.release("never")
     assert store.spent == Amounts(*HOLD)
+
+
+async def test_what_is_given_up_and_then_refused_is_not_remembered(desk):
+    for name in ("a", "b", "c"):
+        await desk.reserve(name, ["", ""], HOLD)
+    reserving = asyncio.create_task(desk.reserve("d", ["", ""], HOLD))
+    await asyncio.sleep(0)
+    desk.release("d")
+    with pytest.raises(BudgetExhaustedError):
+        await reserving
+    assert desk._given_up == set()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.kinds import EmbeddedSection
 from coe.services.workers.engines import Engines
 

@@ -1,8 +1,9 @@
-"""A worker that begins late knows what the others were told meanwhile."""
+"""A worker that begins late knows what the others were told; one that hangs is replaced."""
 
 import asyncio
 import json
 import socket
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from coe.config import DATA, Config, load_config
@@ -24,6 +25,8 @@ async def taken(family, seat, verbs):
     try:
         yield line
     finally:
+        if seat.watching is not None:
+            seat.watching.cancel()
         line.writer.close()
         await asyncio.gather(*listening)
 
@@ -111,3 +114,40 @@ async def test_a_worker_is_told_under_what_the_family_began():
     async with taken(family, family.seats[0], {}) as line:
         said = (await line.ask("hello"))["config"]
     assert Config.model_validate(json.loads(json.dumps(said))) == CONFIG
+
+
+# takes its place, and says nothing more; the second as often as it is asked
+SILENT = """
+import socket, sys
+line = socket.socket(fileno=int(sys.argv[sys.argv.index("--line") + 1]))
+line.sendall(b'["ready", null]\\n')
+while line.recv(4096):
+    pass
+"""
+ANSWERING = """
+import json, socket, sys
+line = socket.socket(fileno=int(sys.argv[sys.argv.index("--line") + 1]))
+line.sendall(b'["ready", null]\\n')
+for n, asked in enumerate(line.makefile()):
+    if n == 10:
+        sys.exit(7)
+    line.sendall(json.dumps(["answer", json.loads(asked)[1], "said", None]).encode() + b"\\n")
+"""
+
+
+async def ended(program):
+    said = []
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as address:
+        seat, command = Seat(0), (sys.executable, "-c", program)
+        family = Family(CONFIG, address, command, [seat], AsyncExitStack(), said.append)
+        family.pulse_s = 0.05
+        return await family._once(seat), said
+
+
+async def test_a_worker_that_hangs_is_killed():
+    code, said = await ended(SILENT)
+    assert (code, said) == (-9, ["worker 0 does not answer any more, and is killed"])
+
+
+async def test_a_worker_that_answers_is_left_alone():
+    assert await ended(ANSWERING) == (7, [])

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from coe.errors import BudgetExhaustedError, GatewayError, LedgerConflictError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import GatewayError, LedgerConflictError
 from coe.services.workers.line import Line
 
 

@@ -12,7 +12,7 @@ def page(n_swapped, n_in_flight=0):
     for _ in range(n_swapped):
         metrics.reloaded(Outcome("swapped", "x"))
         metrics.loop_lag.observe(0.002)
-    metrics.in_flight.set(n_in_flight)
+    metrics.n_in_flight = n_in_flight
     return metrics.page({}).decode()
 
 
