@@ -13,6 +13,8 @@
 # without uv on the path, pip puts one into a folder of its own
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_COMPILE_BYTECODE := 1
+# where Python writes no bytecode by itself, every start of coe would compile all of it
+COMPILE = $(UV) run --no-sync python -m compileall -q coe routers optimizer kernels services
 
 run: install
 	@$(UV) run --no-sync coe weights fetch --optional
@@ -21,8 +23,9 @@ run: install
 example: install-dev
 	@$(UV) run --no-sync python examples/edge_cloud/run.py
 
+# what goes by real time is run by one process, the rest beside it: tests/conftest.py
 test: lint weights
-	$(UV) run --no-sync pytest
+	$(UV) run --no-sync pytest -n 2 --no-loadscope-reorder
 
 lint: install-dev
 	$(UV) run --no-sync ruff format --check .
@@ -47,9 +50,11 @@ weights: install-dev
 
 install: uv
 	@$(UV) sync --locked --no-group dev --extra embedded --extra plots --inexact
+	@$(COMPILE)
 
 install-dev: uv
 	@$(UV) sync --locked --extra embedded --extra plots --extra fleet
+	@$(COMPILE)
 
 uv:
 	@$(UV) --version >/dev/null 2>&1 || { python3 -m venv .uv && .uv/bin/pip install --quiet uv; }

@@ -28,7 +28,8 @@ from starlette.routing import Route
 from coe.core import Budget, ExpertSpec, Request
 from coe.decision import Decision, Selection
 from coe.device import DeviceProfile
-from coe.errors import BudgetExhaustedError, LedgerUnavailableError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import LedgerUnavailableError
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.limits import Limit, Payer
@@ -40,6 +41,7 @@ from coe.routers.expectation import Expectation
 from coe.routers.head import CategoryHead
 from coe.routers.quality import QualityTable
 
+pytest_plugins = ["real_time"]
 settings.register_profile("coe", max_examples=100, deadline=None)
 settings.load_profile("coe")
 
@@ -345,6 +347,10 @@ def mortal_embedding_server() -> Iterator[EmbeddingServer]:
     server.stop()
 
 
+# far longer than a server on this machine takes for a word
+_ANSWERS_S = 20.0
+
+
 @dataclass
 class RedisServer:
     """A real server on a free port, which may be killed, stopped and started again."""
@@ -364,7 +370,7 @@ class RedisServer:
             [str(REDIS), *listening, *kept], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), 500)
-        with redis.Redis(port=self.port, retry=retry) as client:
+        with redis.Redis(port=self.port, retry=retry, socket_timeout=_ANSWERS_S) as client:
             client.ping()
 
     def signal(self, number: int) -> None:
@@ -379,7 +385,9 @@ class RedisServer:
             self.process = None
 
     def command(self, *words: str) -> object:
-        with redis.Redis(port=self.port, decode_responses=True) as client:
+        with redis.Redis(
+            port=self.port, decode_responses=True, socket_timeout=_ANSWERS_S
+        ) as client:
             return client.execute_command(*words)
 
 

@@ -8,7 +8,8 @@ from random import Random
 import httpx
 import pytest
 
-from coe.errors import BudgetExhaustedError, LedgerUnavailableError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.services.store.books import Books
@@ -38,8 +39,6 @@ async def test_b01_of_ten_at_once_the_five_that_fit_are_answered(tmp_path, strea
 async def test_b01_of_ten_at_once_through_redis_too(tmp_path, redis_server, stream):
     five = {"requests": 5}
     async with fleet(tmp_path, redis_server.port, 2, 0.0, 2.0, ceilings=five) as standing:
-        await standing.met()
-        await asyncio.sleep(1.1)
         script = Script(5, ttft_s=0.1)
         said = await asyncio.gather(
             *(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coe.errors import BudgetExhaustedError
+from coe.errors.callers import BudgetExhaustedError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import NOBODY, Limit
 from coe.services.store.books import Books

@@ -1,45 +1,13 @@
 """Copies of one expert, of which one fails at once or is slow: who gets its share."""
 
 import asyncio
-from contextlib import asynccontextmanager
 from random import Random
 
-from harness.client import Caller
-from harness.expert import FakeExpert
-from harness.gateway import LARGE, SMALL, threaded, written
+from harness.copies import copied
+from harness.gateway import LARGE
 from harness.load import plain, poisson
 from harness.script import Script
-from harness.stage import Stage, ends, supervised
-
-N_COPIES = 4
-
-
-@asynccontextmanager
-async def copied(folder, monkeypatch):
-    """A gateway that follows a supervisor of four copies of one expert."""
-    monkeypatch.setenv("COE_FLEET_TOKEN", "t" * 32)
-    copies = [FakeExpert(f"copy {n}") for n in range(N_COPIES)]
-    for copy in copies:
-        await copy.start()
-    supervisor = FakeExpert("supervisor")
-    supervisor.script = Script(body=supervised({LARGE: copies}), ttft_s=0.2)
-    await supervisor.start()
-    setup = written(
-        folder,
-        {SMALL: "http://127.0.0.1:9/v1"},
-        fleet={"address": supervisor.url.removesuffix("/v1")},
-    )
-    engine = f"- {{id: {LARGE}, kind: vllm, weights: none, device: here, slots: 64}}\n"
-    document = setup.config.read_text()
-    setup.config.write_text(document.replace("experts:\n", f"experts:\n{engine}"))
-    try:
-        async with threaded(setup) as gateway:
-            caller = Caller(gateway.port)
-            yield Stage(copies[0], copies[1], setup, gateway, caller, copies[2:])
-            caller.close()
-    finally:
-        for expert in (*copies, supervisor):
-            await expert.die()
+from harness.stage import Stage, ends
 
 
 def shares(stand: Stage, since_s: float) -> list[float]:
@@ -49,8 +17,8 @@ def shares(stand: Stage, since_s: float) -> list[float]:
     return [count / sum(counts) for count in counts]
 
 
-async def test_f02_a_copy_that_fails_fast_attracts_nobody(tmp_path, monkeypatch):
-    async with copied(tmp_path, monkeypatch) as stand:
+async def test_f02_a_copy_that_fails_fast_attracts_nobody(tmp_path):
+    async with copied(tmp_path) as (stand, _):
         stand.small.script = Script(status=500)
         draw = plain(Script(tokens=4, ttft_s=0.03), 1.0)
         seen = await poisson(stand.caller, 20.0, 2.0, Random(1), draw, model=LARGE)
@@ -61,8 +29,8 @@ async def test_f02_a_copy_that_fails_fast_attracts_nobody(tmp_path, monkeypatch)
         await stand.checked(copies=True)
 
 
-async def test_f05_a_copy_that_is_slow_gets_little(tmp_path, monkeypatch):
-    async with copied(tmp_path, monkeypatch) as stand:
+async def test_f05_a_copy_that_is_slow_gets_little(tmp_path):
+    async with copied(tmp_path) as (stand, _):
         stand.small.script = Script(tokens=10, ttft_s=0.5, pace_s=0.02)
         quick = Script(tokens=10, ttft_s=0.025, pace_s=0.001)
         for copy in (stand.large, *stand.others):

@@ -29,6 +29,10 @@ def own(gateway) -> Process:
     return gateway
 
 
+# of the gateway's waits for experts, whose process is that of all callers, too
+PATIENT = {"first_token_timeout_s": 10.0, "idle_timeout_s": 10.0}
+
+
 async def streams(two: Stage, n: int, script: Script, name: str = "s") -> list[asyncio.Task]:
     """So many streams on their way, all of which have begun."""
     asked = [
@@ -50,7 +54,7 @@ async def streams(two: Stage, n: int, script: Script, name: str = "s") -> list[a
 
 async def test_f17_a_gateway_that_is_ended_loses_no_stream_that_can_end(tmp_path):
     gateway = {"drain_accept_s": 0.5, "drain_answers_s": 2.0}
-    async with stage(tmp_path, own_process=True, gateway=gateway) as two:
+    async with stage(tmp_path, own_process=True, gateway=gateway, expert=PATIENT) as two:
         short = await streams(two, 50, Script(40, pace_s=0.03), "short")
         long = await streams(two, 50, Script(64, pace_s=0.25), "long")
         ended_s = time.monotonic()
@@ -67,7 +71,7 @@ async def test_f17_a_gateway_that_is_ended_loses_no_stream_that_can_end(tmp_path
 
 
 async def test_f17_a_second_signal_ends_the_wait(tmp_path):
-    async with stage(tmp_path, own_process=True) as two:
+    async with stage(tmp_path, own_process=True, gateway={"drain_accept_s": 2.0}) as two:
         asked = await streams(two, 20, Script(64, pace_s=0.25))
         own(two.gateway).signal(signal.SIGTERM)
         await asyncio.sleep(0.3)
@@ -80,7 +84,7 @@ async def test_f17_a_second_signal_ends_the_wait(tmp_path):
 
 
 async def test_f18_a_gateway_killed_amid_streams_forgets_none_of_them(tmp_path):
-    async with stage(tmp_path, own_process=True) as two:
+    async with stage(tmp_path, own_process=True, expert=PATIENT) as two:
         asked = await streams(two, 200, Script(60, pace_s=0.1))
         await own(two.gateway).kill()
         cut = await asyncio.gather(*asked)
@@ -238,20 +242,13 @@ async def test_f28_files_that_change_all_the_time_fail_nobody(tmp_path):
         ]
         async with background(two.caller, 50.0, QUICK) as seen:
             for text in kinds:
-                replaced(two.setup.config, text)
+                two.setup.put(text)
                 own(two.gateway).signal(signal.SIGHUP)
                 await asyncio.sleep(0.7)
         assert ends(seen).keys() <= {"done", "whole"}
         names = {one.headers["x-coe-config"] for one in seen}
         assert len(names) == 3
         await two.checked()
-
-
-def replaced(path: Path, text: str) -> None:
-    """Write a file as a whole."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 async def test_f27_a_slow_reader_fills_no_memory(tmp_path):

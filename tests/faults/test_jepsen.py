@@ -16,7 +16,8 @@ from random import Random
 
 import pytest
 
-from coe.errors import BudgetExhaustedError, LedgerConflictError, LedgerUnavailableError
+from coe.errors.callers import BudgetExhaustedError
+from coe.errors.gateway import LedgerConflictError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.services.store.books import Books, wall_ms

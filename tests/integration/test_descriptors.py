@@ -17,6 +17,7 @@ import pytest
 
 LIMIT, N_CLIENTS = 256, 400
 CONFIG = """
+gateway: {drain_accept_s: 0}
 experts:
   - {id: faq, kind: constant, answers: [{text: Nine to five., patterns: [hours]}]}
 """

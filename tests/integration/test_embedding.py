@@ -14,7 +14,7 @@ import pytest
 from coe.config import DATA, load_config
 from coe.embedders import EndpointSection
 from coe.environment import weights_home
-from coe.errors import EmbeddingError
+from coe.errors.gateway import EmbeddingError
 from coe.services.embedding import HttpEmbedder
 from coe.services.host.process import EngineHost
 from coe.services.weights import embedded_weights, verified

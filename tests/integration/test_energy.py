@@ -53,7 +53,7 @@ def test_a_receipt_holds_what_the_meter_counted_above_idle(machine):
 def test_shares_of_answers_at_once_and_idle_sum_to_the_meter(machine):
     before = parts(machine)
     with ThreadPoolExecutor(3) as pool:
-        replies = list(pool.map(lambda n: ask(machine, n), (8, 16, 24)))
+        replies = list(pool.map(lambda n: ask(machine, n), (4, 24, 72)))
     receipts = [reply.model_extra["coe"]["receipt"] for reply in replies]
     after = parts(machine)
     grown = {part: after[part] - before[part] for part in after}

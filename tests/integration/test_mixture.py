@@ -6,10 +6,10 @@ import json
 import pytest
 
 from coe.core import Message, Request
-from coe.errors import ExpertUnavailableError
-from coe.experts.dialling import session
+from coe.errors.experts import ExpertUnavailableError
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.experts.mixed import MixedExpert, Spent
+from coe.http.pool import Pool
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 pytestmark = pytest.mark.engine
@@ -29,7 +29,7 @@ def experts(gateway):
 
     def answers(ask_them):
         async def run():
-            async with session() as client:
+            async with Pool() as client:
                 mine = {
                     name: EmbeddedExpert(
                         HostedExpert(name, client, lambda h=host: h.address, keep_alive=False)

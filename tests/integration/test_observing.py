@@ -32,6 +32,7 @@ experts:
   - {{id: {large}, kind: http, base_url: "{expert}/v1", device: core}}
 """
 SERVED = """
+gateway: {drain_accept_s: 0}
 logging: {format: json}
 experts:
   - {id: faq, kind: constant, answers: [{text: Nine to five., patterns: [hours]}]}

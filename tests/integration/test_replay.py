@@ -11,7 +11,7 @@ import pytest
 
 from coe.config import DATA, load_config
 from coe.core import Message, Request
-from coe.errors import ConfigError
+from coe.errors.files import ConfigError
 from coe.experts.replay import Recorded, prompt_key
 from coe.routers.outcomes import Outcomes
 from coe.services.host.experts import open_host

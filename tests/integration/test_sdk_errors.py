@@ -10,20 +10,20 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from coe.errors import (
+from coe.errors.callers import (
     BudgetExhaustedError,
-    EmbeddingError,
-    EndingError,
-    ExpertRejectedError,
-    ExpertTimeoutError,
-    ExpertUnavailableError,
     InfeasibleError,
-    LedgerUnavailableError,
-    OverdueError,
-    OverloadedError,
     RateLimitError,
     RequestError,
     UnknownExpertError,
+)
+from coe.errors.experts import ExpertRejectedError, ExpertTimeoutError, ExpertUnavailableError
+from coe.errors.gateway import (
+    EmbeddingError,
+    EndingError,
+    LedgerUnavailableError,
+    OverdueError,
+    OverloadedError,
 )
 from coe.services.sockets.server import listening
 from coe.services.wire.refusals import NO_RETRY, as_json, error_document, refused

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from coe.core import Message, Policy, Request
 from coe.engine import Engine
-from coe.errors import CoeError, ExpertRejectedError, ExpertUnavailableError
+from coe.errors import CoeError
+from coe.errors.experts import ExpertRejectedError, ExpertUnavailableError
 from coe.experts.stub import StubExpert
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.limits import Limit

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coe.core import Budget, Message, Policy, Prices, Request
-from coe.errors import RequestError
+from coe.errors.callers import RequestError
 from coe.mode import Mode
 from coe.optimizer.stages import Stages
 from coe.repertoire import Repertoire

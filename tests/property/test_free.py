@@ -13,7 +13,7 @@ from coe.cache import ENTRY_BYTES, AnswerCache
 from coe.core import Budget, Message, Policy, Prices, Request
 from coe.decision import CategoryGuess
 from coe.engine import Engine
-from coe.errors import InfeasibleError
+from coe.errors.callers import InfeasibleError
 from coe.experts.standing import StandingExpert
 from coe.experts.stub import StubExpert
 from coe.free import NullSection, free_spec, stock_of

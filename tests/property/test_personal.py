@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coe.core import Message, Request
-from coe.errors import UnknownExpertError
+from coe.errors.callers import UnknownExpertError
 from coe.personal import Personal, personal
 from coe.routers.personal import PersonalGate, Premise, levelled
 from coe.routers.personal_training import Lessons, learned

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.script import Script, numbered
+
+_SLOW_BYTES = 16_384
+# nobody who asks a gateway waits as long as this
+_NEVER_S = 120.0
 
 Ending = Literal["open", "done", "error", "broken", "silent", "whole", "refused", "left", "odd"]
 """Of a stream: the end mark, an error event, a broken body, or (which must not be) neither. Of
@@ -112,9 +117,10 @@ class Caller:
         body |= {"stream": stream, "coe": {"tenant": tag}} | more
         work = asyncio.create_task(self._exchange(seen, body, leaving, slowly_bps))
         try:
-            async with asyncio.timeout(leaving.after_s):
+            async with asyncio.timeout(_NEVER_S if leaving.after_s is None else leaving.after_s):
                 await work
         except TimeoutError:
+            assert leaving.after_s is not None, f"never ended: {seen}"
             seen.end = "left"
         except (ConnectionError, asyncio.IncompleteReadError, OSError) as error:
             seen.end, seen.odd = "broken", repr(error)
@@ -130,7 +136,7 @@ class Caller:
         self, seen: Seen, body: dict[str, Any], leaving: Leaving, slowly_bps: float
     ) -> None:
         raw = json.dumps(body).encode()
-        reader, writer = await self._connection()
+        reader, writer = await self._connection(slow=slowly_bps > 0.0)
         again = False
         try:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\n{self._shown}"
@@ -149,7 +155,16 @@ class Caller:
             else:
                 writer.close()
 
-    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connection(
+        self, slow: bool = False
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A kept one, or a new one; who reads slowly has little room for what it has not read."""
+        if slow:
+            own = socket.socket()
+            own.setblocking(False)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BYTES)
+            await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self._port))
+            return await asyncio.open_connection(sock=own)
         while self._idle:
             reader, writer = self._idle.pop()
             if not (reader.at_eof() or writer.is_closing()):

@@ -65,16 +65,13 @@ def dumped(path: Path, limits: Sequence[Limit], name: str = "gateway") -> Book:
     with closing(Journal.read(path)) as journal:
         contents = journal.contents()
     ledger = contents.ledger
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
-        cells = db.execute(
-            f"SELECT {_CELLS} FROM journal WHERE seq <= ? ORDER BY seq", (ledger.seq,)
-        ).fetchall()
+    cells = _cells(path, 0, ledger.seq)
     balances = {
         (a.limit, a.holder, a.started_ms): (tuple(b.held), tuple(b.spent))
         for a, b in ledger.accounts.items()
     }
-    rows = [Row(*c[:5], tuple(c[5:9]), c[9]) for c in cells]
-    again = json.dumps(state(ledger))
+    rows = [_row(c) for c in cells]
+    again = _text(ledger)
     anew = _anew(ledger, cells, limits) if rows and rows[0].seq == 1 else again
     return Book(name, rows, balances, contents.faults, again, anew)
 
@@ -89,4 +86,26 @@ def _anew(ledger: Ledger, cells: Sequence[Sequence[Any]], limits: Sequence[Limit
     faults = replay(empty, events)
     # the clock of the gateway goes on without events
     empty.clock_ms = ledger.clock_ms
-    return json.dumps(state(empty)) + "".join(faults)
+    return _text(empty) + "".join(faults)
+
+
+def _text(ledger: Ledger) -> str:
+    kept = state(ledger)
+    return json.dumps(kept | {"accounts": sorted(kept["accounts"])})
+
+
+def rows_after(path: Path, seq: int) -> list[Row]:
+    """The events at ``path`` that came after one; its gateway may be running."""
+    return [_row(c) for c in _cells(path, seq, 2**62)]
+
+
+def _cells(path: Path, after: int, until: int) -> list[Sequence[Any]]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
+        found = db.execute(
+            f"SELECT {_CELLS} FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq", (after, until)
+        )
+        return found.fetchall()
+
+
+def _row(cells: Sequence[Any]) -> Row:
+    return Row(*cells[:5], tuple(cells[5:9]), cells[9])

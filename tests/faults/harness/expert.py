@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from harness.script import Script, token, told
 
@@ -17,6 +19,8 @@ RESET = struct.pack("ii", 1, 0)
 """Of SO_LINGER: a connection that is closed is reset."""
 
 _BEAT_S = 0.05
+_OF_HOSTS = ("/health", "/metrics")
+_LOAD = b"vllm:num_requests_running 0\n"
 
 
 @dataclass(slots=True)
@@ -51,30 +55,42 @@ class FakeExpert:
     Attributes
     ----------
     script : what it does where a prompt says nothing else.
+    host, note : where it listens; told of every entry that is new or about to change.
+    tls : by what it proves who it is, from its next start on; ``None``: it speaks no TLS.
     log : everything it was asked, in order; entries are only ever added.
     """
 
-    def __init__(self, name: str, script: Script | None = None) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        script: Script | None = None,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        note: Callable[[Attested], None] = lambda entry: None,
+    ) -> None:
+        self.name, self.host, self.note = name, host, note
         self.script = script or Script()
+        self.tls = tls
         self.log: list[Attested] = []
         self.port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._life = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}/v1"
 
     async def start(self) -> None:
         """Listen, where it did before."""
-        loop = asyncio.get_running_loop()
+        loop, served = asyncio.get_running_loop(), partial(self._serve, self._life)
         self._server = await loop.create_server(
-            lambda: asyncio.StreamReaderProtocol(_Reader(), self._serve, loop),
-            "127.0.0.1",
+            lambda: asyncio.StreamReaderProtocol(_Reader(), served, loop),
+            self.host,
             self.port,
             reuse_address=True,
             backlog=1024,
+            ssl=self.tls,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -83,6 +99,7 @@ class FakeExpert:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._life += 1
         for entry in self.log:
             entry.end = "killed" if entry.end == "open" else entry.end
         for writer in tuple(self._open):
@@ -94,7 +111,11 @@ class FakeExpert:
         """Connections."""
         return len(self._open)
 
-    async def _serve(self, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, life: int, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+        if life != self._life:
+            # it was killed while they shook hands
+            reset(writer)
+            return
         self._open.add(writer)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -110,6 +131,9 @@ class FakeExpert:
         fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         secret = next((h[15:] for h in head if h.lower().startswith("authorization:")), None)
         body = json.loads(await reader.readexactly(int(fields.get("content-length", 0))) or b"{}")
+        if head[0].split()[1] in _OF_HOSTS:
+            writer.write(_head(200, Script(), _json(len(_LOAD))) + _LOAD)
+            return False
         prompt = str((body.get("messages") or [{}])[-1].get("content", ""))
         tag, script = told(prompt, self.script)
         cap = body.get("max_tokens", body.get("max_completion_tokens"))
@@ -128,7 +152,8 @@ class FakeExpert:
             script.status,
         )
         self.log.append(entry)
-        answer = asyncio.create_task(_Answering(writer, script, entry).run())
+        self.note(entry)
+        answer = asyncio.create_task(_Answering(writer, script, entry, self.note).run())
         gone = asyncio.create_task(reader.gone.wait())
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         ended = answer.done()
@@ -138,6 +163,7 @@ class FakeExpert:
         if entry.end != "killed" and not (ended and said == [None]):
             entry.end = "gone"
         entry.ended_s = time.monotonic()
+        self.note(entry)
         return ended and entry.end == "done" and script.length is None
 
 
@@ -171,6 +197,7 @@ class _Answering:
     writer: asyncio.StreamWriter
     script: Script
     entry: Attested
+    note: Callable[[Attested], None]
 
     async def run(self) -> None:
         script, entry = self.script, self.entry
@@ -199,6 +226,7 @@ class _Answering:
             if n and (script.pace_s or n % 100 == 0):
                 await asyncio.sleep(script.pace_s)
             entry.generated += 1
+            self.note(entry)
             await self._event(_chunk(entry, {"content": token(entry.tag, n)}))
             entry.written += 1
         if n_before == n_tokens and script.end == "done":
@@ -213,6 +241,7 @@ class _Answering:
             if n and script.pace_s:
                 await asyncio.sleep(script.pace_s)
             entry.generated += 1
+        self.note(entry)
         if script.end == "done":
             body = json.dumps(_document(script, entry)).encode()
             await self._say(_head(200, script, _json(len(body))) + body)

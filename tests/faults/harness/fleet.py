@@ -6,13 +6,15 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from coe.errors.gateway import LedgerUnavailableError
+from coe.services.store.enforcer import Enforcer
 from harness.account import ZERO
 from harness.checker import History, violations
 from harness.client import Caller, Seen
@@ -61,13 +63,6 @@ class Fleet:
             raise AssertionError("\n".join(map(str, found)))
         return history
 
-    async def met(self) -> None:
-        """Returns when Redis has waited for every gateway to say what it had spent."""
-        with redis.Redis(port=self.redis_port, decode_responses=True) as client:
-            (key,) = client.scan_iter("coe:{*}:epoch")
-            ready_ms = int(client.hget(key, "ready_ms"))
-        await asyncio.sleep(max(0.0, ready_ms / 1000.0 - time.time()) + 0.05)
-
     async def agreed(self, books: list[Book], within_s: float = 15.0) -> None:
         """Returns when Redis holds what all journals together do."""
         mine = summed([sums for book in books for sums in book.balances.values()])
@@ -104,6 +99,14 @@ def _amounts(found: dict[str, str], column: str) -> Sum:
     return tuple(int(found.get(f"{column}:{part}", 0)) for part in PARTS)
 
 
+async def begun(port: int) -> None:
+    """A Redis that is not down is one that gateways have had for long: none is waited for."""
+    enforcer = Enforcer(f"redis://127.0.0.1:{port}/0", "coe", "gone", 1.0, grace_ms=0)
+    with suppress(LedgerUnavailableError):
+        await enforcer.beat()
+    await enforcer.close()
+
+
 @asynccontextmanager
 async def fleet(
     folder: Path,
@@ -116,6 +119,7 @@ async def fleet(
 ) -> AsyncIterator[Fleet]:
     """So many gateways in threads; Redis may be down when they start."""
     experts = [FakeExpert(SMALL), FakeExpert(LARGE)]
+    await begun(redis_port)
     async with AsyncExitStack() as stack:
         for expert in experts:
             await expert.start()

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import yaml
 
@@ -22,6 +22,7 @@ from coe.budgets import load_budgets
 from coe.config import DATA, load_config
 from coe.ledger.limits import Limit
 from coe.services.cli.serve import gateway_on, listen
+from coe.services.reloading import Outcome
 from harness.dump import Book, dumped
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
@@ -30,6 +31,8 @@ SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 AGES_S = 10**9
 PLENTY = {"tokens": 10**9, "requests": 10**6, "energy_j": 10**9, "cost_usd": 10**6}
 _START_S = 60.0
+
+T = TypeVar("T")
 
 
 class Server(Protocol):
@@ -62,6 +65,18 @@ class Setup:
         """What the ledger has kept by now."""
         return dumped(self.journal, self.limits, name or self.folder.name)
 
+    def put(self, text: str) -> None:
+        """Write ``coe.yaml`` anew, as a whole."""
+        draft = self.config.with_suffix(".draft")
+        draft.write_text(text)
+        draft.replace(self.config)
+
+    def leave_out(self, expert_id: str) -> None:
+        """Write ``coe.yaml`` without an expert."""
+        document = yaml.safe_load(self.config.read_text())
+        document["experts"] = [e for e in document["experts"] if e["id"] != expert_id]
+        self.put(yaml.safe_dump(document))
+
 
 def written(
     folder: Path,
@@ -69,6 +84,8 @@ def written(
     ceilings: Mapping[str, float] | None = PLENTY,
     store: Mapping[str, Any] | None = None,
     expert: Mapping[str, Any] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    gateway: Mapping[str, Any] | None = None,
     **sections: Any,
 ) -> Setup:
     """The files of a gateway.
@@ -77,7 +94,9 @@ def written(
     ----------
     experts : their addresses.
     ceilings : of all requests together; ``None``: no limits.
-    store, expert : fields of the store, and of every expert, that are not as usual here.
+    store, expert, gateway : fields of the store, of every expert, and of the gateway, that are not
+        as usual here.
+    policy : the default one; ``None``: one expert makes an answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     usual = {"device": "here", "slots": 256, "answer_tokens": 64, "context_tokens": 2048}
@@ -92,10 +111,15 @@ def written(
         "experts": [
             {"id": name, "kind": "http", "base_url": url, **usual} for name, url in experts.items()
         ],
+        # nobody else asks it, and has to be told that it is being ended
+        "gateway": {"drain_accept_s": 0.0, **(gateway or {})},
         **sections,
     }
     limits = {"house": {"scope": "global", "window_s": AGES_S, **ceilings}} if ceilings else {}
-    budgets = {"policies": {"default": {"combine": "never"}}, "limits": limits}
+    budgets = {
+        "policies": {"default": {"combine": "never"} if policy is None else policy},
+        "limits": limits,
+    }
     (folder / "coe.yaml").write_text(yaml.safe_dump(document))
     (folder / "budgets.yaml").write_text(yaml.safe_dump(budgets))
     return Setup(folder)
@@ -220,8 +244,15 @@ class Threaded:
         while books.ledger.held:
             assert time.monotonic() < deadline, books.ledger.held
             await asyncio.sleep(0.01)
-        flushed = asyncio.run_coroutine_threadsafe(books.flush(), self.loop)
-        await asyncio.wrap_future(flushed)
+        await self.within(books.flush())
+
+    async def within(self, work: Coroutine[Any, Any, T]) -> T:
+        """What work on the gateway's own loop comes to."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    async def reloaded(self) -> Outcome:
+        """What becomes of its files as they are now."""
+        return await self.within(self.runtime.reloads.reload())
 
 
 @asynccontextmanager
@@ -231,7 +262,8 @@ async def threaded(setup: Setup) -> AsyncIterator[Threaded]:
 
     async def live() -> None:
         with listen("127.0.0.1", 0) as listener:
-            async with gateway_on(load_config(setup.config), listener) as (_, runtime):
+            config = load_config(setup.config)
+            async with gateway_on(config, listener, path=setup.config) as (_, runtime):
                 gateway.port, gateway.runtime = listener.getsockname()[1], runtime
                 gateway.loop = asyncio.get_running_loop()
                 up.set()

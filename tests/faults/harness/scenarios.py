@@ -224,6 +224,7 @@ async def outage(folder: Path, seconds: float, per_s: float = 100.0) -> Figures:
     return {
         "requests": len(seen),
         "during": len(during),
+        "lasted_s": round(ends_s - begins_s, 2),
         "attempts_per_request": round(ratio, 3),
         "retries": attempts - len(during),
         "ends": ends(seen),
@@ -315,11 +316,12 @@ async def soak(folder: Path, seconds: float, per_s: float = 30.0) -> Figures:
     Of the last two fifths nothing may grow: in 20 minutes that is when all that is remembered for
     a time, or up to a number, is full.
     """
-    async with gateway_alone(folder, gateway={"kept_decisions": 1000}) as standing:
+    async with gateway_alone(folder) as standing:
         async with watched(pid_of(standing), max(1.0, seconds / 300.0)) as samples:
             seen = await poisson(standing.caller, per_s, seconds, Random(7), mixed, "m")
             standing.caller.close()
-            await asyncio.sleep(1.0)
+            # the gateway keeps connections to experts for four seconds, and looks every four
+            await asyncio.sleep(min(9.0, max(1.0, seconds / 10.0)))
         wrong = await broken(standing)
         held = [held for held, _ in standing.setup.book().balances.values()]
     late = [s for s in samples if s.at_s > samples[0].at_s + 0.6 * seconds]
@@ -345,10 +347,10 @@ async def soak(folder: Path, seconds: float, per_s: float = 30.0) -> Figures:
 
 
 async def _tailing(standing: Stage) -> None:
-    """Read the journal now and then, before it drops what is old."""
+    """Read the journal now and then, before it drops what is old; callers wait meanwhile."""
     while True:
-        await asyncio.sleep(20.0)
-        standing.read()
+        await asyncio.sleep(2.0)
+        standing.tail()
 
 
 async def broken(standing: Stage) -> list[str]:

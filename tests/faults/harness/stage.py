@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.checker import History, violations
 from harness.client import Caller, Seen
-from harness.dump import Book, Row
+from harness.dump import Book, Row, rows_after
 from harness.expert import Attested, FakeExpert
 from harness.gateway import LARGE, SMALL, Process, Setup, Threaded, process, threaded, written
 
@@ -46,6 +46,11 @@ class Stage:
         self._rows |= {row.seq: row for row in book.rows}
         return replace(book, rows=[self._rows[seq] for seq in sorted(self._rows)])
 
+    def tail(self) -> None:
+        """Read what is new in the ledger, for `read`, before it is dropped."""
+        found = rows_after(self.setup.journal, max(self._rows, default=0))
+        self._rows |= {row.seq: row for row in found}
+
     def history(self, **more: Any) -> History:
         """What everybody says so far."""
         book, now_ms = self.read(), time.time_ns() // 1_000_000
@@ -72,12 +77,17 @@ class Stage:
 
 @asynccontextmanager
 async def stage(folder: Path, own_process: bool = False, **given: Any) -> AsyncIterator[Stage]:
-    """Two experts and a gateway; ``given`` is for `written` or, as ``run``, for `process`."""
-    small, large = FakeExpert(SMALL), FakeExpert(LARGE)
-    run = given.pop("run", {})
+    """Two experts and a gateway.
+
+    ``given`` is for `written` or, as ``run``, for `process`; ``tls`` is of both experts, and
+    ``urls`` are where experts are said to be, by name, if that is not where they are.
+    """
+    run, tls, urls = given.pop("run", {}), given.pop("tls", None), given.pop("urls", {})
+    small, large = FakeExpert(SMALL, tls=tls), FakeExpert(LARGE, tls=tls)
     await small.start()
     await large.start()
-    setup = written(folder / "gateway", {SMALL: small.url, LARGE: large.url}, **given)
+    said = {x.name: urls.get(x.name, "{}").format(x.url, port=x.port) for x in (small, large)}
+    setup = written(folder / "gateway", said, **given)
     try:
         async with process(setup, **run) if own_process else threaded(setup) as gateway:
             caller = Caller(gateway.port)
@@ -115,9 +125,9 @@ def supervised(copies: dict[str, Sequence[FakeExpert]]) -> str:
 
 def _replicas(copies: dict[str, Sequence[FakeExpert]]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, running in copies.items():
-        for n, expert in enumerate(running):
+        for expert in running:
             report = {"state": "ready", "address": expert.url.removesuffix("/v1"), "slots": 64}
-            replica_id = f"{name}-{n}"
+            replica_id = f"{name}-{expert.port}"
             yield (
                 replica_id,
                 {"replica_id": replica_id, "expert_id": name, "node": "here", "report": report},

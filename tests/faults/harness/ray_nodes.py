@@ -65,9 +65,18 @@ def _obey(cluster: Cluster, nodes: dict[str, Any], command: dict[str, Any]) -> A
     elif command["do"] == "remove":
         cluster.remove_node(nodes.pop(name), allow_graceful=False)
     elif command["do"] == "kill":
-        process_id = ray.get(ray.get_actor(name).__ray_call__.remote(lambda actor: os.getpid()))
+        os.kill(_process_id(name), signal.SIGKILL)
+    elif command["do"] == "behead":
+        # what the head knows goes with it, so the actor does not come back
+        process_id = _process_id(name)
+        cluster.head_node.kill_gcs_server()
         os.kill(process_id, signal.SIGKILL)
     return name
+
+
+def _process_id(actor: str) -> int:
+    found: int = ray.get(ray.get_actor(actor).__ray_call__.remote(lambda it: os.getpid()))
+    return found
 
 
 def _say(what: Any) -> None:
