@@ -34,5 +34,5 @@ def nearest(
         rows = slice(start, start + _BLOCK)
         similarity = queries[rows] @ points.T
         indices[rows] = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        similarities[rows] = np.take_along_axis(similarity, indices[rows], axis=1)
+        similarities[rows] = similarity[np.arange(len(similarity))[:, None], indices[rows]]
     return indices, np.clip(1.0 - similarities, 0.0, 2.0)

@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_tensors
 
 from coe.core import ExpertSpec
 from coe.device import DeviceProfile
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.embed import Embedder
 from coe.routers.expectation import Expectation
 from coe.routers.folder import MALFORMED, Form, read, write

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.answers import (
     chosen_letter,
     first_json_object,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import coe
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.lexical import LexicalEmbedder
 from coe.routers.static import StaticEmbedder
 

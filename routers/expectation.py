@@ -72,7 +72,7 @@ class Expectation:
         figures = self.table.overall(k)
         if self.incumbent is None:
             return figures
-        best = max(float(self.table.quality[-1, self.incumbent]), _LEAD)
+        best = max(self.table.overall(self.incumbent).quality, _LEAD)
         quality = best if k == self.incumbent else min(figures.quality, best - _LEAD)
         return figures._replace(quality=quality)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 
 MANIFEST = "manifest.json"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.kernels.gating import softmax
 from coe.routers.gate import BOTH, HURT, NEED, NEITHER, OUTCOMES, RetrievalGate, known
 

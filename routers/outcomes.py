@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 
 _REQUIRED = ("prompt_id", "prompt", "split")
 _AMOUNTS = ("tokens", "latency_ms", "energy_j", "cost_usd")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 from coe.routers.expectation import Expectation
 from coe.routers.folder import MALFORMED, Form, read, write
 from coe.routers.head import Assessment

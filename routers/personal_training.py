@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.routers.artefact import Artefact
 from coe.routers.calibration import reliability
 from coe.routers.embed import Embedder

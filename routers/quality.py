@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -54,6 +54,14 @@ class QualityTable:
     quality_se: Floats
     mean_tokens: Floats
     cautious_tokens: Floats
+    _overall: tuple[Figures, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rows = (self.quality, self.quality_se, self.mean_tokens, self.cautious_tokens)
+        overall = tuple(
+            Figures(*of) for of in zip(*(row[-1].tolist() for row in rows), strict=True)
+        )
+        object.__setattr__(self, "_overall", overall)
 
     @classmethod
     def fit(
@@ -100,12 +108,7 @@ class QualityTable:
 
     def overall(self, k: int) -> Figures:
         """What is expected of expert ``k`` where nothing is known of the prompt: `GENERAL`."""
-        return Figures(
-            float(self.quality[-1, k]),
-            float(self.quality_se[-1, k]),
-            float(self.mean_tokens[-1, k]),
-            float(self.cautious_tokens[-1, k]),
-        )
+        return self._overall[k]
 
     def expected(self, probabilities: Floats, uncertain: NDArray[np.bool_]) -> Expected:
         """Per prompt the mixture of the category rows; the `GENERAL` row where ``uncertain``.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from coe.errors import ArtefactError, RequestError
+from coe.errors.callers import RequestError
+from coe.errors.files import ArtefactError
 from coe.routers.folder import MALFORMED, Form, is_of, read, write
 from coe.routers.head import unit_rows
 from coe.routers.postings import K1, B, Postings

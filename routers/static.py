@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from tokenizers import Tokenizer
 
-from coe.errors import ArtefactError
+from coe.errors.files import ArtefactError
 
 Vectors = NDArray[np.float32]
 

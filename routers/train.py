@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import coe
 from coe.core import GENERAL, ExpertSpec
 from coe.device import DeviceProfile
-from coe.errors import OutcomesError
+from coe.errors.files import OutcomesError
 from coe.kernels.gating import entropy
 from coe.routers.artefact import Artefact
 from coe.routers.calibration import reliability

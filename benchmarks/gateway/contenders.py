@@ -58,7 +58,7 @@ def start(stack: ExitStack, folder: Path, stub_port: int, stub_pid: int, core: i
     """
     field = Field({"direct": Contender("direct", stub_port, stub_pid, "stub")}, {}, {})
     field.versions.update(coe=coe.__version__, python=sys.version.split()[0])
-    for package in ("aiohttp", "httptools", "orjson", "pydantic", "starlette", "uvicorn", "uvloop"):
+    for package in ("httptools", "orjson", "pydantic", "starlette", "uvicorn", "uvloop"):
         field.versions[package] = importlib.metadata.version(package)
     port = free_port()
     echo = [sys.executable, str(_HERE / "limits.py"), "echo", str(port)]

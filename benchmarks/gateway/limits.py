@@ -13,7 +13,7 @@ import time
 import uvloop
 from generator import PROMPT
 
-from coe.experts.dialling import session
+from coe.http.pool import Pool
 from coe.services.sockets.server import listening, server
 
 
@@ -42,13 +42,14 @@ async def _ask(port: int, n_at_once: int, seconds: float) -> dict[str, float]:
     headers = {"content-type": "application/json"}
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     n, began, burnt = 0, time.perf_counter(), time.process_time()
-    async with session() as client:
+    async with Pool() as client:
 
         async def worker() -> None:
             nonlocal n
             while time.perf_counter() < began + seconds:
-                async with client.post(url, data=content, headers=headers) as response:
-                    await response.read()
+                response = await client.request(url, content, headers, 1.0)
+                while await response.read():
+                    pass
                 n += 1
 
         await asyncio.gather(*(worker() for _ in range(n_at_once)))

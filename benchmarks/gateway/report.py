@@ -30,9 +30,9 @@ is left out.
 
 _BELOW = """\
 The limit of the stack is its server alone (an ASGI application that sends the body back) and its
-client alone (aiohttp against the stub), in series: `1 / (1/a + 1/b)`. By CPU: the same of what a
-request takes, which neighbours on a busy machine disturb less. Who would take longer than four
-seconds to answer so many at once is not asked, and has no figure.
+client alone (the gateway's own, against the stub), in series: `1 / (1/a + 1/b)`. By CPU: the same
+of what a request takes, which neighbours on a busy machine disturb less. Who would take longer
+than four seconds to answer so many at once is not asked, and has no figure.
 """.splitlines()
 
 _INSIDE = """\
