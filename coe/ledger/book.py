@@ -298,6 +298,5 @@ class Ledger:
             if is_young and len(finished) <= MOST_REMEMBERED:
                 return
             changed_ms, request_id = finished.popleft()
-            entry = self.entries.get(request_id)
-            if entry and entry.status != "held" and entry.changed_ms == changed_ms:
+            if self.entries.finished_ms(request_id) == changed_ms:
                 del self.entries[request_id]

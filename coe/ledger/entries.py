@@ -11,6 +11,8 @@ from coe.ledger.limits import Account, Payer
 
 _N_PARTS = len(Amounts._fields)
 _N_ACCOUNT = len(Account._fields)
+# where `_packed` puts it
+_CHANGED = 7
 
 
 class Entries(MutableMapping[str, Entry]):
@@ -28,6 +30,11 @@ class Entries(MutableMapping[str, Entry]):
     def held(self) -> KeysView[str]:
         """Ids of those that hold something, oldest first."""
         return self._held.keys()
+
+    def finished_ms(self, request_id: str) -> int | None:
+        """When one that holds nothing any more ended; ``None`` of all others."""
+        packed = self._others.get(request_id)
+        return None if packed is None else packed[_CHANGED]
 
     def __getitem__(self, request_id: str) -> Entry:
         """The entry, made anew unless it holds something."""

@@ -121,19 +121,16 @@ class Books:
 
     def under(self, limits: Sequence[Limit]) -> None:
         """As `KeptStore.under`; the journal hears of it before any row that comes after."""
-        event = self.ledger.limit(limits, self.now_ms())
-        if event is not None:
-            self._write(self.ledger.seq, event)
+        self.note(self.ledger.limit(limits, self.now_ms()))
 
     def note(self, event: Event | None) -> None:
         """Have the ledger's last event written soon; ``None``: nothing happened."""
-        if event is None:
-            return
-        if event.kind not in ("reserved", "renewed"):
-            self._own.discard(event.request_id)
-        self._write(self.ledger.entries[event.request_id].seq, event)
+        if event is not None:
+            self._write(self.ledger.seq, event)
 
     def _write(self, seq: int, event: Event) -> None:
+        if event.kind not in ("reserved", "renewed"):
+            self._own.discard(event.request_id)
         self._seq = seq
         self._n_unwritten += 1
         self._writer.write((seq, event))
@@ -170,8 +167,9 @@ class Books:
             if self.ledger.entries[name].until_ms - now_ms < self.lease_ms // 2:
                 self.note(self.ledger.renew(name, now_ms, self.lease_ms))
                 changed.append(name)
-        for event in self.ledger.expire(now_ms, but=self._waiting):
-            self.note(event)
+        expired = self.ledger.expire(now_ms, but=self._waiting)
+        for seq, event in enumerate(expired, self.ledger.seq - len(expired) + 1):
+            self._write(seq, event)
             changed.append(event.request_id)
         due = self._seq - self._kept_seq >= KEEP_EVERY_ROWS
         due = due or (self._seq > self._kept_seq and now_ms - self._kept_ms >= REMEMBERED_MS)

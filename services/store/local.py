@@ -23,11 +23,11 @@ class LocalStore:
         books = self.books
         ledger = books.ledger
         event = ledger.reserve(request_id, payer, hold, books.now_ms(), books.lease_ms)
-        entry = ledger.entries[request_id]
         if event is not None and event.kind == "reserved":
             await books.admit(event)
             return
         books.note(event)
+        entry = ledger.entries[request_id]
         if entry.status == "refused":
             raise exhausted(entry, {limit.name: limit for limit in ledger.limits}, books.now_ms())
         if entry.status != "held":
