@@ -8,6 +8,7 @@ does no I/O, and is not thread-safe.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
@@ -15,7 +16,7 @@ from coe.errors.gateway import LedgerConflictError, LedgerError
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.entries import Entries
 from coe.ledger.events import Balance, Entry, Event, Kind, Status
-from coe.ledger.limits import Account, Limit, Payer, unworded, worded
+from coe.ledger.limits import Account, Limit, Payer, limits_of, stated
 
 REMEMBERED_MS = 600_000
 """How long a finished request is remembered, so that what is said of it again changes nothing."""
@@ -100,7 +101,7 @@ class Ledger:
         if wanted == self.limits:
             return None
         at_ms = max(now_ms, self.clock_ms)
-        return self.apply(Event("limited", "", at_ms, limit=worded(wanted)))
+        return self.apply(Event("limited", "", at_ms, limit=json.dumps(stated(wanted))))
 
     def refused_by(self, payer: Payer, hold: Amounts, at_ms: int) -> tuple[Account, str] | None:
         """Account and resource that do not leave ``hold``, of the window that ends last."""
@@ -211,7 +212,7 @@ class Ledger:
         self.clock_ms = max(self.clock_ms, event.at_ms)
         self.seq += 1
         if event.kind == "limited":
-            self.limits = unworded(event.limit)
+            self.limits = limits_of(json.loads(event.limit))
         elif event.kind == "reserved" or event.kind == "refused":
             self._begin(event, known)
         elif known is None:

@@ -26,7 +26,7 @@ class Event(NamedTuple):
     ----------
     amounts : the hold of one that reserved or was refused, else what it is booked at.
     until_ms : when its lease ends; of a refusal, when the window of ``limit`` does.
-    limit, resource : what refused it; of ``limited``, the `worded` limits.
+    limit, resource : what refused it; of ``limited``, the `stated` limits as JSON.
     """
 
     kind: Kind

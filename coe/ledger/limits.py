@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from coe.ledger.amounts import RESOURCES, Amounts
 
@@ -96,11 +95,17 @@ class Limit:
         return None
 
 
-def worded(limits: Iterable[Limit]) -> str:
-    """The limits as JSON, for `unworded`."""
-    return json.dumps([asdict(limit) for limit in limits])
+def stated(limits: Iterable[Limit]) -> list[dict[str, Any]]:
+    """The limits as JSON can hold them, for `limits_of`."""
+    return [asdict(limit) for limit in limits]
 
 
-def unworded(text: str) -> tuple[Limit, ...]:
-    """The limits that were `worded`."""
-    return tuple(Limit(**limit) for limit in json.loads(text))
+def limits_of(said: Iterable[dict[str, Any]]) -> tuple[Limit, ...]:
+    """The limits that were `stated`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        They are none.
+    """
+    return tuple(Limit(**limit) for limit in said)

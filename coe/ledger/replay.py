@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any
 
 from coe.errors.gateway import LedgerError
 from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.events import Balance, Entry, Event
-from coe.ledger.limits import Account, Limit, Payer
+from coe.ledger.limits import Account, Payer, limits_of, stated
 
 
 def state(ledger: Ledger, listed: Callable[[Iterable[list[Any]]], Any] = list) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def state(ledger: Ledger, listed: Callable[[Iterable[list[Any]]], Any] = list) -
     listed : makes a list of the accounts; they may be very many.
     """
     return {
-        "limits": [asdict(limit) for limit in ledger.limits],
+        "limits": stated(ledger.limits),
         "clock_ms": ledger.clock_ms,
         "seq": ledger.seq,
         "accounts": listed(_account_row(*kept) for kept in ledger.accounts.items()),
@@ -44,7 +43,7 @@ def _entry_row(name: str, entry: Entry) -> list[Any]:
 
 def restored(kept: dict[str, Any]) -> Ledger:
     """The ledger that gave this `state`, but for the requests that had finished."""
-    ledger = Ledger(Limit(**limit) for limit in kept["limits"])
+    ledger = Ledger(limits_of(kept["limits"]))
     ledger.clock_ms, ledger.seq = kept["clock_ms"], kept["seq"]
     for limit, holder, started_ms, window_ms, *sums in kept["accounts"]:
         account = Account(limit, holder, started_ms, window_ms)

@@ -23,7 +23,7 @@ from coe.errors.gateway import LedgerError
 from coe.ledger.amounts import RESOURCES, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.events import Balance, Event
-from coe.ledger.limits import Account, Limit, Payer
+from coe.ledger.limits import Account, Payer, limits_of
 from coe.ledger.replay import faults, replay, restored, state
 
 SCHEMA = 1
@@ -236,7 +236,7 @@ def _replayed(kept: list[Any], rows: list[Row], totals: Mapping[Account, Balance
     for after, until in zip(kept, [*kept[1:], None], strict=True):
         if after is not kept[0]:
             found += _differences(ledger, after)
-            ledger.limits = tuple(Limit(**limit) for limit in after["limits"])
+            ledger.limits = limits_of(after["limits"])
         part = [
             row
             for row in rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from coe.errors.gateway import LedgerConflictError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
-from coe.ledger.limits import Limit, Payer
+from coe.ledger.limits import Limit, Payer, limits_of
 from coe.ledger.protocol import KeptStore
 
 Office = Callable[[Sequence[Limit]], Awaitable[KeptStore | None]]
@@ -33,7 +33,7 @@ class Desk:
 
     async def under(self, limits: list[dict[str, Any]]) -> bool:
         """Have all go by these limits; whether there is a store now."""
-        self._store = await self._office([Limit(**limit) for limit in limits])
+        self._store = await self._office(limits_of(limits))
         return self._store is not None
 
     async def reserve(self, request_id: str, payer: list[str], hold: list[int]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from coe.errors.gateway import GatewayError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
-from coe.ledger.limits import Limit, Payer
+from coe.ledger.limits import Limit, Payer, stated
 from coe.ledger.protocol import KeptStore
 from coe.services.workers.line import Line
 
@@ -40,11 +40,11 @@ class ToldStore:
 
     def under(self, limits: Sequence[Limit]) -> None:
         """As `KeptStore.under`; all workers say the same."""
-        self.line.tell("under", [asdict(limit) for limit in limits])
+        self.line.tell("under", stated(limits))
 
 
 @asynccontextmanager
 async def told_store(line: Line, limits: Sequence[Limit]) -> AsyncIterator[KeptStore | None]:
     """The store of all workers; ``None`` as long as there are no limits."""
-    there = bool(limits) and await line.ask("under", [asdict(limit) for limit in limits])
+    there = bool(limits) and await line.ask("under", stated(limits))
     yield ToldStore(line) if there else None

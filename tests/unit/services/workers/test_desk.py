@@ -1,14 +1,13 @@
 """What a worker holds: settled by itself, or booked whole when it is gone."""
 
 import asyncio
-from dataclasses import asdict
 
 import pytest
 
 from coe.errors.callers import BudgetExhaustedError
 from coe.errors.gateway import LedgerUnavailableError
 from coe.ledger.amounts import Amounts
-from coe.ledger.limits import Limit
+from coe.ledger.limits import Limit, stated
 from coe.services.workers.desk import Desk
 
 LIMIT = Limit("house", "global", 3600, requests=3)
@@ -23,13 +22,13 @@ def store(memory_store):
 @pytest.fixture
 async def desk(store):
     async def office(limits):
-        assert limits == [LIMIT]
+        assert limits == (LIMIT,)
         return store
 
     found = Desk(office)
     with pytest.raises(LedgerUnavailableError):
         await found.reserve("early", ["", ""], HOLD)
-    assert await found.under([asdict(LIMIT)])
+    assert await found.under(stated([LIMIT]))
     return found
 
 
