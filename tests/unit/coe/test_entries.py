@@ -47,6 +47,8 @@ def test_they_are_a_dict_of_entries(steps):
         for other in "abcde":
             assert found.get(other) == plain.get(other)
             assert (other in found) == (other in plain)
+            ended = other in plain and plain[other].status != "held"
+            assert found.finished_ms(other) == (plain[other].changed_ms if ended else None)
             if other in plain:
                 # as those who took them apart expect them
                 entry = found[other]

@@ -160,6 +160,22 @@ async def test_holds_of_the_dead_end_with_their_lease_and_those_of_the_living_do
     assert spent(path) == {"hour": 10, "day": 10}
 
 
+async def test_leases_that_end_at_once_are_rows_one_after_the_other(path: Path, wall: Wall) -> None:
+    books = opened(path, wall)
+    for name in ("a", "b", "c"):
+        await LocalStore(books).reserve(name, ALICE, TEN)
+    await books.close()
+    books = opened(path, wall)
+    wall.ms = LEASE_MS
+    assert books.tick() == ["a", "b", "c"]
+    before = state(books.ledger)
+    await books.flush()
+    reader = Journal.read(path)
+    assert state(reader.contents().ledger) == before
+    reader.close()
+    await books.close()
+
+
 async def test_one_file_has_one_gateway(path: Path, wall: Wall) -> None:
     books = opened(path, wall)
     with pytest.raises(LedgerError, match="another gateway"):
