@@ -75,7 +75,7 @@ class Books:
         Raises
         ------
         LedgerError
-            As `Journal.open`, or what is there does not add up.
+            As `Journal.open` and `Writer.start`, or what is there does not add up.
         """
         journal = Journal.open(path, fsync)
         try:
@@ -89,11 +89,11 @@ class Books:
             if ledger.limits != tuple(limits):
                 ledger.limits = tuple(limits)
                 journal.keep(ledger.seq, worded(ledger), ())
+            books = cls(ledger, journal, lease_ms, now_ms)
+            books._writer.start()
         except BaseException:
             journal.close()
             raise
-        books = cls(ledger, journal, lease_ms, now_ms)
-        books._writer.start()
         return books
 
     async def close(self) -> None:

@@ -73,8 +73,19 @@ class Writer:
         self._refusing = threading.Lock()
 
     def start(self) -> None:
-        """Begin to commit."""
-        self._thread.start()
+        """Begin to commit.
+
+        Raises
+        ------
+        LedgerError
+            No thread can be started.
+        """
+        try:
+            # also that of states: when the first one is to be kept, none may be left to be started
+            self._wording.submit(bool)
+            self._thread.start()
+        except RuntimeError as error:
+            raise LedgerError(f"{self._journal.path}: {error}") from error
 
     def write(self, row: Row) -> None:
         """Commit a row soon."""

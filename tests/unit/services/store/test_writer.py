@@ -261,3 +261,34 @@ async def test_states_do_not_gather_while_one_is_put_into_words(tmp_path):
     await books.close()
     found = read(path)
     assert (found.faults, found.ledger.seq) == ([], 10)
+
+
+def no_more(thread):
+    raise RuntimeError("can't start new thread")
+
+
+async def test_totals_survive_that_no_thread_can_be_started_any_more(tmp_path, monkeypatch):
+    path, now_ms = tmp_path / "ledger", 0
+    books = Books.open(path, [HOUR], LEASE_MS, now_ms=lambda: now_ms)
+    store = LocalStore(books)
+    await store.reserve("a", Payer("t", ""), TEN)
+    store.settle("a", TEN)
+    await books.flush()
+    now_ms = 3 * 3_600_000
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", no_more)
+        # time to keep the state, of which the window is no part any more
+        books.tick()
+    assert not books.ledger.accounts
+    await books.close()
+    found = read(path)
+    assert [sums.spent.tokens for sums in found.totals.values()] == [10]
+
+
+async def test_who_can_start_no_thread_lets_go_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "ledger"
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(LedgerError, match="can't start new thread"):
+            Books.open(path, [HOUR], LEASE_MS)
+    await Books.open(path, [HOUR], LEASE_MS).close()
