@@ -75,7 +75,9 @@ def test_a_thousand_experts_are_filled_up_to_the_bound(kind, judge):
     found = additive(problem, soon)
     value = judge.value(problem, found.members)
     assert judge.feasible(problem, found.members)
-    assert value <= found.upper <= value * (1 + (1e-9 if kind == "plain" else 0.01))
+    # the judge adds up in another order
+    below = value * (1 - 1e-12)
+    assert below <= found.upper <= value * (1 + (1e-9 if kind == "plain" else 0.01))
     assert found.nodes <= 41 * MOST_LABELS
 
 
