@@ -18,6 +18,7 @@ class Copy:
     node : where it is; empty while nobody knows.
     leaving : whether it drains already.
     avoided : nodes that it is not placed on; none where it is placed already.
+    quiet : whether its host did not answer just now; what it has begun may go on.
     """
 
     replica_id: str
@@ -27,6 +28,7 @@ class Copy:
     report: HostReport
     leaving: bool = False
     avoided: frozenset[str] = frozenset()
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ def changes(
     does one that waits for a node and avoids some that may be used again.
     One that does not count is drained once as many that count are ready as are wanted, so that an
     expert whose configuration changes, or whose node is emptied, goes on answering; at once where
-    it is not ready itself, or where its expert is wanted no more. Of too many that count, those
-    that are not ready go first, then the least busy.
+    it is not ready itself, for longer than a moment, or where its expert is wanted no more. Of too
+    many that count, those that are not ready go first, then the least busy.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def changes(
         drain += [
             c.replica_id
             for c in own
-            if c not in counted and (n_ready >= target or c.report.state != "ready")
+            if c not in counted and (n_ready >= target or not _may_answer(c))
         ]
     drain += [c.replica_id for c in copies if c.expert_id not in wanted and not c.leaving]
     return Changes(tuple(start), tuple(drain))
@@ -77,6 +79,10 @@ def changes(
 
 def _stays(copy: Copy, shunned: Collection[str]) -> bool:
     return copy.node not in shunned and copy.avoided.issubset(shunned)
+
+
+def _may_answer(copy: Copy) -> bool:
+    return copy.quiet or copy.report.state == "ready"
 
 
 def _worth(copy: Copy) -> tuple[bool, int, str]:

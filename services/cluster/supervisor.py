@@ -211,6 +211,7 @@ class Supervisor:
                 record.report,
                 record.leaving,
                 record.avoided if self._waits(record) else frozenset(),
+                record.report.reason == _SILENT and not self._waits(record),
             )
             for replica_id, record in self._records.items()
         ]
@@ -259,7 +260,8 @@ class Supervisor:
         while self._records.get(replica_id) is record:
             try:
                 async with asyncio.timeout(self.pace.watch_s + self.pace.grace_s):
-                    if record.report.reason == _SILENT:  # it may come back elsewhere
+                    # it may come back elsewhere, or was not there yet when it was asked first
+                    if record.report.reason == _SILENT or not record.card.node:
                         record.card = await record.copy.card()
                     report = await record.copy.watch(record.report, self.pace.watch_s)
             except (FleetError, TimeoutError):

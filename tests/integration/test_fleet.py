@@ -119,6 +119,12 @@ class Fleet:
             return small[0], large[0]
         return None
 
+    def moved(self, expert_id: str, node: str) -> bool:
+        """Whether its only copy is elsewhere, ready, and the gateway knows."""
+        copies = self.copies(expert_id)
+        elsewhere = [r for r in copies if r.node not in ("", node) and r.report.state == "ready"]
+        return len(copies) == len(elsewhere) == 1 and self.seen(expert_id) == "ready"
+
     def until_whole(self) -> tuple[Replica, Replica]:
         """The small expert's copy and the large one's, as soon as there is one of each."""
         return self.wait_for(self.whole, "a whole fleet")
@@ -310,13 +316,7 @@ def test_a_drained_node_finishes_what_it_has_begun_and_its_expert_moves(fleet, c
         assert drained.returncode == 0, drained.stderr
         rest = [chunk for chunk in pieces if chunk.choices]
     assert rest[-1].choices[0].finish_reason in ("length", "stop")
-    fleet.wait_for(
-        lambda: (
-            [r.node for r in fleet.copies(SMALL)] not in ([], [before.node])
-            and len(fleet.copies(SMALL)) == 1
-        ),
-        "the move",
-    )
+    fleet.wait_for(lambda: fleet.moved(SMALL, before.node), "the move")
     undone = coe_here("fleet", "drain", before.node, "--undo", "--config", fleet.config_path)
     assert undone.returncode == 0, undone.stderr
     assert fleet.ask(SMALL).model == SMALL
@@ -331,9 +331,7 @@ def test_a_node_killed_in_mid_stream_ends_the_stream_visibly_and_its_expert_move
         fleet.nodes.do("remove", before.node)
         with pytest.raises(openai.APIError):
             list(pieces)
-    fleet.wait_for(
-        lambda: [r.node for r in fleet.ready(SMALL)] not in ([], [before.node]), "a move"
-    )
+    fleet.wait_for(lambda: fleet.moved(SMALL, before.node), "a move")
     fleet.nodes.do("add", before.node, resources=NODES[before.node])
     assert fleet.ask(SMALL).model == SMALL
 

@@ -27,6 +27,7 @@ class StubCopy:
     node: str = "here"
     report: HostReport = READY
     gone: bool = False
+    not_yet: bool = False
     silent: bool = False
     busy: bool = False
     held: bool = False
@@ -35,6 +36,9 @@ class StubCopy:
 
     async def card(self) -> Card:
         await self._answer()
+        if self.not_yet:
+            self.not_yet = False
+            raise FleetError("being started")
         return replace(self.given, node=self.node)
 
     async def watch(self, seen: HostReport | None, wait_s: float) -> HostReport:
@@ -74,13 +78,14 @@ class StubCluster:
     kept: bytes | None = None
     node: str = "here"
     full: bool = False
+    gone_at_first: bool = False
 
     def start(
         self, replica_id: str, deployment: Deployment, card: Card, avoided: Collection[str] = ()
     ) -> StubCopy:
         node = deployment.labels.get("coe-node", self.node)
         waits = self.full or node in avoided
-        self.copies[replica_id] = StubCopy(card, node, silent=waits)
+        self.copies[replica_id] = StubCopy(card, node, silent=waits, not_yet=self.gone_at_first)
         return self.copies[replica_id]
 
     def running(self) -> Mapping[str, StubCopy]:

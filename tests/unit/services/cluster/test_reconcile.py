@@ -54,6 +54,13 @@ def test_an_old_copy_that_is_not_ready_goes_at_once():
     assert changes({"a": A}, {"a": 1}, [old]) == Changes(("a",), ("a-1",))
 
 
+def test_an_old_copy_that_is_quiet_for_a_moment_goes_on_as_a_ready_one_does():
+    old = replace(copy("a-1", node="n1", state="starting"), quiet=True)
+    starting = copy("a-2", state="starting", node="n2")
+    assert changes({"a": A}, {"a": 1}, [old, starting], {"n1"}) == Changes((), ())
+    assert changes({"a": A}, {"a": 1}, [old, copy("a-2", node="n2")], {"n1"}).drain == ("a-1",)
+
+
 def test_a_shunned_node_is_emptied_once_others_can_answer():
     here = copy("a-1", node="n1")
     assert changes({"a": A}, {"a": 1}, [here], {"n1"}) == Changes(("a",), ())

@@ -145,6 +145,34 @@ async def test_a_node_is_emptied_without_a_gap(cluster, supervising, until):
             supervisor.shun("moon")
 
 
+async def test_a_copy_that_is_silent_for_a_moment_is_not_let_go_for_it(
+    cluster, supervising, until, pace
+):
+    async with supervising(cluster, replace(pace, adopt_s=60.0)) as supervisor:
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        (here,) = cluster.of("a")
+        cluster.full = True  # nothing can be placed elsewhere yet
+        supervisor.shun("here")
+        await until(lambda: len(cluster.copies) == 2)
+        here.silent = True
+        await until(lambda: "ready" not in states(supervisor, "a"))
+        await asyncio.sleep(5 * pace.reconcile_s)
+        here.silent = False
+        await until(lambda: "ready" in states(supervisor, "a"))
+        assert not here.drained
+
+
+async def test_a_copy_that_was_not_there_when_it_was_asked_first_tells_its_node_later(
+    cluster, supervising, until
+):
+    async with supervising(cluster) as supervisor:
+        cluster.gone_at_first = True
+        await supervisor.want([A])
+        await until(lambda: states(supervisor, "a") == ["ready"])
+        await until(lambda: [r.node for r in supervisor.snapshot().of("a")] == ["here"])
+
+
 async def test_an_only_node_that_is_emptied_goes_on_until_there_is_another(
     cluster, supervising, until
 ):
