@@ -67,14 +67,20 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return False
         if self._poll is None:
-            self._poll = self._polling(select.POLLIN)
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not self._poll.poll(0)
 
     # ---- as asyncio calls a protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is open."""
+        self._below = transport
         self._transport = Joined(transport, asyncio.get_running_loop())
+
+    def secured(self, above: asyncio.Transport) -> None:
+        """TLS stands: what is written goes to ``above``, and by way of it to where it went."""
+        self._transport = Joined(above, asyncio.get_running_loop())
 
     def data_received(self, data: bytes) -> None:
         """Something has come."""
@@ -184,17 +190,9 @@ class Connection(asyncio.Protocol):
 
     def _sent(self) -> bool:
         """Whether the whole request was; who answers before may not read on after its end."""
-        if self._transport.get_write_buffer_size():
-            return False
-        if self._transport.get_extra_info("sslcontext") is None:
-            return True
-        # TLS does not tell of what waits below it, for a socket that takes no more
-        return bool(self._polling(select.POLLOUT).poll(0))
-
-    def _polling(self, events: int) -> select.poll:
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), events)
-        return poll
+        # of what waits below it, for a socket that takes no more, TLS does not tell
+        waiting = self._transport.get_write_buffer_size() or self._below.get_write_buffer_size()
+        return not waiting
 
     def _break(self, error: Exception) -> None:
         """Close it; an answer that was still to come fails."""

@@ -15,6 +15,7 @@ from aiohappyeyeballs import start_connection
 
 from coe.addresses import Reach
 from coe.http.address import Origin
+from coe.http.connection import Connection
 from coe.http.errors import BlockedError, LateError, UnprovenError, UnreachedError
 
 Info = tuple[Any, Any, int, str, tuple[Any, ...]]
@@ -35,13 +36,13 @@ async def looked_up(host: str, port: int) -> Sequence[Info]:
 
 async def dialled(
     origin: Origin,
-    protocol: Callable[[], asyncio.Protocol],
+    made: Callable[[], Connection],
     within_s: float,
     reach: Reach | None,
     tls: ssl.SSLContext | None,
     resolve: Resolve,
-) -> Any:
-    """A protocol of which the connection stands.
+) -> Connection:
+    """A connection that stands, and is secured where it is to be.
 
     Every address is looked at after its name was looked up, so a name that leads elsewhere later
     is noticed.
@@ -60,7 +61,7 @@ async def dialled(
         async with asyncio.timeout(within_s):
             infos = _allowed(await resolve(origin.host, origin.port), reach)
             opened = await start_connection(infos, happy_eyeballs_delay=_NEXT_AFTER_S, interleave=1)
-            return await _secured(origin, protocol, opened, tls)
+            return await _standing(origin, made, opened, tls)
     except TimeoutError as error:
         raise LateError(f"none within {within_s:g} s") from error
     except ssl.SSLError as error:
@@ -71,27 +72,30 @@ async def dialled(
         raise UnreachedError(type(error).__name__) from error
 
 
-async def _secured(
+async def _standing(
     origin: Origin,
-    protocol: Callable[[], asyncio.Protocol],
+    made: Callable[[], Connection],
     opened: socket.socket,
     tls: ssl.SSLContext | None,
-) -> Any:
-    """The protocol on a socket that is connected, and closed where that fails."""
+) -> Connection:
+    """The connection on a socket that is connected, and closed where that fails."""
     held = False
 
-    def holding() -> asyncio.Protocol:
+    def holding() -> Connection:
         nonlocal held
         held = True
-        return protocol()
+        return made()
 
     try:
-        more: dict[str, Any] = {}
-        if origin.tls:
-            context = tls or await asyncio.to_thread(_usual)
-            more = {"ssl": context, "server_hostname": origin.host}
+        context = (tls or await asyncio.to_thread(_usual)) if origin.tls else None
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(holding, sock=opened, **more))[1]
+        below, connection = await loop.create_connection(holding, sock=opened)
+        if context is not None:
+            above = await loop.start_tls(below, connection, context, server_hostname=origin.host)
+            if above is None:
+                raise ConnectionResetError("it closed as soon as it had proved who it is")
+            connection.secured(above)
+        return connection
     except BaseException:
         if held:  # by a transport, which the loop asks for it by its number until it is at its end
             with suppress(OSError):

@@ -133,9 +133,7 @@ class Pool:
 
             return Connection(free, lost)
 
-        connection: Connection = await dialled(
-            origin, made, within_s, self._reach, self._tls, self._resolve
-        )
+        connection = await dialled(origin, made, within_s, self._reach, self._tls, self._resolve)
         self._open.add(connection)
         if self._closed:
             connection.drop()

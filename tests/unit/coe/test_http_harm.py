@@ -191,6 +191,59 @@ def test_an_answer_before_all_was_sent_is_the_last_of_its_connection(run, tls, s
     run(ask())
 
 
+class Buffered(asyncio.Transport):
+    """A transport of which ``n`` bytes wait for a socket that takes no more."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.n, self.closed = n, False
+
+    def get_write_buffer_size(self):
+        return self.n
+
+    def writelines(self, parts):
+        pass
+
+    def is_closing(self):
+        return self.closed
+
+    def abort(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(("n_below", "kept"), [(0, True), (1, False)])
+async def test_what_waits_below_tls_was_not_sent(n_below, kept):
+    free = []
+    connection = Connection(free.append, lambda one: None)
+    above = Buffered(0)
+    connection.connection_made(Buffered(n_below))
+    connection.secured(above)
+    response = connection.ask([b"x"], True)
+    await asyncio.sleep(0)
+    connection.data_received(SIZED)
+    assert await response.read() == b"Hello"
+    assert (free, above.closed) == (([connection], False) if kept else ([], True))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_connections_that_close_as_soon_as_they_stand_are_not_kept_in_mind(run, tls, secure):
+    async def ask():
+        server, client = tls if secure else (None, None)
+        opened = await asyncio.start_server(
+            lambda reader, writer: writer.transport.abort(), "127.0.0.1", 0, ssl=server
+        )
+        async with opened, Pool(tls=client) as pool:
+            port = opened.sockets[0].getsockname()[1]
+            url = f"{'https' if secure else 'http'}://127.0.0.1:{port}"
+            for _ in range(50):
+                with pytest.raises((GoneError, UnreachedError)):
+                    await asked(pool, url)
+            await asyncio.sleep(0.02)
+            assert not pool._open
+
+    run(ask())
+
+
 @pytest.mark.filterwarnings("error::ResourceWarning")
 @pytest.mark.parametrize("secure", [False, True])
 def test_who_leaves_at_the_nth_turn_leaves_nothing_behind(run, tls, secure):
