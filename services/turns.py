@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Never
 
 from coe.core import Request
 from coe.errors.experts import ExpertUnavailableError
@@ -16,10 +17,13 @@ from coe.experts.protocol import Expert, close
 from coe.load import Presence
 from coe.optimizer.eviction import grouped
 from coe.optimizer.residency import Load, Loadable, Residency
+from coe.services.enduring import Enduring, for_ever
 from coe.services.host.watched import WatchedHost
 
 MEMORY_S = 600.0
 """Time constant with which it is forgotten who was asked for how often."""
+
+_AGAIN_S = 0.5
 
 
 class Turns:
@@ -49,6 +53,7 @@ class Turns:
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._names = map(str, itertools.count())
         self._due = asyncio.Event()
+        self._loading = Enduring("loading an engine")
 
     @property
     def expert_ids(self) -> tuple[str, ...]:
@@ -60,18 +65,21 @@ class Turns:
         """How often an engine was loaded."""
         return self._node.n_loads
 
-    async def run(self) -> None:
+    async def run(self) -> Never:
         """Load, start and evict for ever."""
         async with asyncio.TaskGroup() as loads:
-            while True:
+
+            async def turn() -> None:
                 self._due.clear()
                 now = self._now()
                 self._let_start(now)
                 if (load := self._node.order(now)) is not None:
-                    loads.create_task(self._carry_out(load))
+                    loads.create_task(self._carried_out(load))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s(now)):
                         await self._due.wait()
+
+            await for_ever("turns in memory", turn, _AGAIN_S)
 
     @asynccontextmanager
     async def turn(self, expert_id: str) -> AsyncIterator[None]:
@@ -119,6 +127,15 @@ class Turns:
         due_s = self._node.due_s(now)
         return None if math.isinf(due_s) else due_s - now
 
+    async def _carried_out(self, load: Load) -> None:
+        """Carry it out; whoever waits for it is told where that fails."""
+        with self._loading:
+            await self._carry_out(load)
+            return
+        if self._node.occupants[load.expert_id].phase == "loading":
+            self._give_up(load.expert_id, f"nobody foresaw {self._loading.latest}")
+            self._due.set()
+
     async def _carry_out(self, load: Load) -> None:
         for name in load.evict:
             await self._hosts[name].stop()
@@ -141,7 +158,9 @@ class Turns:
         error = ExpertUnavailableError(expert_id, f"its engine did not start: {reason}")
         for waiting in list(self._node.occupants[expert_id].queue):
             self._node.cancel(waiting.request_id, expert_id)
-            self._waiting[waiting.request_id].set_exception(error)
+            started = self._waiting[waiting.request_id]
+            if not started.done():  # who is just leaving has not gone yet
+                started.set_exception(error)
         self._node.lost(expert_id)
         one = self._node.experts[expert_id]
         self._node.experts[expert_id] = replace(one, rate_per_s=0.0)

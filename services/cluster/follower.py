@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Never
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from coe.errors.gateway import FleetError
 from coe.load import Presence
 from coe.replica import HostState, Replica, Snapshot
+from coe.services.enduring import for_ever
 
 Say = Callable[[str], None]
 
@@ -89,20 +90,23 @@ class Follower:
     silent: bool = False
     _copies: dict[str, list[Replica]] = field(default_factory=dict)
 
-    async def run(self) -> None:
+    async def run(self) -> Never:
         """Follow for ever. While the supervisor is silent its last word holds."""
-        while True:
-            try:
-                self.notice(await self.source.snapshot(self.snapshot, self.wait_s))
-            except FleetError as error:
-                if not self.silent:
-                    self.say(f"{error}; its last word holds")
-                self.silent = True
-                await self.sleep(self.again_s)
-            else:
-                if self.silent:
-                    self.say("the fleet's supervisor answers again")
-                self.silent = False
+        await for_ever("following the fleet", self._turn, self.again_s, self.sleep)
+
+    async def _turn(self) -> None:
+        try:
+            found = await self.source.snapshot(self.snapshot, self.wait_s)
+        except FleetError as error:
+            if not self.silent:
+                self.say(f"{error}; its last word holds")
+            self.silent = True
+            await self.sleep(self.again_s)
+        else:
+            if self.silent:
+                self.say("the fleet's supervisor answers again")
+            self.silent = False
+            self.notice(found)
 
     def notice(self, snapshot: Snapshot) -> None:
         """Know the fleet as it is in this snapshot."""

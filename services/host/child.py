@@ -135,7 +135,7 @@ async def _listen(stream: asyncio.StreamReader, announced: asyncio.Future[str | 
 def _address_in(line: bytes) -> str | None:
     try:
         return str(json.loads(line)["address"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return None
 
 

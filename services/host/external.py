@@ -91,14 +91,21 @@ class ExternalHost(WatchedHost):
             probe = Probe(client, self._base_url.removesuffix("/v1"), self._key)
             n_failed = 0
             while True:
-                complaint = await self._complaint(client)
+                complaint = await self._asked(client, probe)
                 n_failed = n_failed + 1 if complaint else 0
-                if not complaint:
-                    await self._answered(probe)
-                elif n_failed >= self._watch.n_failed_checks:
+                if n_failed >= self._watch.n_failed_checks:
                     self._failed(complaint)
                 watch = self._watch
                 await self._sleep(watch.delay_s(n_failed) if complaint else watch.health_period_s)
+
+    async def _asked(self, client: httpx.AsyncClient, probe: Probe) -> str:
+        """Ask it once; as `_complaint`."""
+        with self._keeping:
+            complaint = await self._complaint(client)
+            if not complaint:
+                await self._answered(probe)
+            return complaint
+        return f"nobody foresaw {self._keeping.latest}"
 
     async def _answered(self, probe: Probe) -> None:
         if self.state in ("starting", "failed"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from coe.errors.gateway import MeterError
 from coe.meter import MeterReading
 from coe.replica import Host, HostReport, NodeReading
+from coe.services.enduring import Enduring
 from coe.services.metering.found import FoundMeter
 from coe.services.metering.sampling import Sampler
 
@@ -116,6 +117,13 @@ class MeteredHost:
         await self._host.stop()
 
     async def _measure(self) -> None:
+        looking = Enduring("looking for a meter")
+        with looking:
+            await self._sample()
+            return
+        self._why = f"nobody foresaw {looking.latest}"
+
+    async def _sample(self) -> None:
         found, failed = await asyncio.to_thread(self.find)
         if found is None:
             self._why = "; ".join(f"{error.meter}: {error.reason}" for error in failed)

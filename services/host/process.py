@@ -124,10 +124,8 @@ class EngineHost(WatchedHost):
         crashes = 0
         while True:
             self._ready_s = math.inf
-            try:
-                reason = await self._run_once()
-            except (CoeError, OSError) as error:
-                self._become("failed", str(error))
+            reason = await self._end_of_one()
+            if self.state == "failed":
                 return
             if self.state == "draining":
                 self._become("stopped", reason)
@@ -139,6 +137,16 @@ class EngineHost(WatchedHost):
                 return
             self._become("starting", reason)
             await self._sleep(self._watch.delay_s(crashes))
+
+    async def _end_of_one(self) -> str:
+        """Run the process to its end, and say why it ended; final where it cannot be started."""
+        with self._keeping:
+            try:
+                return await self._run_once()
+            except (CoeError, OSError) as error:
+                self._become("failed", str(error))
+                return self.reason
+        return f"nobody foresaw {self._keeping.latest}"
 
     async def _run_once(self) -> str:
         """Start the process and wait for its end; returns why it ended."""
@@ -183,6 +191,7 @@ class EngineHost(WatchedHost):
             await asyncio.wait({ended, checks}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 return f"ended with code {ended.result()}"
+            checks.result()
             return f"{self._watch.n_failed_checks} health checks in a row failed"
         finally:
             ended.cancel()

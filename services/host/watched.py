@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coe.replica import HostReport, HostState
+from coe.services.enduring import Enduring
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class WatchedHost(ABC):
         self._on_change = on_change
         self._changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._telling = Enduring("telling of an engine")
+        self._keeping = Enduring("watching an engine")
 
     @property
     def address(self) -> str | None:
@@ -61,8 +64,7 @@ class WatchedHost(ABC):
         """Begin to start and watch the engine; returns at once. `settled` waits."""
         if self._watching is None:
             self._become("starting", "")
-            self._watching = asyncio.create_task(self._supervise(), name=f"host {self.name}")
-            self._watching.add_done_callback(self._give_up)
+            self._watching = asyncio.create_task(self._watch_over(), name=f"host {self.name}")
 
     async def changed(self) -> None:
         """Returns after the next change of state."""
@@ -95,12 +97,15 @@ class WatchedHost(ABC):
     async def _supervise(self) -> None:
         """Watch until cancelled, or until there is nothing left to watch."""
 
-    def _give_up(self, watching: asyncio.Task[None]) -> None:
+    async def _watch_over(self) -> None:
         """What nobody foresaw ends in ``failed`` too: who waits must not wait for ever."""
-        if not watching.cancelled() and (error := watching.exception()) is not None:
-            self._become("failed", f"{type(error).__name__}: {error}")
+        with self._keeping:
+            await self._supervise()
+            return
+        self._become("failed", f"nobody foresaw {self._keeping.latest}")
 
     def _become(self, state: HostState, reason: str) -> None:
         self.state, self.reason = state, reason
         self._changed.set()
-        self._on_change(self)
+        with self._telling:
+            self._on_change(self)

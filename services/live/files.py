@@ -7,8 +7,10 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Never
 
 from coe.config import Config
+from coe.services.enduring import for_ever
 
 Look = Mapping[Path, tuple[int, ...]]
 """By file, what changes with it: inode, size, and time of the last change in ns; none: absent."""
@@ -20,7 +22,7 @@ LOOK_EVERY_S = 0.5
 
 async def watched(
     paths: Callable[[], list[Path]], asked: asyncio.Event, read: Callable[[], Awaitable[object]]
-) -> None:
+) -> Never:
     """Have files read whenever they have changed and stand still again, until cancelled.
 
     Parameters
@@ -28,20 +30,24 @@ async def watched(
     paths : those that are looked at now.
     asked : set: they are to be read anyway.
     """
-    # what serves was read some time ago: the first look finds what has changed since
+    # what serves was read some time ago: the first looks find what has changed since
     known: Look = {}
-    before = await asyncio.to_thread(look, paths())
-    while True:
+    before: Look = {}
+
+    async def turn() -> None:
+        nonlocal known, before
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EVERY_S):
                 await asked.wait()
         now = await asyncio.to_thread(look, paths())
-        if asked.is_set() or (now != known and now == before):
+        still, before = now == before, now
+        if asked.is_set() or (now != known and still):
             asked.clear()
             # what changes while it is read differs from this at the next look
             known = now
             await read()
-        before = now
+
+    await for_ever("watching the files", turn, LOOK_EVERY_S)
 
 
 def files_of(path: Path, config: Config) -> list[Path]:
@@ -63,8 +69,15 @@ def files_of(path: Path, config: Config) -> list[Path]:
 
 def look(paths: list[Path]) -> Look:
     """How files are now; of a folder, those in it."""
-    there = [inner for path in paths if path.is_dir() for inner in sorted(path.iterdir())]
+    there = [inner for path in paths for inner in _inside(path)]
     return {path: _stat(path) for path in (*paths, *there)}
+
+
+def _inside(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError:  # a file, or a folder that is just being replaced
+        return []
 
 
 def _stat(path: Path) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from coe.errors import CoeError
 from coe.ledger.limits import Limit
 from coe.routers.folder import MALFORMED
 from coe.services.draft import drafted
+from coe.services.enduring import Enduring
 from coe.services.host.watched import WatchedHost
 from coe.services.live.experts import Change, changed
 from coe.services.live.files import files_of, watched
@@ -47,6 +48,8 @@ class Reloads:
         self._wanted = runtime.config
         self._ending: set[asyncio.Task[None]] = set()
         self._asked = asyncio.Event()
+        self._reading = Enduring("reading the configuration")
+        self._leaving = Enduring("ending an engine")
 
     @property
     def last(self) -> Outcome:
@@ -64,12 +67,7 @@ class Reloads:
     async def reload(self) -> Outcome:
         """As `Reloading.reload`; one attempt at a time."""
         async with self._lock:
-            try:
-                outcome = await self._tried()
-            except _BAD as error:
-                message = str(error) if isinstance(error, CoeError) else repr(error)
-                outcome = Outcome("refused", self._runtime.engine.config, message)
-            self._last = outcome
+            outcome = self._last = await self._outcome()
             self._publish(outcome)
             return outcome
 
@@ -91,6 +89,17 @@ class Reloads:
         # those of a configuration that was refused, too: what was wrong may be put right in them
         wanted = {*files_of(self._path, self._runtime.config), *files_of(self._path, self._wanted)}
         return sorted(wanted)
+
+    async def _outcome(self) -> Outcome:
+        """As `_tried`, refused where that fails."""
+        with self._reading:
+            try:
+                return await self._tried()
+            except _BAD as error:
+                message = str(error) if isinstance(error, CoeError) else repr(error)
+                return Outcome("refused", self._runtime.engine.config, message)
+        message = f"nobody foresaw {self._reading.latest}"
+        return Outcome("refused", self._runtime.engine.config, message)
 
     async def _tried(self) -> Outcome:
         runtime, ground = self._runtime, self._runtime.ground
@@ -138,8 +147,10 @@ class Reloads:
             task.add_done_callback(self._ending.discard)
 
     async def _drained(self, host: WatchedHost, engines: set[WatchedHost]) -> None:
-        await host.drain(_DRAIN_S)
-        await host.stop()
+        with self._leaving:
+            await host.drain(_DRAIN_S)
+        with self._leaving:
+            await host.stop()
         engines.discard(host)
 
     def _publish(self, outcome: Outcome) -> None:

@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Never, Protocol
 
 from coe.errors.gateway import MeterError
 from coe.meter import Meter, MeterReading
+from coe.services.enduring import Enduring, for_ever
 
 Say = Callable[[str], None]
 
@@ -47,34 +48,40 @@ class Sampler:
     timer: Callable[[], float] = time.perf_counter
     _failing: bool = False
     _least_s: float = math.inf
+    _reads: Enduring = field(default_factory=lambda: Enduring("reading the meter"))
 
-    async def run(self) -> None:
+    async def run(self) -> Never:
         """Sample until cancelled."""
         try:
-            while True:
-                if self.account.refresh is None:
-                    self._hand_on(await asyncio.to_thread(self._attempt))
-                    # the least of all reads: other work in the process only adds to them
-                    if self._least_s <= self.quick_s:
-                        self.account.refresh = self.refresh
-                else:
-                    self.refresh()
-                await self.sleep(self.period_s)
+            await for_ever("sampling the meter", self._turn, self.period_s, self.sleep)
         finally:
             self.account.refresh = None
 
+    async def _turn(self) -> None:
+        if self.account.refresh is None:
+            self._hand_on(await asyncio.to_thread(self._attempt))
+            # the least of all reads: other work in the process only adds to them
+            if self._least_s <= self.quick_s:
+                self.account.refresh = self.refresh
+        else:
+            self.refresh()
+        await self.sleep(self.period_s)
+
     def refresh(self) -> None:
-        """Read the meter now, for the account."""
-        self._hand_on(self._attempt())
+        """Read the meter now, for the account; raises nothing."""
+        with self._reads:
+            self._hand_on(self._attempt())
 
     def _attempt(self) -> MeterReading | MeterError:
         started = self.timer()
-        try:
-            reading = self.meter.read()
-        except MeterError as error:
-            return error
-        self._least_s = min(self._least_s, self.timer() - started)
-        return reading
+        with self._reads:
+            try:
+                reading = self.meter.read()
+            except MeterError as error:
+                return error
+            self._least_s = min(self._least_s, self.timer() - started)
+            return reading
+        return MeterError("meter", f"nobody foresaw {self._reads.latest}")
 
     def _hand_on(self, read: MeterReading | MeterError) -> None:
         failing = isinstance(read, MeterError)
@@ -87,15 +94,10 @@ class Sampler:
 
 @asynccontextmanager
 async def sampled(sampler: Sampler) -> AsyncIterator[None]:
-    """While it lasts, the sampler runs in the background.
-
-    A fault of it surfaces at the end; until then nothing is measured any more.
-    """
+    """While it lasts, the sampler runs in the background."""
     task = asyncio.create_task(sampler.run(), name="meter")
     try:
         yield
     finally:
         task.cancel()
-        (ended,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(ended, Exception):
-            raise ended
+        await asyncio.gather(task, return_exceptions=True)

@@ -19,6 +19,7 @@ from prometheus_client import (
 import coe
 from coe.energy import EnergyAccount
 from coe.errors.callers import BudgetExhaustedError
+from coe.services.enduring import UNFORESEEN
 from coe.services.observing.answers import Answers
 from coe.services.observing.counts import Counts
 from coe.services.observing.exchange import Exchange
@@ -111,6 +112,7 @@ class Metrics:
         self.ledger, self.guards = LedgerCollector(), GuardCollector()
         r.register(self.ledger)
         r.register(self.guards)
+        r.register(UNFORESEEN)
         ProcessCollector(registry=r)
         GCCollector(registry=r)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from coe.access.secrets import NO_SECRETS, Secrets
@@ -72,8 +72,7 @@ async def observing(
             )
         finally:
             lagging.cancel()
-            with suppress(asyncio.CancelledError):
-                await lagging
+            await asyncio.gather(lagging, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from coe.ledger.amounts import Amounts
 from coe.ledger.book import REMEMBERED_MS, Ledger
 from coe.ledger.events import Event
 from coe.ledger.limits import Limit
+from coe.services.enduring import Enduring
 from coe.services.store.journal import Journal, Row
 from coe.services.store.states import worded
 from coe.services.store.writer import Writer
@@ -57,6 +58,8 @@ class Books:
         self._n_failures = self._n_unwritten = 0
         self._seq = self._durable = ledger.seq
         self._kept_seq, self._kept_ms = ledger.seq, now_ms()
+        self._ticks = Enduring("ticks of the ledger")
+        self._hearing = Enduring("hearing what the ledger has kept")
 
     @classmethod
     def open(
@@ -98,7 +101,8 @@ class Books:
 
     async def close(self) -> None:
         """Keep everything, and let go of the file."""
-        self.keep()
+        with self._ticks:
+            self.keep()
         await asyncio.to_thread(self._writer.close)
         self._journal.close()
 
@@ -159,23 +163,30 @@ class Books:
         """Requests that changed by themselves: their leases were renewed here, or have ended.
 
         Leases of this gateway are renewed, those of nobody end, and the state is kept when it is
-        time. Requests that were cancelled while they reserved are named, too.
+        time. Requests that were cancelled while they reserved are named, too. What fails of it
+        keeps nothing else from being done.
         """
         now_ms = self.now_ms()
         changed, self._given_up = self._given_up, []
         for name in tuple(self._own):
-            if self.ledger.entries[name].until_ms - now_ms < self.lease_ms // 2:
-                self.note(self.ledger.renew(name, now_ms, self.lease_ms))
-                changed.append(name)
-        expired = self.ledger.expire(now_ms, but=self._waiting)
-        for seq, event in enumerate(expired, self.ledger.seq - len(expired) + 1):
-            self._write(seq, event)
-            changed.append(event.request_id)
+            with self._ticks:
+                if self.ledger.entries[name].until_ms - now_ms < self.lease_ms // 2:
+                    self.note(self.ledger.renew(name, now_ms, self.lease_ms))
+                    changed.append(name)
+        with self._ticks:
+            expired = self.ledger.expire(now_ms, but=self._waiting)
+            for seq, event in enumerate(expired, self.ledger.seq - len(expired) + 1):
+                self._write(seq, event)
+                changed.append(event.request_id)
+        with self._ticks:
+            self._keep_when_due(now_ms)
+        return changed
+
+    def _keep_when_due(self, now_ms: int) -> None:
         due = self._seq - self._kept_seq >= KEEP_EVERY_ROWS
         due = due or (self._seq > self._kept_seq and now_ms - self._kept_ms >= REMEMBERED_MS)
         if due and not self._writer.wording:
             self.keep()
-        return changed
 
     def keep(self) -> None:
         """Keep the state as it is now, and move closed windows to the totals."""
@@ -205,8 +216,19 @@ class Books:
     def _heard(self, rows: Sequence[Row], error: LedgerError | None) -> None:
         self.trouble = error
         self._n_unwritten -= len(rows)
-        for seq, event in rows:
-            waiting = self._waiting.pop(event.request_id, None)
+        for row in rows:
+            with self._hearing:
+                self._hear(row, error)
+        if error is not None:
+            self._n_failures += 1
+        done = error is not None or not self._n_unwritten
+        for seq in [seq for seq in self._flushing if done or seq <= self._durable]:
+            _answer(self._flushing.pop(seq), error)
+
+    def _hear(self, row: Row, error: LedgerError | None) -> None:
+        seq, event = row
+        waiting = self._waiting.pop(event.request_id, None)
+        try:
             if error is None:
                 self._durable = max(self._durable, seq)
                 if waiting is not None:
@@ -214,13 +236,9 @@ class Books:
                     self._own.add(event.request_id)
             elif event.kind == "reserved":
                 self.ledger.void(event.request_id)
+        finally:
             if waiting is not None:
                 _answer(waiting, error)
-        if error is not None:
-            self._n_failures += 1
-        done = error is not None or not self._n_unwritten
-        for seq in [seq for seq in self._flushing if done or seq <= self._durable]:
-            _answer(self._flushing.pop(seq), error)
 
     def _give_up(self, request_id: str, kept: asyncio.Future[None]) -> None:
         if kept.exception() is None and request_id in self.ledger.held:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from coe.environment import redis_url, state_home
 from coe.errors.files import ConfigError
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
+from coe.services.enduring import for_ever
 from coe.services.store.books import TICK_S, Books, wall_ms
 from coe.services.store.local import LocalStore
 from coe.store import RedisStoreSection, SqliteStoreSection
@@ -41,13 +42,12 @@ async def opened(
         async with _shared(books, section, url) as store:
             yield store
         return
-    ticking = asyncio.create_task(_ticking(books))
+    ticking = asyncio.create_task(_ticking(books), name="ledger")
     try:
         yield LocalStore(books)
     finally:
         ticking.cancel()
-        with suppress(asyncio.CancelledError):
-            await ticking
+        await asyncio.gather(ticking, return_exceptions=True)
         await books.close()
 
 
@@ -71,6 +71,8 @@ async def _shared(books: Books, section: RedisStoreSection, url: str) -> AsyncIt
 
 
 async def _ticking(books: Books) -> None:
-    while True:
+    async def turn() -> None:
         await asyncio.sleep(TICK_S)
         books.tick()
+
+    await for_ever("ticks of the ledger", turn, 0.0)

@@ -16,6 +16,7 @@ from coe.ledger.amounts import NOTHING, Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.events import Entry, Event
 from coe.ledger.limits import Account, Limit, Payer
+from coe.services.enduring import Enduring
 from coe.services.store.books import TICK_S, Books
 from coe.services.store.enforcer import Enforcer, Verdict
 from coe.services.store.refusal import exhausted
@@ -46,6 +47,7 @@ class SharedStore:
         self._due_s = 0.0
         self._running: asyncio.Task[None] | None = None
         self._closing = False
+        self._rounds = Enduring("keeping the shared ledger")
 
     async def reserve(self, request_id: str, payer: Payer, hold: Amounts) -> None:
         """As `Store.reserve`; costs one round trip and one commit."""
@@ -111,23 +113,30 @@ class SharedStore:
         try:
             if self._running is not None:
                 await self._running
-            await self.deliver()
+            with self._rounds:
+                await self.deliver()
             await self._enforcer.close()
         finally:
             await self.books.close()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while not self._closing:
-            if loop.time() >= self._due_s:
+            with self._rounds:
+                await self._round()
+                continue
+            await asyncio.sleep(RETRY_S)
+
+    async def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._due_s:
+            with self._rounds:
                 self.tick()
-                with suppress(LedgerError):
-                    await self.beat()
-                self._due_s = loop.time() + (TICK_S if self.reachable else RETRY_S)
-            await self.deliver()
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._due_s):
-                    await self._wake.wait()
+            await self.beat()
+            self._due_s = loop.time() + (TICK_S if self.reachable else RETRY_S)
+        await self.deliver()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._due_s):
+                await self._wake.wait()
 
     def tick(self) -> None:
         """As `Books.tick`; Redis hears of what changed."""
@@ -160,18 +169,23 @@ class SharedStore:
         while self.reachable and (self._unsaid or self._withdrawn):
             withdrawn, unsaid = dict(self._withdrawn), self._unsaid
             entries, self._unsaid = withdrawn | unsaid, {}
+            said = dict.fromkeys(entries, "epoch")
             try:
-                said = await self._enforcer.record(self._epoch, entries)
-            except LedgerUnavailableError:
-                said = dict.fromkeys(entries, "epoch")
-            for name, answer in said.items():
-                if answer != "epoch":
-                    self._withdrawn.pop(name, None)
-                    continue
-                self._lost_touch()
-                if name in unsaid:
-                    # what was said of it in the meantime is newer
-                    self._unsaid.setdefault(name, unsaid[name])
+                with suppress(LedgerUnavailableError):
+                    said = await self._enforcer.record(self._epoch, entries)
+            finally:
+                self._heard(said, unsaid)
+
+    def _heard(self, said: Mapping[str, str], unsaid: Mapping[str, Entry]) -> None:
+        """Keep to be said what Redis did not take; it is in another epoch, or out of reach."""
+        for name, answer in said.items():
+            if answer != "epoch":
+                self._withdrawn.pop(name, None)
+                continue
+            self._lost_touch()
+            if name in unsaid:
+                # what was said of it in the meantime is newer
+                self._unsaid.setdefault(name, unsaid[name])
 
     async def _asked(
         self, epoch: str, request_id: str, payer: Payer, hold: Amounts

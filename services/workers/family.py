@@ -20,6 +20,7 @@ from coe.errors.gateway import GatewayError
 from coe.kinds import EmbeddedSection, VllmSection
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
+from coe.services.enduring import UNFORESEEN
 from coe.services.fleet import remark
 from coe.services.host.experts import open_host
 from coe.services.host.watched import Watch, WatchedHost
@@ -265,11 +266,12 @@ class Family:
         for index, found in (await self._asked(seat, lambda line: line.ask("page"))).items():
             self.seats[index].page = found
         pages = [one.page for one in self.seats if one.page]
-        return merged([*pages, self._gone, self._ledger_page()])
+        return merged([*pages, self._gone, self._own_page()])
 
-    def _ledger_page(self) -> str:
-        """The balances of hard limits, which no worker has."""
+    def _own_page(self) -> str:
+        """The balances of hard limits, which no worker has, and what failed in this process."""
         registry = CollectorRegistry()
+        registry.register(UNFORESEEN)
         registry.register(LedgerCollector(lambda: balances_of(self._store)))
         return generate_latest(registry).decode()
 

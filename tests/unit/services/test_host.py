@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from coe.errors.files import WeightsError
+from coe.services.host.child import _address_in
+from coe.services.host.probe import Probe
 from coe.services.host.process import EngineHost
 from coe.services.host.watched import Watch
 
@@ -126,7 +128,37 @@ async def test_what_nobody_foresaw_fails_instead_of_starting_for_ever():
     await host.start()
     async with asyncio.timeout(5.0):
         assert await host.settled() == "failed"
-    assert host.reason == "RuntimeError: a surprise"
+    assert host.reason == "nobody foresaw RuntimeError; gave up after 3 crashes in a row"
+    await host.stop()
+    assert host.state == "stopped"
+
+
+async def test_checks_that_fail_as_nobody_foresaw_are_a_crash(monkeypatch):
+    checking, n_failures = Probe.healthy, 1
+
+    async def healthy(probe):
+        nonlocal n_failures
+        n_failures -= 1
+        return 1 / 0 if n_failures >= 0 else await checking(probe)
+
+    monkeypatch.setattr(Probe, "healthy", healthy)
+    reasons = []
+    host = EngineHost(
+        "e",
+        command(ENGINE.format(status=200)),
+        watch=QUICK,
+        on_change=lambda h: reasons.append(h.reason),
+    )
+    await host.start()
+    await until(lambda: host.n_starts == 2 and host.state == "ready")
+    assert "nobody foresaw ZeroDivisionError" in reasons
+    await host.stop()
+
+
+async def test_whoever_fails_to_be_told_changes_nothing():
+    host = EngineHost("e", command(ENGINE.format(status=200)), watch=QUICK, on_change=None)
+    await host.start()
+    assert await host.settled() == "ready"
     await host.stop()
     assert host.state == "stopped"
 
@@ -204,3 +236,7 @@ async def test_a_proxy_of_the_environment_is_not_asked_for_health(monkeypatch):
     await asyncio.sleep(QUICK.health_period_s * (QUICK.n_failed_checks + 3))
     assert (host.state, host.n_starts) == ("ready", 1)
     await host.stop()
+
+
+def test_what_an_engine_says_first_may_be_anything():
+    assert _address_in(b'{"address": ' * 5000) is None

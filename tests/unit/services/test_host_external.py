@@ -136,3 +136,18 @@ async def test_it_is_drained_at_once_and_stays_so(host, server):
     await host.stop()
     assert await host.drain(0.0)
     assert host.state == "stopped"
+
+
+async def test_what_nobody_foresaw_counts_as_no_answer_and_it_is_asked_on(host, monkeypatch):
+    asking, n_failures = host._complaint, 5
+
+    async def complaint(client):
+        nonlocal n_failures
+        n_failures -= 1
+        return 1 / 0 if n_failures >= 0 else await asking(client)
+
+    monkeypatch.setattr(host, "_complaint", complaint)
+    await host.start()
+    await state(host, "failed")
+    assert host.reason == "nobody foresaw ZeroDivisionError"
+    await state(host, "ready")

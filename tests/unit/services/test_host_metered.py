@@ -142,3 +142,11 @@ async def test_everything_else_is_the_host_s(clock):
     assert await host.drain(3.0)
     await host.stop()
     assert inner.asked == ["start", "start", "changed", 3.0, "stop"]
+
+
+async def test_a_search_for_a_meter_that_nobody_foresaw_would_fail_says_so():
+    host = MeteredHost(Host(), lambda: 1 / 0)
+    await host.start()
+    report = await reported(host, lambda report: report.unmetered)
+    assert report.unmetered == "nobody foresaw ZeroDivisionError"
+    await host.stop()

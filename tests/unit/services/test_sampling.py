@@ -61,7 +61,8 @@ class Bench:
         """Until the next read is done."""
         self.asleep.clear()
         self.ticks.release()
-        await self.asleep.wait()
+        async with asyncio.timeout(5.0):
+            await self.asleep.wait()
 
 
 @pytest.fixture
@@ -131,3 +132,33 @@ async def test_afterwards_nobody_reads_it_any_more(bench):
     n_reads = b.meter.n_reads
     b.account.enter(PROFILE, 0).leave()
     assert b.meter.n_reads == n_reads
+
+
+async def test_a_meter_that_fails_as_nobody_foresaw_costs_nothing_but_the_measurement(bench, clock):
+    b = bench(20e-6)
+    async with sampled(b.sampler):
+        await b.asleep.wait()
+        reading, b.meter.read = b.meter.read, None
+        for _ in range(3):
+            await b.period()
+        assert b.lines == ["energy: meter: nobody foresaw TypeError: modelled meanwhile"]
+        claim = b.account.enter(PROFILE, 0)
+        clock.seconds += 1.0
+        assert claim.leave() is None
+        b.meter.read = reading
+        await b.period()
+        assert b.lines[1:] == ["energy: measured again"]
+
+
+async def test_sampling_goes_on_where_nobody_can_be_told(bench, clock):
+    b = bench(2e-3)
+    async with sampled(b.sampler):
+        await b.asleep.wait()
+        b.meter.failing, b.sampler.say = True, None
+        for _ in range(3):
+            await b.period()
+        b.meter.failing, b.sampler.say = False, b.lines.append
+        claim = b.account.enter(PROFILE, 0)
+        for _ in range(10):
+            await b.period()
+        assert claim.leave() == pytest.approx(20.0 * (clock() - claim.entered_s))

@@ -8,6 +8,7 @@ import pytest
 from coe.core import Message, Request
 from coe.errors.experts import ExpertUnavailableError
 from coe.optimizer.residency import Loadable
+from coe.services import turns as turns_of
 from coe.services.turns import ExpertByTurns, Turns, working
 
 REQUEST = Request((Message("user", "hello"),))
@@ -166,3 +167,45 @@ async def test_an_expert_outside_is_expected_to_take_as_long_as_loading_did():
         assert turns.presence("a").delay_ms == 0.0
         await answer(experts["b"])
         assert turns.presence("a").delay_ms > 0.0
+
+
+async def test_who_leaves_just_as_an_engine_gives_up_ends_no_turns():
+    async with machine() as (turns, experts, _, _, go):
+        staying = asyncio.create_task(answer(experts["a"]))
+        await settle()
+        leaving = asyncio.create_task(answer(experts["b"]))
+        await settle()
+        leaving.cancel()
+        turns._give_up("b", "crashed")
+        await settle()
+        go.set()
+        assert await staying == b"12"
+        assert await answer(experts["b"]) == b"12"
+
+
+async def test_an_engine_that_fails_as_nobody_foresaw_fails_its_requests_and_makes_room():
+    async with machine() as (_, experts, engines, _, go):
+        go.set()
+        starting, engines["a"].start = engines["a"].start, None
+        async with asyncio.timeout(5.0):
+            with pytest.raises(ExpertUnavailableError, match="nobody foresaw TypeError"):
+                await answer(experts["a"])
+            assert await answer(experts["b"]) == b"12"
+            engines["a"].start = starting
+            assert await answer(experts["a"]) == b"12"
+
+
+async def test_turns_go_on_after_one_that_fails(monkeypatch):
+    monkeypatch.setattr(turns_of, "_AGAIN_S", 0.0)
+    async with machine() as (turns, experts, _, _, go):
+        go.set()
+        ordering, n_failures = turns._node.order, 3
+
+        def order(now_s):
+            nonlocal n_failures
+            n_failures -= 1
+            return 1 / 0 if n_failures >= 0 else ordering(now_s)
+
+        turns._node.order = order
+        async with asyncio.timeout(5.0):
+            assert await answer(experts["a"]) == b"12"

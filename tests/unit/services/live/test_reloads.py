@@ -7,6 +7,7 @@ import shutil
 import tracemalloc
 
 from coe.config import DATA
+from coe.services.live import reloads
 from coe.services.live.files import LOOK_EVERY_S
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
@@ -212,3 +213,22 @@ async def test_what_is_derived_from_the_files_changes_with_them(site, ask):
         site.configure()
         assert (await runtime.reloads.reload()).status == "swapped"
         assert await statuses() == [400, 200, 200]
+
+
+async def test_what_nobody_foresaw_is_refused_and_the_files_are_read_again(site, ask, monkeypatch):
+    async with site.serving() as (client, runtime):
+        before, drafted = await tag_of(client), reloads.drafted
+
+        def failing(*given):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(reloads, "drafted", failing)
+        site.write("budgets.yaml", TWO)
+        await asyncio.sleep(4 * LOOK_EVERY_S)
+        assert runtime.reloads.last.status == "refused"
+        assert runtime.reloads.last.message == "nobody foresaw ZeroDivisionError"
+        assert await tag_of(client) == before
+        monkeypatch.setattr(reloads, "drafted", drafted)
+        site.write("budgets.yaml", TWO + "\n")
+        await asyncio.sleep(4 * LOOK_EVERY_S)
+        assert (await ask(client, "auto:eco")).status_code == 200

@@ -11,6 +11,7 @@ from coe.guard.guards import ExpertFigures, Figures, ReplicaFigures
 from coe.ledger.amounts import Amounts
 from coe.ledger.book import Ledger
 from coe.ledger.limits import Limit, Payer
+from coe.services.enduring import Enduring
 from coe.services.observing.metrics import Metrics
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
@@ -177,3 +178,9 @@ async def test_labels_are_those_of_the_document(client, gateway, stubs):
     }
     assert len(found) > 25
     assert found == {name: documented[name] for name in found}
+
+
+async def test_what_nobody_foresaw_is_counted_by_the_work_that_went_on(client, value):
+    with Enduring("some work of metrics"):
+        raise ZeroDivisionError
+    assert value("coe_unforeseen_total", work="some work of metrics") == 1

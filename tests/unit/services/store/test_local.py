@@ -372,3 +372,40 @@ def test_a_killed_gateway_loses_nothing_and_doubles_nothing(path: Path) -> None:
     assert balance.spent.tokens == sum(entry.booked.tokens for entry in entries.values())
     assert balance.held.tokens == 10 * len(contents.ledger.held)
     assert len(contents.ledger.held) == len([e for e in entries.values() if e.status == "held"])
+
+
+async def test_what_fails_of_a_tick_keeps_nothing_else_from_being_done(
+    path: Path, wall: Wall
+) -> None:
+    books = opened(path, wall)
+    await LocalStore(books).reserve("of an earlier life", ALICE, TEN)
+    await books.close()
+    books = opened(path, wall)
+    await LocalStore(books).reserve("a", ALICE, TEN)
+    # of a request that there is not nobody can say until when it holds anything
+    books._own.add("nobody's")
+    wall.ms = LEASE_MS
+    assert set(books.tick()) == {"a", "of an earlier life"}
+    held = {name: entry.status for name, entry in books.ledger.entries.items()}
+    assert held == {"a": "held", "of an earlier life": "expired"}
+    await books.close()
+
+
+async def test_whoever_waits_for_the_journal_is_answered_whatever_fails(
+    path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    books = opened(path, wall)
+
+    def append(self: Journal, rows: object) -> None:
+        raise LedgerError("no room")
+
+    def void(request_id: str) -> None:
+        raise KeyError(request_id)
+
+    monkeypatch.setattr(Journal, "append", append)
+    monkeypatch.setattr(books.ledger, "void", void)
+    async with asyncio.timeout(10.0):
+        asking = [LocalStore(books).reserve(name, ALICE, TEN) for name in "abc"]
+        said = await asyncio.gather(*asking, return_exceptions=True)
+    assert {type(error) for error in said} == {LedgerUnavailableError}
+    await books.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from coe.errors.gateway import LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.services.store import opening
+from coe.services.store.books import Books
 from coe.services.store.local import LocalStore
 from coe.services.store.opening import opened
 from coe.services.store.shared import SharedStore
@@ -135,3 +136,30 @@ async def test_two_gateways_of_one_redis_share_a_limit(
             await one.reserve("c", ALICE, HALF)
         one.release("a")
         other.settle("b", HALF)
+
+
+async def test_ticks_go_on_after_one_that_nobody_foresaw_would_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "TICK_S", 0.0)
+    ticking, n_ticks, ms = Books.tick, 0, 0
+
+    def tick(books: Books) -> Sequence[str]:
+        nonlocal n_ticks
+        n_ticks += 1
+        if n_ticks < 4:
+            raise ZeroDivisionError
+        return ticking(books)
+
+    monkeypatch.setattr(Books, "tick", tick)
+    section = sqlite(tmp_path / "l.sqlite", lease_s=60)
+    async with opened(section, [HOUSE], lambda: ms) as store:
+        assert isinstance(store, LocalStore)
+        await store.reserve("a", ALICE, HALF)
+        ms = 59_000
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert store.books.ledger.entries["a"].until_ms == 119_000
+        store.release("a")
+    async with opened(section, [HOUSE]) as store:
+        assert store is not None, "the file was let go of"

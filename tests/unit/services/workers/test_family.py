@@ -7,6 +7,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from coe.config import DATA, Config, load_config
+from coe.services.enduring import Enduring
 from coe.services.workers.desk import Desk
 from coe.services.workers.family import Family, Seat
 from coe.services.workers.line import Line
@@ -151,3 +152,9 @@ async def test_a_worker_that_hangs_is_killed():
 
 async def test_a_worker_that_answers_is_left_alone():
     assert await ended(ANSWERING) == (7, [])
+
+
+def test_what_nobody_foresaw_in_the_first_process_is_on_the_page():
+    with Enduring("some work of a family"):
+        raise ZeroDivisionError
+    assert 'coe_unforeseen_total{work="some work of a family"} 1.0' in family_of(1)._own_page()
