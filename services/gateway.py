@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -189,7 +188,10 @@ class Gateway:
             reply = exchange.reply = await self.begun(request, asked.append)
             async with aclosing(reply.pieces()) as pieces:
                 return reply, together([piece async for piece in pieces])
-        except asyncio.CancelledError:
+        except CoeError:
+            raise
+        except BaseException:
+            # it may have begun, whatever came after that
             exchange.reply = asked[-1] if asked else None
             raise
         finally:

@@ -15,6 +15,7 @@ from coe.engine import Engine
 from coe.errors import CoeError
 from coe.load import Load
 from coe.router import Router
+from coe.services.enduring import Enduring
 from coe.shadow import Comparison, Shade
 
 _MOST_WAITING = 64
@@ -51,6 +52,7 @@ class Shadow:
     _due: float = 0.0
     _n_waiting: int = 0
     _shades: OrderedDict[str, tuple[Decision, Shade]] = field(default_factory=OrderedDict)
+    _comparing: Enduring = field(default_factory=lambda: Enduring("comparing a second router"))
 
     def glimpse(self, engine: Engine, request: Request) -> Glimpse | None:
         """What is to be remembered of a request before it is decided; ``None``: it is left out.
@@ -98,10 +100,13 @@ class Shadow:
 
     def _decided(self, live: Decision, done: asyncio.Future[Shade]) -> None:
         self._n_waiting -= 1
-        if done.cancelled() or done.exception() is not None:
-            self.comparison.counts["failed"] += 1
-            return
-        shade = done.result()
+        if not done.cancelled():
+            with self._comparing:
+                self._keep(live, done.result())
+                return
+        self.comparison.counts["failed"] += 1
+
+    def _keep(self, live: Decision, shade: Shade) -> None:
         self.comparison.add(live, shade)
         self._shades[live.decision_id] = (live, shade)
         if len(self._shades) > self.kept:

@@ -157,7 +157,8 @@ class Pool:
 
     def _swept(self) -> None:
         """Close those that nobody has used for a while."""
-        now_s, left = time.monotonic(), False
+        # whatever fails, the next one that is kept has them looked at again
+        self._sweep, now_s, left = None, time.monotonic(), False
         for origin, kept in list(self._idle.items()):
             young = [one for one in kept if now_s - one[1] < self._kept_s]
             for connection, _ in kept[: len(kept) - len(young)]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from coe.access.keys import Ring
 from coe.errors.files import ConfigError
 from coe.services.access.keyfile import KeyFile
+from coe.services.enduring import Enduring
 from coe.services.runnable import Say
 
 _Signature = tuple[int, int, int]
@@ -35,6 +36,7 @@ class Keyring:
     ring: Ring = field(default_factory=lambda: Ring(b""), repr=False)
     _looked_s: float = 0.0
     _seen: _Signature | None = None
+    _reading: Enduring = field(default_factory=lambda: Enduring("reading the keys"))
 
     def open(self) -> None:
         """Read the file.
@@ -55,11 +57,13 @@ class Keyring:
         self._looked_s = now_s
         signature = self._signature()
         if signature != self._seen:
-            self._seen = signature
-            try:
-                self.ring = await asyncio.to_thread(self.file.ring)
-            except ConfigError as error:
-                self.say(f"the keys stay as they were: {error}")
+            with self._reading:
+                try:
+                    self.ring = await asyncio.to_thread(self.file.ring)
+                except ConfigError as error:
+                    self.say(f"the keys stay as they were: {error}")
+                # what was not read to its end is read again
+                self._seen = signature
         return self.ring
 
     def _signature(self) -> _Signature | None:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,8 +72,9 @@ notes = _Notes(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """One remark on standard error."""
-    notes.print(line, markup=False)
+    """One remark on standard error; where that takes none, as on a full disk, it is not said."""
+    with suppress(OSError):
+        notes.print(line, markup=False)
 
 
 def tell(line: str) -> None:

@@ -62,6 +62,14 @@ class Drain:
             await self._ending
 
     async def _end(self, accept_s: float) -> None:
+        """Whatever fails, the server ends."""
+        try:
+            await self._step_by_step(accept_s)
+        finally:
+            self.door.cut()
+            self.server.should_exit = self.server.force_exit = True
+
+    async def _step_by_step(self, accept_s: float) -> None:
         self.door.phase = "leaving"
         if not self._empty():
             self.say(f"{self._inside()}, and waited for")
@@ -78,7 +86,6 @@ class Drain:
         await self._wait(_FLUSHING_S, lambda: not self.server.server_state.connections)
         for connection in tuple(self.server.server_state.connections):
             connection.transport.abort()
-        self.server.force_exit = True
 
     async def _wait(self, longest_s: float, over: Callable[[], bool]) -> None:
         """Wait until it is over, but not longer than that, and not once somebody is in a hurry."""

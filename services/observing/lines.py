@@ -8,8 +8,11 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
+
+from coe.services.enduring import Enduring
 
 _MOST_AT_ONCE: Final = 1024
 _MOST_BYTES: Final = 256 * 1024
@@ -42,6 +45,7 @@ class Lines:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._n_unsaid = 0
         self._mid_line = False
+        self._writing = Enduring("writing the log")
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
 
     def start(self) -> None:
@@ -86,14 +90,14 @@ class Lines:
             self._pass_on_at_once(len(together), b"".join(together))
 
     def _pass_on_at_once(self, n_lines: int, text: bytes) -> None:
-        try:
+        with self._writing, suppress(OSError):
             self._write(text)
             self.n_written += n_lines
             if unsaid := self._n_unsaid:
                 self._write(self._missing(unsaid).encode() + b"\n")
                 self._n_unsaid -= unsaid
-        except OSError:
-            self._drop(n_lines)
+            return
+        self._drop(n_lines)
 
     def _write(self, text: bytes) -> None:
         """Write it all; after what broke off in a line, on a new one."""

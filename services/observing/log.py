@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+from coe.services.enduring import Enduring
 from coe.services.observing.exchange import Exchange
 
 Format = Literal["text", "json"]
@@ -58,18 +59,20 @@ class LogHandler(logging.Handler):
     def __init__(self, log: Log) -> None:
         super().__init__()
         self._log = log
+        self._telling = Enduring("logging")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line for a record."""
-        level = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
-        fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
-        if record.exc_info is not None and record.exc_info[0] is not None:
-            kind, _, trace = record.exc_info
-            fields["message"] = str(record.msg).splitlines()[0] if record.msg else ""
-            fields["exception"] = kind.__name__
-            frames = traceback.extract_tb(trace)
-            fields["at"] = [f"{one.filename}:{one.lineno} {one.name}" for one in frames]
-        self._log.say(level if level in LEVELS else "info", "log", record.created, fields)
+        """One line for a record; of one without words none, and nobody is the worse for it."""
+        with self._telling:
+            level = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
+            fields: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+            if record.exc_info is not None and record.exc_info[0] is not None:
+                kind, _, trace = record.exc_info
+                fields["message"] = str(record.msg).splitlines()[0] if record.msg else ""
+                fields["exception"] = kind.__name__
+                frames = traceback.extract_tb(trace)
+                fields["at"] = [f"{one.filename}:{one.lineno} {one.name}" for one in frames]
+            self._log.say(level if level in LEVELS else "info", "log", record.created, fields)
 
 
 def line_of(form: Format, level: str, event: str, at_s: float, fields: Mapping[str, Any]) -> str:

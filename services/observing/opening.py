@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coe.access.secrets import NO_SECRETS, Secrets
 from coe.errors.files import ConfigError
 from coe.observing import LoggingSection, OtlpSection, TelemetrySection
+from coe.services.enduring import Enduring
 from coe.services.observing.exchange import Exchange
 from coe.services.observing.lag import watch_lag
 from coe.services.observing.lines import Lines
@@ -28,12 +29,14 @@ class Observers:
     tell: tuple[Tell, ...] = ()
     sample: float | None = None
     propagate: bool = False
+    _telling: Enduring = field(default_factory=lambda: Enduring("telling of a request"))
 
     def unread(self, status: int, code: str) -> None:
         """Tell of a request whose head was refused; nobody knows what it asked for."""
         refused = Exchange("", "", "", 0.0, time.time(), status=status, code=code)
         for tell in (self.metrics.tell, *self.tell):
-            tell(refused)
+            with self._telling:
+                tell(refused)
 
 
 @asynccontextmanager

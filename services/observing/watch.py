@@ -12,6 +12,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coe.naming import new_name
+from coe.services.enduring import Enduring
 from coe.services.observing.exchange import KEY, Exchange
 from coe.services.observing.traceparent import begun
 
@@ -19,7 +20,7 @@ UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that are asked for every few seconds, and say nothing of any answer."""
 
 Tell = Callable[[Exchange], None]
-"""Told of an exchange once it has ended; must not wait, and not raise."""
+"""Told of an exchange once it has ended; must not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Watch:
     routes: Mapping[Any, str] = field(default_factory=dict)
     now: Callable[[], float] = time.monotonic
     sample: float | None = None
+    _telling: Enduring = field(default_factory=lambda: Enduring("telling of a request"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, then tell."""
@@ -61,7 +63,8 @@ class Watch:
             exchange.route = self.routes.get(scope.get("endpoint"), "none")
             exchange.ended_s = self.now()
             for tell in self.tell:
-                tell(exchange)
+                with self._telling:
+                    tell(exchange)
 
     def _begun(self, scope: Scope) -> Exchange:
         trace = None

@@ -8,7 +8,10 @@ import resource
 import socket
 import ssl
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Final
+
+from coe.services.enduring import Enduring
 
 _AT_ONCE: Final = 64
 _PAUSE_S: Final = 0.5
@@ -49,6 +52,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._opening: dict[asyncio.Task[None], asyncio.Protocol] = {}
         self._paused: asyncio.TimerHandle | None = None
+        self._accepting = Enduring("opening connections")
         self._listen()
 
     def close(self) -> None:
@@ -92,11 +96,11 @@ class Acceptor:
         return sum(one not in self._connections for one in self._opening.values()) >= most
 
     async def _open(self, connection: socket.socket, protocol: asyncio.Protocol) -> None:
-        try:
+        # OSError: it went away, or its TLS is none
+        with self._accepting, suppress(OSError):
             await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._tls)
-        except OSError:
-            # it went away, or its TLS is none
-            connection.close()
+            return
+        connection.close()
 
     def _refuse(self, connection: socket.socket) -> None:
         with connection:

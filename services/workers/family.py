@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from coe.errors.gateway import GatewayError
 from coe.kinds import EmbeddedSection, VllmSection
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
-from coe.services.enduring import UNFORESEEN
+from coe.services.enduring import UNFORESEEN, Enduring
 from coe.services.fleet import remark
 from coe.services.host.experts import open_host
 from coe.services.host.watched import Watch, WatchedHost
@@ -88,6 +88,7 @@ class Family:
     _gone: str = ""
     _n_reloads: int = 0
     _ending: asyncio.Event = field(default_factory=asyncio.Event)
+    _keeping: Enduring = field(default_factory=lambda: Enduring("keeping a worker"))
 
     async def run(self) -> None:
         """Keep every seat taken until the end is asked for and all have ended.
@@ -171,42 +172,58 @@ class Family:
                 return
             if not was_ready:
                 self.end(signal.SIGTERM)
-                raise ConfigError(f"worker {seat.index} did not start (exit code {code})")
+                raise ConfigError(f"worker {seat.index} did not start ({code})")
             settled = time.monotonic() - began >= _RESTARTS.settled_s
             crashes = 1 if settled else crashes + 1
-            self.say(f"worker {seat.index} ended (exit code {code}), and is started again")
+            self.say(f"worker {seat.index} ended ({code}), and is started again")
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RESTARTS.delay_s(crashes)):
                     await self._ending.wait()
 
-    async def _once(self, seat: Seat) -> int:
-        """Start a worker, and wait for its end; its exit code."""
-        seat.n_reloads = self._n_reloads
+    async def _once(self, seat: Seat) -> str:
+        """Start a worker, and wait for its end; how it ended."""
+        desk, ended = Desk(self._office), ""
+        seat.n_reloads, seat.process = self._n_reloads, None
+        with self._keeping:
+            ended = f"exit code {await self._run_one(seat, desk)}"
+        ended = ended or f"nobody foresaw {self._keeping.latest}"
+        if seat.watching is not None:
+            seat.watching.cancel()
+            seat.watching = None
+        seat.line = None
+        with self._keeping:
+            self._gone, seat.page = merged([self._gone, departed(seat.page)]), ""
+        with self._keeping:
+            if n_held := desk.close():
+                self.say(f"worker {seat.index}: {n_held} requests under way are booked whole")
+        return ended
+
+    async def _run_one(self, seat: Seat, desk: Desk) -> int:
+        """Its exit code; one that cannot be talked to is killed."""
         ours, theirs = socket.socketpair()
+        with ExitStack() as failing:
+            failing.callback(ours.close)
+            process = seat.process = await self._spawned(seat, theirs)
+            failing.callback(process.kill)
+            if self._ending.is_set():
+                process.terminate()
+            seat.line = await Line.on(ours, self._verbs(seat, desk))
+            failing.pop_all()
+        listening = asyncio.create_task(seat.line.run())
+        code = await process.wait()
+        await listening
+        return code
+
+    async def _spawned(self, seat: Seat, theirs: socket.socket) -> asyncio.subprocess.Process:
         with theirs, beside(self.address) as listener:
             # a session of its own: Ctrl-C reaches it through this process, once
-            seat.process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self.command,
                 *("--index", str(seat.index)),
                 *("--listener", str(listener.fileno()), "--line", str(theirs.fileno())),
                 pass_fds=(listener.fileno(), theirs.fileno()),
                 start_new_session=True,
             )
-        desk = Desk(self._office)
-        if self._ending.is_set():
-            seat.process.terminate()
-        seat.line = await Line.on(ours, self._verbs(seat, desk))
-        listening = asyncio.create_task(seat.line.run())
-        code = await seat.process.wait()
-        if seat.watching is not None:
-            seat.watching.cancel()
-            seat.watching = None
-        await listening
-        seat.line = None
-        self._gone, seat.page = merged([self._gone, departed(seat.page)]), ""
-        if n_held := desk.close():
-            self.say(f"worker {seat.index}: {n_held} requests under way are booked whole")
-        return code
 
     def _verbs(self, seat: Seat, desk: Desk) -> dict[str, Callable[..., Any]]:
         return {

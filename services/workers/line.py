@@ -6,12 +6,14 @@ import asyncio
 import itertools
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from coe.errors import CoeError, callers, experts, files, gateway
 from coe.errors.gateway import GatewayError
+from coe.services.enduring import Enduring
 
 # pages of metrics and the state of a pacer go on one line
 _LONGEST = 64 * 1024 * 1024
@@ -37,6 +39,7 @@ class Line:
     _names: itertools.count[int] = field(default_factory=itertools.count)
     _waiting: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     _answering: set[asyncio.Task[None]] = field(default_factory=set)
+    _hearing: Enduring = field(default_factory=lambda: Enduring("hearing another process"))
 
     @classmethod
     async def on(cls, end: socket.socket, verbs: Mapping[str, Verb]) -> Line:
@@ -67,12 +70,16 @@ class Line:
             self._waiting.pop(name, None)
 
     async def run(self) -> None:
-        """Listen until the other end is gone."""
+        """Listen until the other end is gone, whatever fails of a call.
+
+        One that is longer than any may be ends the line: nobody knows where the next begins.
+        """
         try:
-            while line := await self.reader.readline():
-                self._hear(json.loads(line))
-        except (OSError, ValueError):
-            pass
+            with self._hearing, suppress(OSError):
+                # who is killed leaves half a line
+                while (line := await self.reader.readline()).endswith(b"\n"):
+                    with self._hearing:
+                        self._hear(json.loads(line))
         finally:
             self.open = False
             for answer in self._waiting.values():
@@ -89,27 +96,35 @@ class Line:
         if verb == "answer":
             self._answered(name, *words)
             return
-        found = self.verbs[verb](*words)
+        found = None
+        with self._told(name):
+            found = self.verbs[verb](*words)
+            if not asyncio.iscoroutine(found):
+                self._answer(name, "said", found)
         if asyncio.iscoroutine(found):
-            task = asyncio.create_task(self._answer(name, found))
+            task = asyncio.create_task(self._answer_later(name, found))
             self._answering.add(task)
-            task.add_done_callback(lambda done: self._done(name, done))
-        elif name is not None:
-            self._say(["answer", name, "said", found])
+            task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, name: int | None, finding: Any) -> None:
-        try:
-            found = ["said", await finding]
-        except CoeError as error:
-            found = ["raised", type(error).__name__, list(error.args)]
+    async def _answer_later(self, name: int | None, finding: Coroutine[Any, Any, Any]) -> None:
+        with self._told(name):
+            self._answer(name, "said", await finding)
+
+    @contextmanager
+    def _told(self, name: int | None) -> Iterator[None]:
+        """Whoever asked is told of an error in the context, also of what nobody foresaw."""
+        with self._hearing:
+            try:
+                yield
+            except CoeError as error:
+                self._answer(name, "raised", type(error).__name__, list(error.args))
+            return
+        words = f"the other process has failed: {self._hearing.latest}"
+        self._answer(name, "raised", "GatewayError", [words])
+
+    def _answer(self, name: int | None, *words: Any) -> None:
         if name is not None:
-            self._say(["answer", name, *found])
-
-    def _done(self, name: int | None, task: asyncio.Task[None]) -> None:
-        """Whoever asked hears of what nobody foresaw, too."""
-        self._answering.discard(task)
-        if name is not None and not task.cancelled() and (error := task.exception()) is not None:
-            self._say(["answer", name, "raised", "GatewayError", [f"the other process: {error!r}"]])
+            self._say(["answer", name, *words])
 
     def _answered(self, name: int, how: str, *words: Any) -> None:
         answer = self._waiting.get(name)

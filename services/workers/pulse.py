@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
-from coe.errors.gateway import GatewayError
+from coe.errors import CoeError
+from coe.services.enduring import Enduring
 from coe.services.workers.line import Line
 
 PULSE_S: Final = 5.0
@@ -19,15 +21,28 @@ async def stops(line: Line, every_s: float = PULSE_S) -> bool:
 
     Six, and not one of six times the patience: whoever asks may have stood still himself.
     """
-    n_missed = 0
+    n_missed, asking = 0, Enduring("asking for a worker's pulse")
     while n_missed < _MOST_MISSED:
         await asyncio.sleep(every_s)
-        try:
-            async with asyncio.timeout(every_s):
-                await line.ask("pulse")
+        n_missed += 1
+        with asking, suppress(TimeoutError):
+            if not await _answers(line, every_s):
+                return False
             n_missed = 0
-        except TimeoutError:
-            n_missed += 1
-        except GatewayError:
-            return False
+    return True
+
+
+async def _answers(line: Line, within_s: float) -> bool:
+    """Whether it answers anything at all, or else the line has ended.
+
+    Raises
+    ------
+    TimeoutError
+        It does neither in time.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            await line.ask("pulse")
+    except CoeError:
+        return line.open
     return True

@@ -433,3 +433,17 @@ async def test_what_came_before_a_break_is_read_before_it_is_told():
     assert await response.read() == b"Hel"
     with pytest.raises(BrokenOffError):
         await response.read()
+
+
+async def test_connections_are_looked_at_again_after_a_look_that_failed(server, monkeypatch):
+    async with Pool(kept_s=0.02) as pool:
+        await asked(pool, server.url)
+        pool._sweep.cancel()
+        await asyncio.sleep(0.03)
+        with monkeypatch.context() as failing:
+            failing.setattr(Connection, "drop", None)
+            with pytest.raises(TypeError):
+                pool._swept()
+        pool._idle.clear()
+        await asked(pool, server.url)
+        await until(lambda: not any(pool._idle.values()))

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from coe.config import DATA
-from coe.services.cli import app
+from coe.services.cli import app, console
 
 CODE = "Write a Python function that returns the sum of the even numbers in a list."
 
@@ -259,3 +259,12 @@ def test_a_taken_port_is_one_clear_line(tmp_path):
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_remark_that_finds_no_room_is_not_said(monkeypatch):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(console.notes, "_file", Full())
+    console.say("a remark")

@@ -93,3 +93,15 @@ async def test_the_file_is_looked_at_seldom(file, clock, keyring, monkeypatch):
         clock.seconds += 0.01
         await keyring.current()
     assert looks.count(file.path) <= 20
+
+
+async def test_a_file_that_nobody_foresaw_would_not_be_read_is_read_again(
+    file, clock, keyring, monkeypatch
+):
+    shown, reading = added(file), KeyFile.ring
+    monkeypatch.setattr(KeyFile, "ring", lambda file: 1 / 0)
+    clock.seconds += 0.5
+    assert not await holds(keyring, shown)
+    monkeypatch.setattr(KeyFile, "ring", reading)
+    clock.seconds += 0.5
+    assert await holds(keyring, shown)

@@ -12,6 +12,7 @@ from coe.core import Message, Policy, Request
 from coe.engine import Engine
 from coe.routers.artefact import Artefact
 from coe.services.shadowing import Shadow
+from coe.shadow import Comparison
 
 SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 TOKEN = {"authorization": "Bearer secret"}
@@ -101,3 +102,21 @@ def test_a_share_is_spread_evenly_and_who_names_an_expert_is_left_out(make_route
         seen = [shadow.glimpse(engine, asked) is not None for _ in range(8)]
         assert seen == [False, False, False, True] * 2
         assert shadow.glimpse(engine, replace(asked, pinned="small")) is None
+
+
+@pytest.mark.parametrize("failing", ["deciding", "comparing"])
+async def test_what_nobody_foresaw_is_counted_and_told_once(
+    make_router, make_spec, failing, caplog, monkeypatch
+):
+    router = make_router([make_spec("small")], [[0.5]] * 3)
+    engine = Engine(router, {})
+    asked = Request((Message("user", "some code"),), Policy("default"))
+    live = router.decide(asked)
+    where = Comparison if failing == "comparing" else Shadow
+    monkeypatch.setattr(where, "add" if failing == "comparing" else "_decide", lambda *given: 1 / 0)
+    with ThreadPoolExecutor(1) as thread:
+        shadow = Shadow(router, 1.0, thread)
+        for _ in range(3):
+            shadow.note(shadow.glimpse(engine, asked), live)
+        await asyncio_until(lambda: shadow.comparison.counts["failed"] == 3)
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]

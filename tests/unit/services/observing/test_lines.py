@@ -167,3 +167,16 @@ def test_a_full_disk_is_counted():
     lines.close()
     os.close(fd)
     assert (lines.n_written, lines.n_dropped) == (0, 10)
+
+
+def test_what_fails_as_nobody_foresaw_is_dropped_and_the_next_lines_are_written(pipe, monkeypatch):
+    reading, writing = pipe
+    lines, whole = Lines(writing, missing), os.write
+    monkeypatch.setattr(os, "write", None)
+    lines.start()
+    lines.put("lost")
+    until(lambda: lines.n_dropped == 1)
+    monkeypatch.setattr(os, "write", whole)
+    lines.put("found")
+    lines.close()
+    assert os.read(reading, 1000) == b"found\nmissing 1\n"

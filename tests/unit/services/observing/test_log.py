@@ -97,3 +97,13 @@ def test_of_an_exception_type_and_place_are_said_and_not_its_words(log):
     )
     assert "test_log.py" in failed["at"][0]
     assert (remark["level"], remark["message"]) == ("warning", "a remark")
+
+
+def test_whoever_logs_what_has_no_words_is_not_hurt_by_it(log):
+    to, lines = log
+    logger = logging.getLogger("test_log.wordless")
+    logger.addHandler(LogHandler(to))
+    logger.propagate = False
+    logger.warning("%d of %d", "one")
+    logger.warning("a remark")
+    assert [json.loads(line)["message"] for line in lines] == ["a remark"]

@@ -184,3 +184,12 @@ async def test_what_nobody_foresaw_is_counted_by_the_work_that_went_on(client, v
     with Enduring("some work of metrics"):
         raise ZeroDivisionError
     assert value("coe_unforeseen_total", work="some work of metrics") == 1
+
+
+async def test_whoever_fails_to_be_told_of_a_request_keeps_nobody_else_from_it(
+    client, gateway, told, value
+):
+    gateway.tell = [lambda exchange: 1 / 0, *gateway.tell]
+    gateway.metrics.answers = None
+    answer = await client.post(CHAT, json=body())
+    assert (answer.status_code, len(told)) == (200, 1)

@@ -45,3 +45,11 @@ async def test_libraries_speak_to_the_log_as_long_as_it_is_open_and_lateness_is_
     assert (remark["logger"], remark["message"]) == ("somebody", "a remark")
     assert (refused["status"], refused["code"]) == (400, "invalid_http")
     assert logging.getLogger().handlers == handlers
+
+
+async def test_a_request_that_nobody_reads_is_told_of_whoever_fails(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        async with observing(TelemetrySection(), (LoggingSection(), log.fileno())) as observers:
+            observers.metrics.requests = None
+            observers.unread(400, "invalid_http")
+    assert "code=invalid_http" in (tmp_path / "log").read_text()

@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import signal
 import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import pytest
+
 from coe.config import DATA, Config, load_config
 from coe.services.enduring import Enduring
+from coe.services.host.watched import Watch
+from coe.services.workers import family as family_module
 from coe.services.workers.desk import Desk
 from coe.services.workers.family import Family, Seat
 from coe.services.workers.line import Line
@@ -147,11 +152,56 @@ async def ended(program):
 
 async def test_a_worker_that_hangs_is_killed():
     code, said = await ended(SILENT)
-    assert (code, said) == (-9, ["worker 0 does not answer any more, and is killed"])
+    assert (code, said) == ("exit code -9", ["worker 0 does not answer any more, and is killed"])
 
 
 async def test_a_worker_that_answers_is_left_alone():
-    assert await ended(ANSWERING) == (7, [])
+    assert await ended(ANSWERING) == ("exit code 7", [])
+
+
+READY = """
+import socket, sys
+line = socket.socket(fileno=int(sys.argv[sys.argv.index("--line") + 1]))
+line.sendall(b'["ready", null]\\n')
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("whose", "failing"), [(asyncio, "create_subprocess_exec"), (Family, "_verbs")]
+)
+async def test_a_worker_that_cannot_be_started_again_is_tried_again(whose, failing, monkeypatch):
+    monkeypatch.setattr(family_module, "_RESTARTS", Watch(first_delay_s=0.0))
+    said, n_starts = [], 0
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as address:
+        seat, command = Seat(0), (sys.executable, "-c", READY)
+        family = Family(CONFIG, address, command, [seat], AsyncExitStack(), said.append)
+        starting = getattr(whose, failing)
+
+        def start(*given, **more):
+            nonlocal n_starts
+            n_starts += 1
+            if n_starts == 2:
+                raise BlockingIOError("no more processes")
+            if n_starts == 3:
+                family.end(signal.SIGTERM)
+            return starting(*given, **more)
+
+        monkeypatch.setattr(whose, failing, start)
+        async with asyncio.timeout(20.0):
+            await family.run()
+    assert said == [
+        "worker 0 ended (exit code 3), and is started again",
+        "worker 0 ended (nobody foresaw BlockingIOError), and is started again",
+    ]
+
+
+async def test_what_a_gone_worker_held_is_booked_whatever_fails_beside(monkeypatch):
+    booked = []
+    monkeypatch.setattr(Desk, "close", lambda desk: booked.append(desk) or 0)
+    monkeypatch.setattr(family_module, "departed", None)
+    assert (await ended(READY))[0] == "exit code 3"
+    assert len(booked) == 1
 
 
 def test_what_nobody_foresaw_in_the_first_process_is_on_the_page():

@@ -8,6 +8,7 @@ import pytest
 
 from coe.errors.callers import BudgetExhaustedError
 from coe.errors.gateway import GatewayError, LedgerConflictError
+from coe.services.workers import line as line_module
 from coe.services.workers.line import Line
 
 
@@ -85,3 +86,57 @@ async def test_who_waits_when_the_line_breaks_is_told():
         with pytest.raises(GatewayError):
             await line.ask("never")
         line.tell("never")
+
+
+@pytest.mark.parametrize("told", ["fail", "later", "unknown", "odd"])
+async def test_a_call_that_fails_as_nobody_foresaw_ends_no_line(told, caplog):
+    async def later():
+        raise KeyError("no")
+
+    def fail():
+        raise KeyError("no")
+
+    verbs = {"fail": fail, "later": later, "odd": lambda: {1, 2}, "one": lambda: 1}
+    async with connected(verbs) as (line, _):
+        line.tell(told, *(["a word too many"] if told == "fail" else []))
+        with pytest.raises(GatewayError, match=r"KeyError|TypeError"):
+            await line.ask(told)
+        assert await line.ask("one") == 1
+    assert {record.getMessage() for record in caplog.records} == {
+        "hearing another process: failed, and goes on"
+    }
+
+
+async def test_an_error_that_was_foreseen_travels_from_a_call_that_waits_for_nothing(caplog):
+    def fail():
+        raise LedgerConflictError("req", "was settled before")
+
+    async with connected({"fail": fail, "one": lambda: 1}) as (line, _):
+        line.tell("fail")
+        with pytest.raises(LedgerConflictError):
+            await line.ask("fail")
+        assert await line.ask("one") == 1
+    assert caplog.records == []
+
+
+async def test_half_a_line_is_the_end_of_it_and_what_is_no_call_is_told(caplog):
+    ours, theirs = socket.socketpair()
+    line = await Line.on(ours, {})
+    with theirs:
+        theirs.sendall(b'{"no": "call"}\nnothing at all\n["tell"')
+    async with asyncio.timeout(5.0):
+        await line.run()
+    assert not line.open
+    # JSON that is none twice would be one kind
+    assert len(caplog.records) == 2
+
+
+async def test_a_call_that_is_too_long_ends_the_line_and_is_told(caplog, monkeypatch):
+    monkeypatch.setattr(line_module, "_LONGEST", 1024)
+    ours, theirs = socket.socketpair()
+    line = await Line.on(ours, {})
+    with theirs:
+        theirs.sendall(b"." * 5000 + b"\n")
+        async with asyncio.timeout(5.0):
+            await line.run()
+    assert [record.exc_info[0] for record in caplog.records] == [ValueError]
