@@ -57,7 +57,8 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*given, **more)
         self._head_timeout_s = head_timeout_s
         self._unread = unread
-        self._head_bytes = 0
+        # of the fields that have come, and of what came while the head did not end
+        self._head_bytes = self._n_held = 0
         self._n_fields = 0
         self._waiting: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str, str] | None = None
@@ -80,19 +81,21 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As asyncio says."""
-        self._line = data[:32]
+        self._line, begun = data[:32], self.scope
         super().data_received(data)
         if self._waiting is None or self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > MOST_HEAD_BYTES:
+        if self.scope is begun or self.cycle is None or self.cycle.response_complete:
+            # none of it is of a request before this one
+            self._n_held += len(data)
+        if self._n_held > MOST_URL_BYTES + MOST_HEAD_BYTES:
             self._refusal = (431, "head_too_large", f"the head has over {MOST_HEAD_BYTES} bytes")
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._head_bytes = self._n_fields = 0
+        self._head_bytes = self._n_held = self._n_fields = 0
         # beyond ASGI: what the request is called here, and how to break its connection off
         own: dict[str, Any] = {"coe.request_id": new_name("req"), "coe.abort": self._abort}
         self.scope.update(own)  # type: ignore[typeddict-item]

@@ -1,0 +1,159 @@
+"""What comes in on a connection of the gateway: heads in pieces, what is behind them, who leaves."""
+
+import asyncio
+
+import pytest
+
+from coe.services.sockets.server import server
+
+HOST = b"host: a\r\n"
+GET = b"GET /%d HTTP/1.1\r\n" + HOST + b"\r\n"
+TO_BE_CHUNKED = b"POST /0 HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n"
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent, self.closing = b"", False
+
+    def write(self, data):
+        self.sent += data
+
+    def writelines(self, data):
+        self.sent += b"".join(data)
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        self.closing = True
+
+    abort = close
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def pause_reading(self):
+        pass
+
+    resume_reading = pause_reading
+
+
+class Timers:
+    """The event loop, but for its timers: they run when they are told to."""
+
+    def __init__(self):
+        self.waiting = {}
+        self._loop = asyncio.get_running_loop()
+
+    def call_later(self, delay_s, callback):
+        handle = self._loop.call_later(3600, callback)
+        self.waiting[handle] = (delay_s, callback)
+        return handle
+
+    def run(self):
+        """As if an hour had passed."""
+        for handle, (_, callback) in self.waiting.items():
+            if not handle.cancelled():
+                handle.cancel()
+                callback()
+
+    def __getattr__(self, name):
+        return getattr(self._loop, name)
+
+
+class Gateway:
+    """An application that waits before and amid its answers, on one connection."""
+
+    def __init__(self):
+        self.seen, self.bodies, self.gone, self.unread = [], [], [], []
+        self.begins, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.begins.set()
+        self.goes_on.set()
+        running = server(self.app, unread=self._note, interface="asgi3")
+        running.config.load()
+        self.timers, self.wire = Timers(), Wire()
+        self.http = running.config.http_protocol_class(
+            config=running.config,
+            server_state=running.server_state,
+            app_state={},
+            _loop=self.timers,
+        )
+        self.http.connection_made(self.wire)
+
+    async def app(self, scope, receive, send):
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.gone.append(scope["path"])
+                return
+            body, more = body + message["body"], message["more_body"]
+        self.seen.append((scope["path"], scope["headers"]))
+        self.bodies.append(body)
+        await self.begins.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        leaving = asyncio.create_task(receive())
+        going = asyncio.create_task(self.goes_on.wait())
+        await asyncio.wait([leaving, going], return_when=asyncio.FIRST_COMPLETED)
+        going.cancel()
+        leaving.cancel()
+        if not self.goes_on.is_set():
+            self.gone.append(scope["path"])
+            return
+        await send({"type": "http.response.body", "body": b"last"})
+
+    def _note(self, status, code):
+        self.unread.append((status, code))
+
+    async def hear(self, *pieces):
+        """Have these come, and everything be done that can be."""
+        for piece in pieces:
+            self.http.data_received(piece)
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    @property
+    def answers(self):
+        """What was sent, without the heads' fields."""
+        return [
+            part.partition(b"\r\n")[0] + b" " + part.partition(b"\r\n\r\n")[2]
+            for part in self.wire.sent.split(b"HTTP/1.1 ")[1:]
+        ]
+
+
+WHOLE = b"200 OK 5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n"
+
+
+@pytest.fixture
+async def gateway():
+    return Gateway()
+
+
+def field(n_bytes):
+    return b"x-a: " + b"a" * (n_bytes - 7) + b"\r\n"
+
+
+def cut(text, n_bytes):
+    return [text[at : at + n_bytes] for at in range(0, len(text), n_bytes)]
+
+
+@pytest.mark.parametrize("n_bytes", [1000, 5000, 22_000, 30_000])
+async def test_a_head_may_come_in_pieces(gateway, n_bytes):
+    path = b"/" + b"a" * 8000
+    head = b"GET %b HTTP/1.1\r\n" % path + HOST + field(4000) * 4 + b"\r\n"
+    await gateway.hear(*cut(head, n_bytes))
+    await gateway.hear(*cut(head, n_bytes))
+    assert gateway.answers == [WHOLE] * 2
+
+
+@pytest.mark.parametrize("fields", [field(4000) * 6, field(25_000)], ids=["many", "one"])
+@pytest.mark.parametrize("n_bytes", [5000, 30_000])
+async def test_a_head_that_is_too_long_is_refused_before_its_end(gateway, fields, n_bytes):
+    await gateway.hear(*cut(b"GET /0 HTTP/1.1\r\n" + HOST + fields, n_bytes))
+    assert gateway.answers[0].startswith(b"431 ")
+    assert gateway.unread == [(431, "head_too_large")]
+    assert gateway.wire.closing
