@@ -109,8 +109,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(414, "url_too_long", f"the target has over {MOST_URL_BYTES} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of its head has come."""
-        super().on_header(name, value)
+        """A field of its head has come; or one after its body, which nobody looks for there."""
+        if self._waiting is not None:
+            super().on_header(name, value)
         self._n_fields += 1
         self._head_bytes += len(name) + len(value) + 4
         if self._n_fields > MOST_FIELDS or self._head_bytes > MOST_HEAD_BYTES:

@@ -1,4 +1,4 @@
-"""What comes in on a connection of the gateway: heads in pieces, what is behind them, who leaves."""
+"""What comes in on a connection: heads in pieces, what comes behind them, and who leaves."""
 
 import asyncio
 
@@ -156,4 +156,17 @@ async def test_a_head_that_is_too_long_is_refused_before_its_end(gateway, fields
     await gateway.hear(*cut(b"GET /0 HTTP/1.1\r\n" + HOST + fields, n_bytes))
     assert gateway.answers[0].startswith(b"431 ")
     assert gateway.unread == [(431, "head_too_large")]
+    assert gateway.wire.closing
+
+
+async def test_a_field_after_a_body_says_nothing(gateway):
+    await gateway.hear(TO_BE_CHUNKED + b"2\r\n{}\r\n0\r\nauthorization: Bearer b\r\n\r\n")
+    [(_, headers)] = gateway.seen
+    assert headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+    assert gateway.bodies == [b"{}"]
+
+
+async def test_fields_after_a_body_have_an_end(gateway):
+    await gateway.hear(TO_BE_CHUNKED + b"2\r\n{}\r\n0\r\n" + field(4000) * 6)
+    assert gateway.answers[0].startswith(b"431 ")
     assert gateway.wire.closing
