@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coe.http.joined import Joined
 from coe.naming import new_name
@@ -63,6 +63,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._waiting: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str, str] | None = None
         self._line = b""
+        self._turn: RequestResponseCycle | None = None
+        self._over = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio says; the head of a request is due from now on."""
@@ -81,6 +83,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """As asyncio says."""
+        if self._over:
+            return
         self._line, begun = data[:32], self.scope
         super().data_received(data)
         if self._waiting is None or self.transport.is_closing():
@@ -131,16 +135,41 @@ class BoundedHttp(HttpToolsProtocol):
             self.cycle.default_headers = [*self.cycle.default_headers, self._named()]
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, or none that is served, and close."""
+        """Refuse what is no request, or none that is served, and close; but amid no answer."""
+        turn = self._turn
+        if turn is not None and not turn.response_complete:
+            if turn is not self.cycle or not turn.more_body or turn.response_started:
+                self._read_no_more()
+                return
+            self._say_why()  # of its body: whoever reads that tells of it
+        else:
+            self._unread(*self._say_why())
+
+    def _say_why(self) -> tuple[int, str]:
+        """Refuse, and close; the status and the code that are said."""
         unknown = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
         unknown = unknown and _METHOD.match(self._line) is not None
         other = (501, "method_not_allowed", "there is no such method")
         broken = (400, "invalid_http", "this is not HTTP/1.1")
         status, code, reason = self._refusal or (other if unknown else broken)
-        self._unread(status, code)
         kind = "timeout_error" if status == HTTPStatus.REQUEST_TIMEOUT else "invalid_request_error"
         self.transport.write(last_answer(status, error_document(reason, kind, code)))
         self.transport.close()
+        return status, code
+
+    def _read_no_more(self) -> None:
+        """Close once every request that has come whole is answered."""
+        self._over = True
+        self._wait_no_more()
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()
+        last = self.pipeline[0][0] if self.pipeline else self._turn
+        assert last is not None
+        last.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._turn = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _named(self) -> tuple[bytes, bytes]:
         return b"x-request-id", self.scope["coe.request_id"].encode()  # type: ignore[typeddict-item]

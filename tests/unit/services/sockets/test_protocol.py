@@ -110,11 +110,21 @@ class Gateway:
         self.unread.append((status, code))
 
     async def hear(self, *pieces):
-        """Have these come, and everything be done that can be."""
+        """Have these come, one after the other."""
         for piece in pieces:
             self.http.data_received(piece)
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await self.rest()
+
+    async def rest(self):
+        """Have everything be done that can be."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    async def go_on(self):
+        """Let every answer go on."""
+        self.begins.set()
+        self.goes_on.set()
+        await self.rest()
 
     @property
     def answers(self):
@@ -170,3 +180,50 @@ async def test_fields_after_a_body_have_an_end(gateway):
     await gateway.hear(TO_BE_CHUNKED + b"2\r\n{}\r\n0\r\n" + field(4000) * 6)
     assert gateway.answers[0].startswith(b"431 ")
     assert gateway.wire.closing
+
+
+NOTHING = b"NOTHING THAT IS ASKED\r\n\r\n"
+BROKEN_CHUNK = b"zz\r\n"
+
+
+@pytest.mark.parametrize("amid", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+async def test_what_is_none_behind_a_request_takes_nothing_from_its_answer(gateway, amid, apart):
+    (gateway.goes_on if amid else gateway.begins).clear()
+    await gateway.hear(*[GET % 0, NOTHING] if apart else [GET % 0 + NOTHING])
+    await gateway.hear(NOTHING)
+    assert not gateway.wire.closing
+    await gateway.go_on()
+    assert gateway.answers == [WHOLE]
+    assert gateway.wire.closing
+    assert gateway.gone == []
+
+
+@pytest.mark.parametrize(
+    "last", [NOTHING, TO_BE_CHUNKED + BROKEN_CHUNK, b"CONNECT a:1 HTTP/1.1\r\n\r\n"]
+)
+async def test_whoever_asked_before_what_is_none_is_answered(gateway, last):
+    gateway.goes_on.clear()
+    await gateway.hear(GET % 0 + GET % 1, GET % 2 + last)
+    await gateway.go_on()
+    assert gateway.answers == [WHOLE] * 3
+    assert gateway.wire.closing
+    assert gateway.gone == []
+
+
+async def test_a_request_whose_body_is_none_is_refused_and_counted_by_who_saw_it(gateway):
+    await gateway.hear(TO_BE_CHUNKED, BROKEN_CHUNK)
+    assert gateway.answers[0].startswith(b"400 ")
+    assert gateway.wire.closing
+    gateway.http.connection_lost(None)
+    await gateway.go_on()
+    assert len(gateway.answers) == 1
+    assert gateway.gone == ["/0"]
+    assert gateway.unread == []
+
+
+async def test_what_is_none_on_a_connection_at_rest_is_refused(gateway):
+    await gateway.hear(GET % 0, NOTHING)
+    assert gateway.answers[0] == WHOLE
+    assert gateway.answers[1].startswith(b"400 ")
+    assert gateway.unread == [(400, "invalid_http")]
