@@ -80,6 +80,10 @@ class BoundedHttp(HttpToolsProtocol):
         """As asyncio says."""
         self._wait_no_more()
         super().connection_lost(exc)
+        if (turn := self._turn) is not None and not turn.response_complete:
+            # uvicorn tells the request that came last
+            turn.disconnected = True
+            turn.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """As asyncio says."""

@@ -227,3 +227,12 @@ async def test_what_is_none_on_a_connection_at_rest_is_refused(gateway):
     assert gateway.answers[0] == WHOLE
     assert gateway.answers[1].startswith(b"400 ")
     assert gateway.unread == [(400, "invalid_http")]
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 2])
+async def test_who_leaves_is_missed_whatever_else_was_asked(gateway, n_more):
+    gateway.goes_on.clear()
+    await gateway.hear(*(GET % n for n in range(1 + n_more)))
+    gateway.http.connection_lost(None)
+    await gateway.rest()
+    assert gateway.gone == ["/0"]
