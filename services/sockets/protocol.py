@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from coe.http.joined import Joined
 from coe.naming import new_name
+from coe.services.sockets.upgrade import read_on
 from coe.services.wire.refusals import error_document
 
 MOST_HEAD_BYTES: Final = 16 * 1024
@@ -90,7 +91,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._over:
             return
         self._line, begun = data[:32], self.scope
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._read(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self._waiting is None or self.transport.is_closing():
             return
         if self.scope is begun or self.cycle is None or self.cycle.response_complete:
@@ -138,6 +143,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.scope is self.scope:
             self.cycle.default_headers = [*self.cycle.default_headers, self._named()]
 
+    def on_message_complete(self) -> None:
+        """It has come whole; but one that asks for another protocol may have a body still."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or none that is served, and close; but amid no answer."""
         turn = self._turn
@@ -170,6 +180,18 @@ class BoundedHttp(HttpToolsProtocol):
         last = self.pipeline[0][0] if self.pipeline else self._turn
         assert last is not None
         last.keep_alive = False
+
+    def _read(self, data: bytes) -> None:
+        """Have the parser read on."""
+        left = memoryview(data)
+        while left:
+            try:
+                self.parser.feed_data(left)
+            except httptools.HttpParserUpgrade as end:
+                left = left[end.args[0] :]
+                read_on(self)
+            else:
+                return
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._turn = cycle

@@ -236,3 +236,30 @@ async def test_who_leaves_is_missed_whatever_else_was_asked(gateway, n_more):
     gateway.http.connection_lost(None)
     await gateway.rest()
     assert gateway.gone == ["/0"]
+
+
+TO_BE_HTTP_2 = (
+    b"POST /0 HTTP/1.1\r\n" + HOST + b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
+    b"http2-settings: AAMAAABkAAQAAP__\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"content-length: 2\r\n\r\n{}", b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+)
+@pytest.mark.parametrize("n_bytes", [1, 1000])
+async def test_who_asks_for_another_protocol_is_answered_in_this_one(gateway, body, n_bytes):
+    for _ in range(2):
+        await gateway.hear(*cut(TO_BE_HTTP_2 + body + GET % 1, n_bytes))
+    assert gateway.answers == [WHOLE] * 4
+    assert gateway.bodies == [b"{}", b""] * 2
+    assert [path for path, _ in gateway.seen] == ["/0", "/1"] * 2
+    assert not gateway.wire.closing
+
+
+async def test_who_asks_for_another_protocol_needs_no_body(gateway):
+    await gateway.hear((TO_BE_HTTP_2 + b"\r\n") * 2 + GET % 1)
+    await gateway.hear(GET % 2)
+    assert gateway.answers == [WHOLE] * 4
+    assert gateway.bodies == [b""] * 4
