@@ -91,7 +91,6 @@ class BoundedHttp(HttpToolsProtocol):
         if self._over:
             return
         self._line, begun = data[:32], self.scope
-        self._unset_keepalive_if_required()
         try:
             self._read(data)
         except httptools.HttpParserError:
@@ -108,6 +107,8 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        # nothing else does: empty lines, or a body that nobody reads, would keep a connection
+        self._unset_keepalive_if_required()
         self._head_bytes = self._n_held = self._n_fields = 0
         # beyond ASGI: what the request is called here, and how to break its connection off
         own: dict[str, Any] = {"coe.request_id": new_name("req"), "coe.abort": self._abort}
@@ -195,6 +196,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._turn = cycle
+        self._unset_keepalive_if_required()
         super()._start_asgi_task(cycle, app)
 
     def _named(self) -> tuple[bytes, bytes]:

@@ -69,6 +69,7 @@ class Gateway:
 
     def __init__(self):
         self.seen, self.bodies, self.gone, self.unread = [], [], [], []
+        self.reads = True
         self.begins, self.goes_on = asyncio.Event(), asyncio.Event()
         self.begins.set()
         self.goes_on.set()
@@ -84,7 +85,7 @@ class Gateway:
         self.http.connection_made(self.wire)
 
     async def app(self, scope, receive, send):
-        body, more = b"", True
+        body, more = b"", self.reads
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -263,3 +264,35 @@ async def test_who_asks_for_another_protocol_needs_no_body(gateway):
     await gateway.hear(GET % 2)
     assert gateway.answers == [WHOLE] * 4
     assert gateway.bodies == [b""] * 4
+
+
+REFUSED = b"POST /0 HTTP/1.1\r\n" + HOST + b"content-length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"\r\n\r\n\r\n"])
+async def test_a_connection_at_rest_ends_whatever_comes_that_is_no_request(gateway, more):
+    await gateway.hear(GET % 0, more)
+    gateway.timers.run()
+    assert gateway.wire.closing
+    assert gateway.answers == [WHOLE]
+
+
+async def test_a_connection_whose_answer_came_before_the_body_ends(gateway):
+    gateway.reads = False
+    await gateway.hear(REFUSED, b"{", b"}")
+    assert gateway.answers == [WHOLE]
+    gateway.timers.run()
+    assert gateway.wire.closing
+
+
+@pytest.mark.parametrize("n_bytes", [10, 1000])
+async def test_a_connection_does_not_end_amid_its_next_answer(gateway, n_bytes):
+    gateway.goes_on.clear()
+    await gateway.hear(GET % 0, *cut((GET % 1)[:-2], n_bytes))
+    await gateway.go_on()
+    gateway.goes_on.clear()
+    await gateway.hear((GET % 1)[-2:])
+    gateway.timers.run()
+    assert not gateway.wire.closing
+    await gateway.go_on()
+    assert gateway.answers == [WHOLE] * 2
