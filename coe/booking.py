@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -54,7 +55,8 @@ class Booking:
     failed_over : who was tried before.
     dispatched, first_at : when the expert was asked, and when its first piece was there.
     stretch, delay_ms : as `Books.enter` says.
-    hold : of what it may take under hard limits; ``None``: there are none, or it can take nothing.
+    hold : of what it may take under hard limits, until it has ended; ``None``: there are none, or
+        it can take nothing.
     receipt : ``None`` until it is settled.
     """
 
@@ -71,6 +73,7 @@ class Booking:
     claim: Claim | None = None
     hold: Hold | None = None
     receipt: Receipt | None = None
+    _entered: bool = False
 
     async def reserve(self, tab: Tab | None, max_tokens: int | None) -> None:
         """Hold what the expert may take for an answer of that length, before it is asked.
@@ -87,13 +90,14 @@ class Booking:
 
     def release(self) -> None:
         """Hold nothing any more: the expert will not be asked."""
-        if self.hold is not None:
-            self.hold.release()
-        self.hold = None
+        hold, self.hold = self.hold, None
+        if hold is not None:
+            hold.release()
 
     def enter(self, pieces: AsyncIterator[bytes]) -> None:
         """The expert is asked now, and ``pieces`` are to be its answer."""
         self.stretch, self.delay_ms = self.books.enter(self.spec.id)
+        self._entered = True
         self.dispatched = self.books.now()
         self._claim_on(self.books.account(self.spec.id, pieces))
 
@@ -110,14 +114,23 @@ class Booking:
 
     def abandon(self, error: BaseException) -> None:
         """It has failed before its first piece: count it out, without a receipt."""
-        self._note("dispatch", self.dispatched, self.books.now(), type(error).__name__)
-        self.books.leave(self.spec.id)
-        if self.claim is not None:
-            self.claim.leave()
-        if isinstance(error, ExpertUnaskedError):
-            self.release()
-        elif self.hold is not None:
-            self.hold.fail(error)
+        try:
+            self._note("dispatch", self.dispatched, self.books.now(), type(error).__name__)
+        finally:
+            self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """Count it out and hold nothing any more, as far as that has not been done.
+
+        Parameters
+        ----------
+        error : that it ends with; ``None``: the expert was not asked.
+        """
+        with ExitStack() as ending:
+            # last first, and each of them whatever becomes of the others
+            ending.callback(self._end_hold, error)
+            ending.callback(self._leave_account)
+            self._leave()
 
     def settle(self, outcome: Outcome, reading: Reading, telling: bool = True) -> Receipt:
         """The receipt of an answer that ends now; to be called once.
@@ -133,7 +146,7 @@ class Booking:
             prompt_tokens = self.request.prompt_tokens
         telling = telling and outcome == "complete"
         slowdown = self._slowdown(ended, prompt_tokens, output_tokens) if telling else None
-        self.books.leave(self.spec.id, slowdown)
+        self._leave(slowdown)
         energy_j, source, scope = self._energy(prompt_tokens, output_tokens)
         ready = self.request.standing.get(self.spec.id)
         first_at = ended if self.first_at is None else self.first_at
@@ -154,13 +167,39 @@ class Booking:
             copied_from=None if ready is None else ready.origin,
             config=self.decision.config,
         )
-        if self.hold is not None:
-            self.hold.settle(self.receipt)
+        self._settle_hold(self.receipt)
         if self.books.pacer is not None:
             settle(self.books.pacer, self.started, self.receipt)
         self._note("stream", first_at, ended, "" if outcome == "complete" else outcome)
         self._note("settle", ended, self.books.now())
         return self.receipt
+
+    def _leave(self, slowdown: float | None = None) -> None:
+        entered, self._entered = self._entered, False
+        if entered:
+            self.books.leave(self.spec.id, slowdown)
+
+    def _leave_account(self) -> float | None:
+        """The joules that the answer drew, where they were metered."""
+        claim, self.claim = self.claim, None
+        return None if claim is None else claim.leave()
+
+    def _settle_hold(self, receipt: Receipt) -> None:
+        hold, self.hold = self.hold, None
+        if hold is None:
+            return
+        try:
+            hold.settle(receipt)
+        except BaseException as error:
+            hold.fail(error)
+            raise
+
+    def _end_hold(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, ExpertUnaskedError):
+            self.release()
+        elif self.hold is not None:
+            hold, self.hold = self.hold, None
+            hold.fail(error)
 
     def _note(self, name: str, started: float, ended: float, error: str = "") -> None:
         """A step of the expert's, where the request's are noted."""
@@ -176,9 +215,7 @@ class Booking:
         claimed = None if self.claim is None else self.claim.account
         if account is claimed:
             return
-        if self.claim is not None:
-            self.claim.leave()
-        self.claim = None
+        self._leave_account()
         if account is not None:
             begins = self.first_at is None
             prompt_tokens = self.request.prompt_tokens if begins else 0
@@ -199,10 +236,10 @@ class Booking:
         self, prompt_tokens: int, output_tokens: int
     ) -> tuple[float, Literal["measured", "modelled"], str]:
         """Joules of the answer that ends now, where they come from, and what they cover."""
-        if self.claim is not None:
-            self.claim.note(output_tokens)
-            if (measured_j := self.claim.leave()) is not None:
-                return measured_j, "measured", self.claim.account.scope
+        if (claim := self.claim) is not None:
+            claim.note(output_tokens)
+            if (measured_j := self._leave_account()) is not None:
+                return measured_j, "measured", claim.account.scope
         profile = self.spec.profile
         return profile.energy_j(prompt_tokens, output_tokens), "modelled", profile.scope
 

@@ -373,9 +373,10 @@ class Engine:
     def enter(self, expert_id: str) -> tuple[float, float]:
         """Count a request in; by how much others stretch it, and how long loading takes first."""
         load = self._loads.get(expert_id, _IDLE)
-        self._loads[expert_id] = load.entered()
         shared = load.shared(self.presence().get(expert_id, _ALONE))
-        return self.router.specs[expert_id].stretch(shared), shared.delay_ms
+        stretch = self.router.specs[expert_id].stretch(shared)
+        self._loads[expert_id] = load.entered()
+        return stretch, shared.delay_ms
 
     def leave(self, expert_id: str, slowdown: float | None = None) -> None:
         """Count a request out, and learn from its measured over predicted time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from coe.answer import AnswerMeter, Reading
@@ -73,8 +74,10 @@ class Mixing:
             answer = mixed.stream(self.request, self.decision.max_tokens)
             await self._reserve()
             await self._open(answer)
-        except ExpertError as error:
-            self.errors = {error.expert_id: error}
+        except BaseException as error:
+            if isinstance(error, ExpertError):
+                self.errors = {error.expert_id: error}
+            self._drop(error)
             raise
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -101,13 +104,18 @@ class Mixing:
             self.errors = {error.expert_id: error}
             raise
         finally:
-            self._settle(outcome)
-            await self._answer.aclose()
+            await self._end(outcome)
 
     async def close(self) -> None:
         """Give up an answer whose pieces were never asked for; harmless otherwise."""
         if self.receipt is None and self._answer is not None:
-            self._settle("cancelled")
+            await self._end("cancelled")
+
+    async def _end(self, outcome: Outcome) -> None:
+        assert self._answer is not None
+        try:
+            self._settle(outcome)
+        finally:
             await self._answer.aclose()
 
     async def _reserve(self) -> None:
@@ -116,26 +124,25 @@ class Mixing:
             try:
                 await booking.reserve(self.tab, self.decision.max_tokens)
             except BaseException as error:
-                # the first last: with it the request counts as long as others are held for
-                for other in reversed(self.bookings.values()):
-                    other.release()
+                self._drop(None)
                 if isinstance(error, UNANSWERED):
                     self.errors = {name: error}
                 raise
 
     async def _open(self, answer: MixedAnswer) -> None:
         self._answer = answer
-        for booking in self.bookings.values():
-            booking.enter(answer)
         try:
+            for booking in self.bookings.values():
+                booking.enter(answer)
             self._first = await anext(answer)
         except asyncio.CancelledError:
             self._settle("cancelled")
             raise
         except BaseException as error:
             self._answer = None
-            for booking in self.bookings.values():
-                booking.abandon(error)
+            with ExitStack() as ending:
+                for booking in reversed(self.bookings.values()):
+                    ending.callback(booking.abandon, error)
             raise
         for booking in self.bookings.values():
             booking.begin(answer)
@@ -150,11 +157,19 @@ class Mixing:
         # an iterator may be finalised after `close`: the first settlement counts
         if self.receipt is not None:
             return
-        if outcome == "cancelled" and self._meter.reading().ended:
-            outcome = "complete"  # who goes away after the end mark has had everything
+        try:
+            if outcome == "cancelled" and self._meter.reading().ended:
+                outcome = "complete"  # who goes away after the end mark has had everything
+            self._sum_up(outcome)
+        except BaseException as error:
+            self._drop(error)
+            raise
+
+    def _sum_up(self, outcome: Outcome) -> None:
         # a member waits for the others at every token: its time does not say how fast it is
         parts = [
-            booking.settle(self._own(name, outcome), self._reading(name), telling=False)
+            booking.receipt
+            or booking.settle(self._own(name, outcome), self._reading(name), telling=False)
             for name, booking in self.bookings.items()
         ]
         self.receipt = summed(
@@ -166,6 +181,13 @@ class Mixing:
             latency_ms=parts[0].latency_ms,
             failed_over=self.failed_over,
         )
+
+    def _drop(self, error: BaseException | None) -> None:
+        """As `Booking.end`, of every member."""
+        with ExitStack() as ending:
+            # last first: with the first the request counts as long as others are held for
+            for booking in self.bookings.values():
+                ending.callback(booking.end, error)
 
     def _own(self, expert_id: str, outcome: Outcome) -> Outcome:
         """How a member's part ended: where another failed, it was stopped."""

@@ -122,12 +122,12 @@ class Panel:
         ----------
         enough : of the experts that are outstanding.
         """
-        tasks = {}
-        for expert_id in expert_ids:
-            member = self.add(expert_id, request)
-            tasks[asyncio.create_task(member.listen(self.ballot))] = expert_id
-        pending = set(tasks)
+        tasks: dict[asyncio.Task[None], str] = {}
         try:
+            for expert_id in expert_ids:
+                member = self.add(expert_id, request)
+                tasks[asyncio.create_task(member.listen(self.ballot))] = expert_id
+            pending = set(tasks)
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:

@@ -98,20 +98,25 @@ class Reply:
             What the answer may take is not granted; the expert was not asked.
         """
         try:
-            await self.booking.reserve(self.tab, self.max_tokens)
-            await self._ask()
+            pieces = self._rest = await self._asked()
+            await self._listen(pieces)
         except UNANSWERED as error:
             self.errors = {self.spec.id: error}
             raise
 
-    async def _ask(self) -> None:
-        asked = with_usage(self.request) if self.hides_usage else self.request
+    async def _asked(self) -> AsyncIterator[bytes]:
+        """What the expert is to say; it begins when it is listened to."""
         try:
-            pieces = self._rest = self.expert.stream(asked, self.max_tokens)
+            await self.booking.reserve(self.tab, self.max_tokens)
+            asked = with_usage(self.request) if self.hides_usage else self.request
+            pieces = self.expert.stream(asked, self.max_tokens)
+            self.booking.enter(pieces)
         except BaseException:
-            self.booking.release()
+            self.booking.end(None)
             raise
-        self.booking.enter(pieces)
+        return pieces
+
+    async def _listen(self, pieces: AsyncIterator[bytes]) -> None:
         try:
             self._first = await self._first_of(pieces)
         except StopAsyncIteration:
@@ -162,13 +167,18 @@ class Reply:
             outcome = "cancelled"
             raise
         finally:
-            self._settle(outcome, reading)
-            await close(self._rest)
+            await self._end(outcome, reading)
 
     async def close(self) -> None:
         """Give up an answer whose pieces were never asked for; harmless otherwise."""
         if self.receipt is None and self._rest is not None:
-            self._settle("cancelled")
+            await self._end("cancelled")
+
+    async def _end(self, outcome: Outcome, reading: Reading | None = None) -> None:
+        assert self._rest is not None
+        try:
+            self._settle(outcome, reading)
+        finally:
             await close(self._rest)
 
     async def _first_of(self, pieces: AsyncIterator[bytes]) -> bytes:
@@ -216,9 +226,13 @@ class Reply:
         # an iterator may be finalised after `close`: the first settlement counts
         if self.receipt is not None:
             return
-        reading = reading or self._meter.reading()
-        if outcome == "cancelled" and reading.ended:
-            outcome = "complete"  # who goes away after the end mark has had everything
-        receipt = self.booking.settle(outcome, reading)
+        try:
+            reading = reading or self._meter.reading()
+            if outcome == "cancelled" and reading.ended:
+                outcome = "complete"  # who goes away after the end mark has had everything
+            receipt = self.booking.settle(outcome, reading)
+        except BaseException as error:
+            self.booking.end(error)
+            raise
         if self.recording is not None and outcome == "complete":
             self.recording.keep(receipt)

@@ -73,10 +73,10 @@ class Streamed:
 
     async def close(self) -> None:
         """Give up an answer whose events nobody has seen; harmless otherwise."""
-        if self._asked and not self._settled:
-            self.exchange.reply = self._asked[-1]
-            await self._asked[-1].close()
-            self.gateway.settle(self._asked[-1])
+        if self._asked:
+            reply = self.exchange.reply = self._asked[-1]
+            await reply.close()
+            self._settle(reply)
 
     async def _events(self, reply: AnyReply) -> AsyncGenerator[bytes, None]:
         """The expert's bytes; an error after the first ends the stream with an error event.
@@ -85,8 +85,8 @@ class Streamed:
         """
         gateway = self.gateway
         gateway.metrics.n_in_flight += 1
-        cited = event_of_citations(reply)
         try:
+            cited = event_of_citations(reply)
             async with aclosing(reply.pieces()) as pieces:
                 async for piece in before_end(pieces, cited) if cited else pieces:
                     yield piece
@@ -95,5 +95,9 @@ class Streamed:
             yield error_event(error)
         finally:
             gateway.metrics.n_in_flight -= 1
-            gateway.settle(reply)
+            self._settle(reply)
+
+    def _settle(self, reply: AnyReply) -> None:
+        if reply.receipt is not None and not self._settled:
             self._settled = True
+            self.gateway.settle(reply)

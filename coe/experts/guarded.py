@@ -112,9 +112,11 @@ class GuardedExpert:
             watch.error = error
             raise
         finally:
-            watch.end()
-            if pieces is not None:
-                await close(pieces)
+            try:
+                watch.end()
+            finally:
+                if pieces is not None:
+                    await close(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +219,16 @@ class Watch:
     def end(self) -> None:
         """The request has ended; to be called once."""
         now_s, held_s = self.now(), None
-        if now_s >= self.due_s and not (self.error or self.begun or self.complete):
-            # it was waited for as long as could be: that is no caller's whim
-            self.error = ExpertTimeoutError(self.group.expert_id, "silent for too long")
-        if isinstance(self.error, ExpertRejectedError) and self.error.retry_after is not None:
-            held_s = retry_after_s(self.error.retry_after, datetime.now(UTC))
-        self.group.leave(self.seat, self._verdict(now_s), now_s, self._told, held_s)
+        verdict: Verdict = "nothing"
+        try:
+            if now_s >= self.due_s and not (self.error or self.begun or self.complete):
+                # it was waited for as long as could be: that is no caller's whim
+                self.error = ExpertTimeoutError(self.group.expert_id, "silent for too long")
+            if isinstance(self.error, ExpertRejectedError) and self.error.retry_after is not None:
+                held_s = retry_after_s(self.error.retry_after, datetime.now(UTC))
+            verdict = self._verdict(now_s)
+        finally:
+            self.group.leave(self.seat, verdict, now_s, self._told, held_s)
 
     def _verdict(self, now_s: float) -> Verdict:
         if self.error is None:
@@ -251,9 +257,9 @@ async def seated(
     one = Waiting(frozenset(among), choose, partial(_wake, got), now())
     left = (request.ceilings.ttft_ms, request.ceilings.latency_ms)
     most_s = min([group.wait_s, *(ms / 1000.0 for ms in left if ms is not None)])
-    group.wait(one.came_s, one)
     late = False
     try:
+        group.wait(one.came_s, one)
         async with asyncio.timeout(most_s):
             await got
         assert one.seat is not None

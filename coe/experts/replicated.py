@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
 
@@ -106,14 +107,14 @@ class ReplicatedExpert:
         self, request: Request, max_tokens: int | None, answer: CopysAnswer
     ) -> AsyncGenerator[bytes, None]:
         first_error: ExpertError | None = None
+        usual_first_s, expected_s = self.usual_first_s(request), self.usual_s(request, max_tokens)
         seat = await self._seat(request, answer.asked)
         answer.sent = True
         while True:
             copy = answer.asked[-1]
             state = self._states.setdefault(copy.replica_id, ReplicaState(copy.replica_id))
-            usual_first_s = self.usual_first_s(request)
             watch = Watch(self.group, seat, usual_first_s, self.now, answer.due_s)
-            sent = Sent(self.now(), self.usual_s(request, max_tokens))
+            sent = Sent(self.now(), expected_s)
             state.begin(sent)
             pieces: AsyncIterator[bytes] | None = None
             n_pieces = 0
@@ -132,10 +133,12 @@ class ReplicatedExpert:
                     raise
                 first_error = first_error or error
             finally:
-                watch.end()
-                self._learn(state, sent, watch, n_pieces, self.usual_s(request, n_pieces))
-                if pieces is not None:
-                    await close(pieces)
+                async with AsyncExitStack() as ending:
+                    # last first, and each of them whatever becomes of the others
+                    if pieces is not None:
+                        ending.push_async_callback(close, pieces)
+                    ending.callback(self._learn, state, sent, watch, n_pieces, request)
+                    watch.end()
             if answer.is_last:
                 raise first_error
             seat = self._again(request, answer.asked, first_error)
@@ -190,7 +193,7 @@ class ReplicatedExpert:
         return chosen.replica_id
 
     def _learn(
-        self, state: ReplicaState, sent: Sent, watch: Watch, n_pieces: int, usual_s: float
+        self, state: ReplicaState, sent: Sent, watch: Watch, n_pieces: int, request: Request
     ) -> None:
         """What the end of a request tells of its copy's speed."""
         if watch.error is not None and not _any_would_say(watch.error):
@@ -198,7 +201,11 @@ class ReplicatedExpert:
             return
         # a piece is about a token, also of a whole answer that is streamed inside; where an answer
         # comes in one piece, nobody knows how long it is
-        state.end(sent, self.now(), watch.complete and n_pieces > 1, usual_s)
+        measured, usual_s = watch.complete and n_pieces > 1, sent.expected_s
+        try:
+            usual_s = self.usual_s(request, n_pieces)
+        finally:
+            state.end(sent, self.now(), measured, usual_s)
 
 
 def _any_would_say(error: ExpertError) -> bool:

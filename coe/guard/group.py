@@ -102,9 +102,11 @@ class Group:
 
     def give_up(self, one: Waiting, now_s: float, late: bool = False) -> None:
         """It waits no longer, and if it has just got a seat, gives that back."""
-        self.line.leave(one, late)
-        if one.seat is not None:
-            self.leave(one.seat, "nothing", now_s)
+        try:
+            self.line.leave(one, late)
+        finally:
+            if one.seat is not None:
+                self.leave(one.seat, "nothing", now_s)
 
     def serve(self, now_s: float) -> None:
         """Give what room there is to those who wait."""

@@ -64,9 +64,9 @@ class Member:
 
     def sit(self, now_s: float) -> Seat:
         """A request is sent to it."""
+        seat = Seat(self, now_s, self.circuit.age, self.circuit.sent(now_s))
         self.n_in_flight += 1
-        age = self.circuit.age
-        return Seat(self, now_s, age, self.circuit.sent(now_s))
+        return seat
 
     def began(self, seat: Seat, first_s: float, usual_s: float | None) -> None:
         """The first piece is there.
@@ -86,12 +86,15 @@ class Member:
         ----------
         told : whether the limit has heard of its first token.
         """
-        self.circuit.ended(seat.age, seat.probe, verdict, now_s)
-        if verdict == "busy":
-            self.busy_until_s = now_s + BUSY_S
-        if self.limit is not None:
-            if verdict in ("bad", "busy"):
-                self.limit.bad(seat.sent_s, now_s)
-            elif verdict == "good" and not told:
-                self.limit.good(seat.sent_s, None, 1.0, self.n_in_flight)
-        self.n_in_flight -= 1
+        try:
+            self.circuit.ended(seat.age, seat.probe, verdict, now_s)
+            if verdict == "busy":
+                self.busy_until_s = now_s + BUSY_S
+            if self.limit is not None:
+                if verdict in ("bad", "busy"):
+                    self.limit.bad(seat.sent_s, now_s)
+                elif verdict == "good" and not told:
+                    self.limit.good(seat.sent_s, None, 1.0, self.n_in_flight)
+        finally:
+            # what is learned may fail; a place that is not given back is lost
+            self.n_in_flight -= 1

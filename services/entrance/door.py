@@ -57,14 +57,11 @@ class Door:
             raise self.crowd.refusal("too many requests have just come")
         self.crowd.enter(caller)
         self._inside.add(timer)
-        loop = asyncio.get_running_loop()
-        if not self._line.begun:
-            loop.call_soon(self._turn)
-        if self._line.begins():
-            return None
-        turn = loop.create_future()
-        self._line.join(turn)
-        return turn
+        try:
+            return self._place_in_line()
+        except BaseException:
+            self.show_out(timer, caller)
+            raise
 
     def show_out(self, timer: Within, caller: str) -> None:
         """Count a request out."""
@@ -82,6 +79,16 @@ class Door:
         self.phase = "cut"
         for timer in self._inside:
             timer.expire()
+
+    def _place_in_line(self) -> asyncio.Future[None] | None:
+        loop = asyncio.get_running_loop()
+        if not self._line.begun:
+            loop.call_soon(self._turn)
+        if self._line.begins():
+            return None
+        turn = loop.create_future()
+        self._line.join(turn)
+        return turn
 
     def _turn(self) -> None:
         for turn in self._line.next_turn():
@@ -112,7 +119,11 @@ class Inside(Within):
     def __enter__(self) -> Inside:
         """Come in; ``turn`` is what to wait for before anything is done, ``None``: nothing."""
         self.turn = self._door.let_in(self, self._caller)
-        super().__enter__()
+        try:
+            super().__enter__()
+        except BaseException:
+            self._door.show_out(self, self._caller)
+            raise
         return self
 
     def __exit__(

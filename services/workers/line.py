@@ -132,6 +132,9 @@ class Line:
             return
         if how == "said":
             answer.set_result(words[0])
-        else:
+            return
+        error: CoeError = GatewayError("the other process raises what nobody knows")
+        with self._hearing:
             kind, args = words
-            answer.set_exception(_KINDS[kind](*args))
+            error = _KINDS[kind](*args)
+        answer.set_exception(error)

@@ -460,3 +460,14 @@ async def settled(engine):
     reply = await engine.answer(ask())
     await drain(reply)
     return reply.receipt
+
+
+async def test_an_answer_that_cannot_be_booked_takes_all_that_was_held(charged, monkeypatch):
+    engine, _ = charged()
+    reply = await engine.answer(ask())
+    (most,) = engine.store.holds.values()
+    monkeypatch.setattr(Amounts, "of", None)
+    with pytest.raises(TypeError):
+        await drain(reply)
+    await reply.close()
+    assert engine.store.spent == most

@@ -1,5 +1,10 @@
 """Hard limits over HTTP: what fits is answered, and what does not is refused in OpenAI's words."""
 
+import asyncio
+import gc
+from concurrent.futures import Executor, Future
+from functools import partial
+
 import httpx
 import openai
 import pytest
@@ -13,6 +18,8 @@ from coe.router import Router
 from coe.services.fleet import Fleet
 from coe.services.gateway import Gateway
 from coe.services.runtime import Runtime
+from coe.services.shadowing import Shadow
+from failing import Steps
 
 ASKED = {"model": "auto", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 9}
 
@@ -83,3 +90,65 @@ async def test_every_tenant_has_a_limit_of_its_own(limited):
     asked = ["alice", "alice", "bob", "bob"]
     answers = [await ask(client, coe={"tenant": tenant}) for tenant in asked]
     assert [answer.status_code for answer in answers] == [200, 429, 200, 429]
+
+
+HTTP = ("services", *(f"services/{room}" for room in ("wire", "entrance", "observing", "access")))
+# what gives something back, and cannot be given back itself
+GIVING_BACK = {"Crowd.leave", "Door.show_out", "Engine.leave", "Inside.__exit__", "Load.left"}
+steps = partial(Steps, ("", "experts", "guard", *HTTP), GIVING_BACK)
+
+
+class Idle(Executor):
+    """A second router that has not come to it yet."""
+
+    def submit(self, *given):
+        return Future()
+
+
+@pytest.fixture
+def shadowed(memory_store):
+    """A new gateway over stubs, under limits out of reach, and beside a second router."""
+    config = load_config(DATA / "coe.yaml")
+    specs, policies = config.specs, load_policies(config.budgets)
+    router = Router.load(config.artefact, list(specs.values()))
+
+    def build():
+        stubs = {name: StubExpert(name) for name in specs}
+        engine = Engine(router, stubs, store=memory_store())
+        runtime = Runtime(config, policies, engine, Fleet(specs=specs, experts=stubs, hosts={}))
+        runtime.shadow = Shadow(router, 1.0, Idle())
+        return Gateway(runtime)
+
+    # what is left open stays so: nothing is closed by being collected
+    gc.disable()
+    yield build
+    gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_wherever_a_request_fails_as_nobody_foresaw_nothing_stays_held(shadowed, stream):
+    async def left(gateway, taken):
+        """What is counted or held after a request."""
+        transport = httpx.ASGITransport(gateway.app(), raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://gateway/v1")
+        with taken:
+            async with asyncio.timeout(5.0):
+                await asyncio.gather(ask(client, stream=stream), return_exceptions=True)
+        engine = gateway.runtime.engine
+        counts = {
+            "held": len(engine.store.ledger.held),
+            "inside": gateway.door.crowd.n,
+            "in flight": gateway.metrics.n_in_flight,
+            "loads": sum(load.n_in_flight for load in engine._loads.values()),
+        }
+        return {name: n for name, n in counts.items() if n}
+
+    # what is worked out once is so before
+    for every in (steps(), steps()):
+        assert not await left(shadowed(), every)
+    assert len(every.seen) > 200
+    for step in every.seen:
+        failing = steps(step)
+        assert not await left(shadowed(), failing), f"{step} fails"
+        assert failing.struck, step

@@ -140,3 +140,15 @@ async def test_a_call_that_is_too_long_ends_the_line_and_is_told(caplog, monkeyp
         async with asyncio.timeout(5.0):
             await line.run()
     assert [record.exc_info[0] for record in caplog.records] == [ValueError]
+
+
+async def test_an_error_that_nobody_knows_is_one_all_the_same():
+    async with connected({"never": lambda: asyncio.sleep(60)}) as (line, other):
+        waiting = asyncio.create_task(line.ask("never"))
+        await asyncio.sleep(0.01)
+        other._answer(0, "raised", "NoSuchError", [])
+        async with asyncio.timeout(5.0):
+            with pytest.raises(GatewayError, match="nobody knows"):
+                await waiting
+        for task in other._answering:
+            task.cancel()

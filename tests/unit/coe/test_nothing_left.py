@@ -1,8 +1,9 @@
-"""Whenever a request is cancelled, once or twice, nothing of it is left behind. Nobody sleeps."""
+"""Wherever a request is cancelled, or fails as nobody foresaw, nothing is left. Nobody sleeps."""
 
 import asyncio
 import gc
 from contextlib import aclosing
+from functools import partial
 from random import Random
 
 import pytest
@@ -20,6 +21,7 @@ from coe.guard.guards import Guards
 from coe.guard.hedging import Hedging
 from coe.mode import Mode
 from coe.replica import HostReport, Replica
+from failing import Steps
 
 MODES = {
     "vote": Mode("vote", (("a", "b", "c"),)),
@@ -40,11 +42,11 @@ class Slow:
 
     async def stream(self, request, max_tokens):
         self.n_open += 1
-        whole = [completion("c", self.name, "4", 3, 1, "stop")]
         try:
             await turns(self.n_before)
             if self.error is not None:
                 raise self.error
+            whole = [completion("c", self.name, "4", 3, 1, "stop")]
             for piece in pieces_of("c", self.name, ["4"]) if request.stream else whole:
                 await turns(1)
                 yield piece
@@ -169,3 +171,63 @@ async def test_wherever_a_request_is_cancelled_nothing_is_left(
         if done:
             return
     pytest.fail("it never ends")
+
+
+ROOMS = ("", "experts", "guard")
+# what gives something back, and cannot be given back itself; each is alone with its failure
+GIVING_BACK = frozenset(
+    {
+        "Booking._end_hold",
+        "Booking._leave",
+        "Booking.abandon",
+        "Booking.end",
+        "Engine.leave",
+        "Group.give_up",
+        "Group.leave",
+        "GuardedAnswer.aclose",
+        "Hold._book",
+        "Hold.fail",
+        "Line.leave",
+        "Line.seat",
+        "Load.left",
+        "Member.left",
+        "ReplicatedExpert._learn",
+        "Watch.end",
+        "_any_would_say",
+        "_took_nothing",
+        "close",
+    }
+)
+
+
+steps = partial(Steps, ROOMS, GIVING_BACK)
+
+
+async def stepping(steps, rig, stream, n_before):
+    """A request behind others; what it ends with."""
+    before = [asyncio.create_task(rig.ask(stream)) for _ in range(n_before)]
+    await turns(n_before)
+    with steps:
+        ends = await asyncio.gather(rig.ask(stream), return_exceptions=True)
+    await asyncio.gather(*before, return_exceptions=True)
+    await turns(1)
+    return ends[0]
+
+
+@pytest.mark.parametrize(("kind", "stream"), [*((kind, True) for kind in KINDS), ("alone", False)])
+async def test_wherever_a_request_fails_as_nobody_foresaw_nothing_is_left(
+    kind, stream, make_spec, make_router, in_mode, memory_store, by_hand
+):
+    def rig():
+        return Rig(kind, make_spec, make_router, in_mode, memory_store())
+
+    # what is worked out once is so before
+    for every in (steps(), steps()):
+        assert await stepping(every, rig(), stream, kind == "line") is None
+    assert len(every.seen) > 100
+    for step in every.seen:
+        failing, one = steps(step), rig()
+        async with asyncio.timeout(5.0):
+            await stepping(failing, one, stream, kind == "line")
+        assert failing.struck, step
+        assert not one.left(), f"{step} fails"
