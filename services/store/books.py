@@ -38,6 +38,10 @@ class Books:
     journal : open; closed with these books.
     lease_ms : how long a hold outlives the last sign of life of the gateway that made it.
     now_ms : wall clock.
+
+    Attributes
+    ----------
+    give_up : called once where nothing can be written any more.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Books:
         self.now_ms = now_ms
         self.gateway = journal.gateway
         self.trouble: LedgerError | None = None
+        self.give_up: Callable[[LedgerError], None] = lambda error: None
+        self._has_ended = False
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(journal, self._written)
@@ -100,11 +106,19 @@ class Books:
         return books
 
     async def close(self) -> None:
-        """Keep everything, and let go of the file."""
+        """Keep everything, and let go of the file.
+
+        Raises
+        ------
+        LedgerError
+            For a while nothing has been kept any more.
+        """
         with self._ticks:
             self.keep()
         await asyncio.to_thread(self._writer.close)
         self._journal.close()
+        if self._writer.ended is not None:
+            raise self._writer.ended
 
     async def admit(self, event: Event) -> None:
         """Wait until a hold that the ledger has is in the journal. Cancelled, it is released.
@@ -224,6 +238,9 @@ class Books:
         done = error is not None or not self._n_unwritten
         for seq in [seq for seq in self._flushing if done or seq <= self._durable]:
             _answer(self._flushing.pop(seq), error)
+        if self._writer.ended is not None and not self._has_ended:
+            self._has_ended = True
+            self.give_up(self._writer.ended)
 
     def _hear(self, row: Row, error: LedgerError | None) -> None:
         seq, event = row

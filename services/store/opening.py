@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from coe.environment import redis_url, state_home
 from coe.errors.files import ConfigError
+from coe.errors.gateway import LedgerError
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
 from coe.services.enduring import for_ever
@@ -16,18 +20,30 @@ from coe.services.store.local import LocalStore
 from coe.store import RedisStoreSection, SqliteStoreSection
 
 
+def end_process(error: LedgerError) -> None:
+    """End as a signal would; whoever starts another finds all that was written."""
+    words = "the ledger cannot be written any more: the gateway ends"
+    logging.getLogger(__name__).error(words, exc_info=error)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @asynccontextmanager
 async def opened(
     section: SqliteStoreSection | RedisStoreSection | None,
     limits: Sequence[Limit],
     now_ms: Callable[[], int] = wall_ms,
+    give_up: Callable[[LedgerError], None] = end_process,
 ) -> AsyncIterator[KeptStore | None]:
     """The store that a section asks for, kept up until the context ends; no limits, no store.
+
+    Parameters
+    ----------
+    give_up : called once where nothing can be written any more, and so nothing can be granted.
 
     Raises
     ------
     LedgerError
-        As `Books.open` and `SharedStore.start`.
+        As `Books.open`, `Books.close` and `SharedStore.start`.
     ConfigError
         The variable with the address of Redis is not set, or its client is not installed.
     """
@@ -38,6 +54,7 @@ async def opened(
     url = redis_url(section.url_env) if isinstance(section, RedisStoreSection) else ""
     path = section.journal(state_home())
     books = Books.open(path, limits, section.lease_s * 1000, section.fsync, now_ms)
+    books.give_up = give_up
     if isinstance(section, RedisStoreSection):
         async with _shared(books, section, url) as store:
             yield store

@@ -1,6 +1,8 @@
 """The store of a configuration: kept up while a gateway serves, and let go of afterwards."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from coe.ledger.amounts import Amounts
 from coe.ledger.limits import Limit, Payer
 from coe.services.store import opening
 from coe.services.store.books import Books
+from coe.services.store.journal import Journal
 from coe.services.store.local import LocalStore
 from coe.services.store.opening import opened
 from coe.services.store.shared import SharedStore
@@ -163,3 +166,31 @@ async def test_ticks_go_on_after_one_that_nobody_foresaw_would_fail(
         store.release("a")
     async with opened(section, [HOUSE]) as store:
         assert store is not None, "the file was let go of"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_gateway_whose_ledger_cannot_be_written_any_more_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, given_up = sqlite(tmp_path / "l.sqlite"), list[LedgerError]()
+    ended: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process_id, number: ended.append(number))
+
+    def give_up(error: LedgerError) -> None:
+        given_up.append(error)
+        opening.end_process(error)
+
+    async def refused() -> None:
+        async with opened(section, [HOUSE], give_up=give_up) as store:
+            assert store is not None
+            for name in ("a", "b"):
+                with pytest.raises(LedgerUnavailableError):
+                    await store.reserve(name, ALICE, HALF)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Journal, "append", None)
+        with pytest.raises(LedgerError, match="not written any more"):
+            await refused()
+    assert (len(given_up), ended) == (1, [signal.SIGTERM])
+    async with opened(section, [HOUSE]) as store:
+        assert store is not None

@@ -136,7 +136,8 @@ async def test_a_thread_that_fails_keeps_nobody_waiting(tmp_path):
     journal, ledger = begun(tmp_path / "ledger", Failing)
     books = Books(ledger, journal, LEASE_MS)
     books._writer.start()
-    store = LocalStore(books)
+    store, given_up = LocalStore(books), []
+    books.give_up = given_up.append
     async with asyncio.timeout(10.0):
         for name in ("a", "b"):
             with pytest.raises(LedgerUnavailableError, match="out of the blue"):
@@ -147,7 +148,9 @@ async def test_a_thread_that_fails_keeps_nobody_waiting(tmp_path):
         assert books.ledger.held == ()
         with pytest.raises(LedgerUnavailableError, match="out of the blue"):
             await books.flush()
-        await books.close()
+        with pytest.raises(LedgerError, match="not written any more"):
+            await books.close()
+    assert len(given_up) == 1
 
 
 async def test_totals_of_windows_survive_a_state_that_was_not_kept(tmp_path):
@@ -240,7 +243,8 @@ async def test_nothing_gathers_that_will_never_be_written(tmp_path):
         books.settle(name, TEN)
     assert books._writer._rows == []
     assert books._writer._queue.empty()
-    await books.close()
+    with pytest.raises(LedgerError, match="not written any more"):
+        await books.close()
 
 
 async def test_states_do_not_gather_while_one_is_put_into_words(tmp_path):
