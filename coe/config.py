@@ -57,6 +57,7 @@ class GatewaySection(Section):
     max_in_flight: Annotated[int, Field(gt=0)] = 512
     max_in_flight_per_caller: Annotated[int, Field(gt=0)] = 64
     answer_timeout_s: Positive = 600.0
+    stall_timeout_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 120.0
     waiting_every_s: Positive = 10.0
     drain_accept_s: NonNegative = 2.0
     drain_answers_s: NonNegative = 20.0

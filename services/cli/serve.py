@@ -211,7 +211,8 @@ def gateway_of(
         runtime.reloads.tell(metrics.reloaded)
     if section.tls is not None:
         options["ssl_context_factory"] = private(section.tls)
-    running = server(gateway.app(), section.head_timeout_s, observers.unread, **options)
+    bounds = section.head_timeout_s, section.stall_timeout_s
+    running = server(gateway.app(), *bounds, observers.unread, **options)
     ends = Drain(gateway.door, running, section.drain_accept_s, section.drain_answers_s, say)
     return gateway, ends
 

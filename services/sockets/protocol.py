@@ -15,13 +15,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from coe.http.joined import Joined
 from coe.naming import new_name
+from coe.services.sockets.peer import has_left
 from coe.services.sockets.upgrade import read_on
 from coe.services.wire.refusals import error_document
 
 MOST_HEAD_BYTES: Final = 16 * 1024
 MOST_URL_BYTES: Final = 8 * 1024
 MOST_FIELDS: Final = 100
+MOST_UNSENT_BYTES: Final = 64 * 1024
 
+_LOOKS_EVERY_S: Final = 1.0
 
 _METHOD = re.compile(rb"[A-Z]+ /")
 
@@ -66,22 +69,32 @@ class BoundedHttp(HttpToolsProtocol):
         self._line = b""
         self._turn: RequestResponseCycle | None = None
         self._over = False
+        self._looking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As asyncio says; the head of a request is due from now on."""
+        # as without TLS, for which uvloop has eight times as much wait
+        transport.set_write_buffer_limits(MOST_UNSENT_BYTES)
         self._joined = Joined(transport, self.loop)
         super().connection_made(self._joined)  # type: ignore[arg-type]
         self._wait()
 
     def eof_received(self) -> None:
-        """As asyncio says, which closes the connection; what has been written goes before."""
+        """As asyncio says, which closes the connection; what has been written goes before.
+
+        Whoever says no more before it has its answer has left, and takes nothing any more.
+        """
         self._joined.flush()
+        if self._unanswered is not None:
+            self._abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio says."""
         self._wait_no_more()
+        if self._looking is not None:
+            self._looking.cancel()
         super().connection_lost(exc)
-        if (turn := self._turn) is not None and not turn.response_complete:
+        if (turn := self._unanswered) is not None:
             # uvicorn tells the request that came last
             turn.disconnected = True
             turn.message_event.set()
@@ -151,8 +164,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or none that is served, and close; but amid no answer."""
-        turn = self._turn
-        if turn is not None and not turn.response_complete:
+        if (turn := self._unanswered) is not None:
             if turn is not self.cycle or not turn.more_body or turn.response_started:
                 self._read_no_more()
                 return
@@ -194,10 +206,33 @@ class BoundedHttp(HttpToolsProtocol):
             else:
                 return
 
+    @property
+    def _unanswered(self) -> RequestResponseCycle | None:
+        """The request that is being answered; ``None``: none is."""
+        turn = self._turn
+        return None if turn is None or turn.response_complete else turn
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._turn = cycle
         self._unset_keepalive_if_required()
         super()._start_asgi_task(cycle, app)
+        if self._looking is None:
+            self._looking = self.loop.call_later(_LOOKS_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        """Give up a request whose caller has left.
+
+        Nobody else may say so: TLS keeps the end of what a caller says to itself until all was sent
+        to it, which takes minutes where it did not read, for its window stays shut when it is gone;
+        and while another of its requests waits, nothing is read.
+        """
+        self._looking = None
+        if self._unanswered is None:
+            return
+        if has_left(self.transport.get_extra_info("socket").fileno()):
+            self._abort()
+        else:
+            self._looking = self.loop.call_later(_LOOKS_EVERY_S, self._look)
 
     def _named(self) -> tuple[bytes, bytes]:
         return b"x-request-id", self.scope["coe.request_id"].encode()  # type: ignore[typeddict-item]
@@ -224,7 +259,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._waiting = None
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._unanswered is not None:
             # the answer before it is still under way
             self._wait()
         elif self.scope is None:

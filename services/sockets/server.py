@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from coe.services.sockets.acceptor import Acceptor, most_connections
+from coe.services.sockets.peer import cut_stalled
 from coe.services.sockets.protocol import BoundedHttp, last_answer
 from coe.services.wire.refusals import error_document
 
@@ -21,7 +22,15 @@ class Server(uvicorn.Server):
 
     uvicorn's own ends the process by the signal once it has drained, before the engines behind
     the gateway could be ended.
+
+    Parameters
+    ----------
+    stall_timeout_s : as in `coe.services.sockets.peer.cut_stalled`.
     """
+
+    def __init__(self, config: uvicorn.Config, stall_timeout_s: float) -> None:
+        super().__init__(config)
+        self._stall_timeout_s = stall_timeout_s
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -35,6 +44,8 @@ class Server(uvicorn.Server):
         make: Any = config.http_protocol_class
         protocol = partial(make, config=config, server_state=state, app_state=self.lifespan.state)
         most, tls = most_connections(), config.ssl
+        for listener in sockets or []:
+            cut_stalled(listener, self._stall_timeout_s)
         self.servers = [
             Acceptor(listener, protocol, state.connections, most, _full, tls)  # type: ignore[misc]
             for listener in sockets or []
@@ -52,6 +63,7 @@ def _full() -> bytes:
 def server(
     app: Starlette,
     head_timeout_s: float = 10.0,
+    stall_timeout_s: float = 120.0,
     unread: Callable[[int, str], None] = lambda status, code: None,
     **options: Any,
 ) -> Server:
@@ -60,6 +72,7 @@ def server(
     Parameters
     ----------
     head_timeout_s, unread : as in `BoundedHttp`.
+    stall_timeout_s : as in `Server`.
     """
     # uvicorn calls what it is given as a class, and types it as one
     protocol: Any = partial(BoundedHttp, head_timeout_s=head_timeout_s, unread=unread)
@@ -78,7 +91,8 @@ def server(
             proxy_headers=False,
             lifespan="off",
             **options,
-        )
+        ),
+        stall_timeout_s,
     )
 
 

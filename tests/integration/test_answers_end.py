@@ -5,6 +5,8 @@ import gc
 import json
 import os
 import socket
+import ssl
+import struct
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 import openai
 import pytest
+import trustme
 
 from coe.answer import chunk
 from coe.budgets import load_policies
@@ -72,8 +75,8 @@ class Live:
         messages = [{"role": "user", "content": "Hello"}]
         return {"model": SMALL, "messages": messages, **more}
 
-    async def connect(self, stream=True, receive_bytes=None, **more):
-        """A connection on which an answer is asked for."""
+    async def connect(self, stream=True, receive_bytes=None, n=1, tls=None, **more):
+        """A connection on which an answer is asked for, or ``n``."""
         plain = socket.socket()
         if receive_bytes:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -85,8 +88,18 @@ class Live:
             "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
-        await loop.sock_sendall(plain, head.encode() + body)
-        return plain
+        asked = (head.encode() + body) * n
+        if tls is None:
+            await loop.sock_sendall(plain, asked)
+            return plain
+        plain.setblocking(True)
+
+        def ask():
+            proven = tls.wrap_socket(plain, server_hostname="127.0.0.1")
+            proven.sendall(asked)
+            return proven
+
+        return await asyncio.to_thread(ask)
 
     async def said(self, connection):
         """All that comes until the other side closes."""
@@ -111,7 +124,7 @@ async def eventually(condition, what):
 
 
 @asynccontextmanager
-async def live(expert, **section):
+async def live(expert, options=None, **section):
     config = load_config(DATA / "coe.yaml")
     config = config.model_copy(update={"gateway": config.gateway.model_copy(update=section)})
     experts = {SMALL: expert, LARGE: StubExpert(LARGE)}
@@ -121,7 +134,7 @@ async def live(expert, **section):
     fleet = Fleet(specs=specs, experts=experts, hosts={})
     runtime = Runtime(config, load_policies(config.budgets), Engine(router, experts), fleet)
     gateway = Gateway(runtime)
-    running = server(gateway.app())
+    running = server(gateway.app(), **(options or {}))
     with listening("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         task = asyncio.create_task(running.serve(sockets=[listener]))
@@ -201,6 +214,76 @@ async def test_whoever_reads_slowly_slows_the_expert_and_is_cut_off_in_time():
         answer = await gateway.said(connection)
         assert not answer.endswith(LAST_CHUNK)
         assert gateway.gateway.door.crowd.n == 0
+
+
+async def paused(gateway, expert, **more):
+    """A connection whose answer waits for its reader, who reads nothing."""
+    connection, n_pieces = await gateway.connect(receive_bytes=4096, **more), -1
+    while not gateway.buffered or expert.n_pieces > n_pieces:
+        n_pieces = expert.n_pieces
+        await asyncio.sleep(0.2)
+    return connection
+
+
+async def let_go(gateway, expert):
+    await eventually(lambda: not expert.n_open, "the end of an answer that nobody waits for")
+    await eventually(lambda: not gateway.server.server_state.connections, "its connection")
+    assert gateway.gateway.door.crowd.n == 0
+
+
+async def test_whoever_says_no_more_is_let_go_though_it_has_not_read():
+    """A peer that is gone with its window shut looks no different."""
+    expert = Endless(SMALL)
+    async with live(expert) as gateway:
+        with await paused(gateway, expert) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            await let_go(gateway, expert)
+
+
+async def test_whoever_says_no_more_is_let_go_behind_tls_too():
+    """TLS keeps the end of the connection to itself as long as something waits to be sent."""
+    authority, expert = trustme.CA(), Endless(SMALL)
+    proof, trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(proof)
+    authority.configure_trust(trust)
+    options = {"ssl_context_factory": lambda config, usual: proof}
+    async with live(expert, options) as gateway:
+        with await paused(gateway, expert, tls=trust) as connection:
+            assert gateway.buffered <= 256 * 1024
+            connection.shutdown(socket.SHUT_WR)
+            await let_go(gateway, expert)
+
+
+@pytest.mark.parametrize("linger", [False, True])
+async def test_whoever_has_sent_another_request_is_let_go_as_well(linger):
+    """Nothing is read of a connection on which a second request waits for the first one's end."""
+    expert = Endless(SMALL)
+    async with live(expert) as gateway:
+        with await paused(gateway, expert, n=2) as connection:
+            if linger:  # closing resets the connection
+                no_time = struct.pack("ii", 1, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_time)
+                connection.close()
+            else:
+                connection.shutdown(socket.SHUT_WR)
+            await let_go(gateway, expert)
+
+
+async def test_whoever_stays_and_reads_nothing_is_cut_off():
+    expert = Endless(SMALL)
+    async with live(expert, {"stall_timeout_s": 1.0}) as gateway:
+        with await gateway.connect(receive_bytes=4096):
+            await eventually(lambda: expert.n_open, "the answer")
+            await let_go(gateway, expert)
+
+
+async def test_whoever_reads_no_answer_is_cut_off_when_the_answer_is_over():
+    """Closing waits until all was sent."""
+    expert = StubExpert(SMALL, tokens=["a" * 16_000_000])
+    async with live(expert, {"stall_timeout_s": 1.0}) as gateway:
+        with await gateway.connect(receive_bytes=4096, stream=False):
+            await eventually(lambda: gateway.buffered, "the answer")
+            await eventually(lambda: not gateway.server.server_state.connections, "its connection")
 
 
 def descriptors():

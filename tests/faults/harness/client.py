@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from harness.script import Script, numbered
 
-_SLOW_BYTES = 16_384
+_SLOW_BYTES, _SIP_BYTES = 16_384, 1024
 # nobody who asks a gateway waits as long as this
 _NEVER_S = 120.0
 
@@ -164,7 +164,7 @@ class Caller:
             own.setblocking(False)
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BYTES)
             await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self._port))
-            return await asyncio.open_connection(sock=own)
+            return await asyncio.open_connection(sock=own, limit=_SLOW_BYTES)
         while self._idle:
             reader, writer = self._idle.pop()
             if not (reader.at_eof() or writer.is_closing()):
@@ -209,9 +209,7 @@ class Caller:
         while (size := int((await reader.readline()).strip() or b"-1", 16)) != 0:
             if size < 0:
                 raise ConnectionError("the body broke off")
-            block = await reader.readexactly(size + 2)
-            if slowly_bps:
-                await asyncio.sleep(size / slowly_bps)
+            block = await _taken(reader, size + 2, slowly_bps)
             *events, rest = (rest + block[:-2]).split(b"\n\n")
             for event in events:
                 if self._event(seen, event):
@@ -251,3 +249,15 @@ class Caller:
             seen.numbers += found
             return bool(found)
         return False
+
+
+async def _taken(reader: asyncio.StreamReader, n_bytes: int, slowly_bps: float) -> bytes:
+    """So many bytes; slowly in sips, for whoever reads a block of a minute at once is no reader."""
+    if not slowly_bps:
+        return await reader.readexactly(n_bytes)
+    block = b""
+    while len(block) < n_bytes:
+        sip = await reader.readexactly(min(_SIP_BYTES, n_bytes - len(block)))
+        await asyncio.sleep(len(sip) / slowly_bps)
+        block += sip
+    return block

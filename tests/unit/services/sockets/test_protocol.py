@@ -1,9 +1,12 @@
 """What comes in on a connection: heads in pieces, what comes behind them, and who leaves."""
 
 import asyncio
+import socket
+import sys
 
 import pytest
 
+from coe.services.sockets.protocol import MOST_UNSENT_BYTES
 from coe.services.sockets.server import server
 
 HOST = b"host: a\r\n"
@@ -15,7 +18,8 @@ class Wire(asyncio.Transport):
     """A transport that keeps what is sent."""
 
     def __init__(self):
-        super().__init__()
+        ours, self.peer = socket.socketpair()
+        super().__init__({"socket": ours})
         self.sent, self.closing = b"", False
 
     def write(self, data):
@@ -31,6 +35,9 @@ class Wire(asyncio.Transport):
         self.closing = True
 
     abort = close
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.most_unsent = high
 
     def get_write_buffer_size(self):
         return 0
@@ -55,7 +62,7 @@ class Timers:
 
     def run(self):
         """As if an hour had passed."""
-        for handle, (_, callback) in self.waiting.items():
+        for handle, (_, callback) in tuple(self.waiting.items()):
             if not handle.cancelled():
                 handle.cancel()
                 callback()
@@ -141,7 +148,9 @@ WHOLE = b"200 OK 5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n"
 
 @pytest.fixture
 async def gateway():
-    return Gateway()
+    opened = Gateway()
+    with opened.wire.peer, opened.wire.get_extra_info("socket"):
+        yield opened
 
 
 def field(n_bytes):
@@ -237,6 +246,38 @@ async def test_who_leaves_is_missed_whatever_else_was_asked(gateway, n_more):
     gateway.http.connection_lost(None)
     await gateway.rest()
     assert gateway.gone == ["/0"]
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 2])
+async def test_who_says_no_more_amid_an_answer_is_not_closed_but_cut_off(gateway, n_more):
+    """A connection that closes sends what it has first, and may never get to its end."""
+    gateway.goes_on.clear()
+    await gateway.hear(*(GET % n for n in range(1 + n_more)))
+    assert not gateway.http.eof_received()
+    assert gateway.wire.closing
+
+
+async def test_who_says_no_more_after_an_answer_may_still_read_it(gateway):
+    await gateway.hear(GET % 0)
+    assert not gateway.http.eof_received()
+    assert not gateway.wire.closing
+    assert gateway.answers == [WHOLE]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only reading tells")
+@pytest.mark.parametrize("n_more", [0, 1, 2])
+async def test_who_leaves_is_seen_to_where_nothing_tells(gateway, n_more):
+    gateway.goes_on.clear()
+    await gateway.hear(*(GET % n for n in range(1 + n_more)))
+    gateway.timers.run()
+    assert not gateway.wire.closing
+    gateway.wire.peer.shutdown(socket.SHUT_WR)
+    gateway.timers.run()
+    assert gateway.wire.closing
+
+
+async def test_no_more_than_so_much_waits_unsent_whatever_the_transport(gateway):
+    assert gateway.wire.most_unsent == MOST_UNSENT_BYTES == 64 * 1024
 
 
 TO_BE_HTTP_2 = (
