@@ -97,7 +97,8 @@ class Books:
             ledger = contents.ledger
             if ledger.limits != tuple(limits):
                 ledger.limits = tuple(limits)
-                journal.keep(ledger.seq, worded(ledger), ())
+                closed = ledger.retire(ledger.clock_ms)
+                journal.keep(ledger.seq, worded(ledger), closed.items())
             books = cls(ledger, journal, lease_ms, now_ms)
             books._writer.start()
         except BaseException:

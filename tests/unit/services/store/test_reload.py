@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from coe.errors.callers import BudgetExhaustedError
 from coe.errors.gateway import LedgerError
 from coe.ledger.amounts import Amounts
+from coe.ledger.book import REMEMBERED_MS
 from coe.ledger.limits import Limit, Payer
 from coe.services.store.books import Books
 from coe.services.store.journal import Contents, Journal
@@ -22,16 +24,21 @@ PER_KEY = Limit("keys", "key", 3600, tokens=25)
 LEASE_MS = 60_000
 
 
-def opened(path: Path, *limits: Limit) -> Books:
-    return Books.open(path, limits, LEASE_MS, now_ms=lambda: 0)
+def opened(path: Path, *limits: Limit, now_ms: Callable[[], int] = lambda: 0) -> Books:
+    return Books.open(path, limits, LEASE_MS, now_ms=now_ms)
+
+
+def copied(path: Path) -> Path:
+    """The file as it is on the disk now, for somebody else."""
+    copy = path.with_name(f"{path.name} copied")
+    for end in ("", "-wal"):
+        shutil.copy(f"{path}{end}", f"{copy}{end}")
+    return copy
 
 
 def as_if_killed(path: Path) -> Contents:
     """What somebody finds who opens the file as it is on the disk now."""
-    copy = path.with_name("copy")
-    for end in ("", "-wal"):
-        shutil.copy(f"{path}{end}", f"{copy}{end}")
-    journal = Journal.open(copy)
+    journal = Journal.open(copied(path))
     found = journal.contents()
     journal.close()
     return found
@@ -75,3 +82,23 @@ async def test_limits_that_change_while_the_disk_fails_are_written_later(tmp_pat
         "keys": 10,
     }
     await books.close()
+
+
+async def test_other_limits_after_a_kill_close_the_windows_that_are_over(tmp_path: Path) -> None:
+    wall_ms = 0
+    books = opened(tmp_path / "ledger", MUCH, now_ms=lambda: wall_ms)
+    store = LocalStore(books)
+    await store.reserve("a", ALICE, TEN)
+    store.settle("a", TEN)
+    books.keep()
+    # the account was in that state, and it is time to close it when the next one is kept
+    wall_ms = MUCH.window_s * 1000 + REMEMBERED_MS
+    await store.reserve("b", ALICE, TEN)
+    killed = copied(tmp_path / "ledger")
+    await books.close()
+    books = opened(killed, LITTLE)
+    found = as_if_killed(killed)
+    await books.close()
+    assert found.faults == []
+    assert [sums.held.tokens for sums in found.ledger.accounts.values()] == [10]
+    assert [sums.spent.tokens for sums in found.totals.values()] == [10]
