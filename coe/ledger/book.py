@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 
 from coe.errors.gateway import LedgerConflictError, LedgerError
 from coe.ledger.amounts import NOTHING, Amounts
@@ -171,12 +172,18 @@ class Ledger:
     def retire(self, now_ms: int) -> dict[Account, Balance]:
         """Accounts whose window is over and of which nothing is held; they are forgotten here.
 
-        A window is kept for `REMEMBERED_MS` after its end, for what may still be corrected.
+        A window is kept for `REMEMBERED_MS` after its end, and as long as a request of it may
+        still be corrected.
         """
+        open_ones = {
+            account for entry in self.expired(now_ms).values() for account in entry.accounts
+        }
         gone = {
             account: balance
             for account, balance in self.accounts.items()
-            if account.ends_ms + REMEMBERED_MS <= now_ms and balance.held == NOTHING
+            if account.ends_ms + REMEMBERED_MS <= now_ms
+            and balance.held == NOTHING
+            and account not in open_ones
         }
         for account in gone:
             del self.accounts[account]
@@ -193,12 +200,18 @@ class Ledger:
         copy.clock_ms, copy.seq = self.clock_ms, self.seq
         copy.accounts = dict(self.accounts)
         copy.entries.update((name, self.entries[name]) for name in self.entries.held)
+        copy.entries.update(self.entries.expired)
         return copy
 
     @property
     def held(self) -> Sequence[str]:
         """Requests that hold something, oldest first."""
         return tuple(self.entries.held)
+
+    def expired(self, now_ms: int) -> dict[str, Entry]:
+        """Requests whose lease ran out, and that may still be corrected, by id."""
+        expired = self.entries.expired.items()
+        return {name: entry for name, entry in expired if _correctable(entry, now_ms)}
 
     def apply(self, event: Event) -> Event:
         """``event``, which has happened. No limit is looked at: whoever made it has done that.
@@ -235,7 +248,10 @@ class Ledger:
             return None
         if known.status not in ("held", "expired"):
             raise LedgerConflictError(request_id, f"was {known.status} before, with other figures")
-        return self.apply(Event(kind, request_id, max(now_ms, self.clock_ms), amounts=amounts))
+        at_ms = max(now_ms, self.clock_ms)
+        if known.status == "expired" and not _correctable(known, at_ms):
+            raise LedgerConflictError(request_id, "is known no longer")
+        return self.apply(Event(kind, request_id, at_ms, amounts=amounts))
 
     def _begin(self, event: Event, known: Entry | None) -> None:
         if known is not None:
@@ -272,7 +288,8 @@ class Ledger:
         self.entries[event.request_id] = known._replace(
             status=status, booked=event.amounts, changed_ms=event.at_ms, seq=self.seq
         )
-        self._finished.append((event.at_ms, event.request_id))
+        if status != "expired":
+            self._finished.append((event.at_ms, event.request_id))
 
     def _book(
         self,
@@ -291,6 +308,10 @@ class Ledger:
 
     def _forget(self) -> None:
         """Drop what finished long ago; at most two at a time, which is more than are added."""
+        over = self.entries.expired
+        for name in [*islice(over, 2)]:
+            if not _correctable(over[name], self.clock_ms):
+                del self.entries[name]
         finished = self._finished
         for _ in range(2):
             if not finished:
@@ -301,3 +322,8 @@ class Ledger:
             changed_ms, request_id = finished.popleft()
             if self.entries.finished_ms(request_id) == changed_ms:
                 del self.entries[request_id]
+
+
+def _correctable(expired: Entry, at_ms: int) -> bool:
+    """Whether the truth about a request whose lease ran out may still come at this time."""
+    return at_ms < expired.changed_ms + REMEMBERED_MS

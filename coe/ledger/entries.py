@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, MutableMapping
+from collections.abc import Iterator, KeysView, Mapping, MutableMapping
+from itertools import chain
 from typing import Any
 
 from coe.ledger.amounts import Amounts
@@ -18,32 +19,40 @@ _CHANGED = 7
 class Entries(MutableMapping[str, Entry]):
     """Entries by request id; those that hold something come first, in the order they came in.
 
-    The others are kept as flat tuples of texts and numbers, which Python's garbage collector passes
-    by: as entries, a hundred thousand would be a million objects to be looked at.
+    Those whose lease ran out follow, as they may still be corrected. The others are kept as flat
+    tuples of texts and numbers, which Python's garbage collector passes by: as entries, a hundred
+    thousand would be a million objects to be looked at.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Entry] = {}
+        self._expired: dict[str, Entry] = {}
         self._others: dict[str, tuple[Any, ...]] = {}
+        self._parts: tuple[dict[str, Any], ...] = (self._held, self._expired, self._others)
 
     @property
     def held(self) -> KeysView[str]:
         """Ids of those that hold something, oldest first."""
         return self._held.keys()
 
+    @property
+    def expired(self) -> Mapping[str, Entry]:
+        """Those whose lease ran out, in the order in which that happened."""
+        return self._expired
+
     def finished_ms(self, request_id: str) -> int | None:
-        """When one that holds nothing any more ended; ``None`` of all others."""
+        """When one that cannot change any more ended; ``None`` of all others."""
         packed = self._others.get(request_id)
         return None if packed is None else packed[_CHANGED]
 
     def __getitem__(self, request_id: str) -> Entry:
-        """The entry, made anew unless it holds something."""
-        known = self._held.get(request_id)
+        """The entry, made anew where it cannot change any more."""
+        known = self._held.get(request_id) or self._expired.get(request_id)
         return known or _unpacked(self._others[request_id])
 
     def get(self, request_id: str, otherwise: Any = None) -> Any:
         """As of a dict: most requests that are asked for are new, and none raises."""
-        known = self._held.get(request_id)
+        known = self._held.get(request_id) or self._expired.get(request_id)
         if known is not None:
             return known
         packed = self._others.get(request_id)
@@ -51,30 +60,31 @@ class Entries(MutableMapping[str, Entry]):
 
     def __setitem__(self, request_id: str, entry: Entry) -> None:
         """Keep an entry in the place of what was known of the request."""
-        if entry.status == "held":
-            self._held[request_id] = entry
-            self._others.pop(request_id, None)
-        else:
-            self._held.pop(request_id, None)
-            self._others[request_id] = _packed(entry)
+        places: dict[str, dict[str, Any]] = {"held": self._held, "expired": self._expired}
+        place = places.get(entry.status, self._others)
+        for part in self._parts:
+            if part is not place:
+                part.pop(request_id, None)
+        place[request_id] = _packed(entry) if place is self._others else entry
 
     def __delitem__(self, request_id: str) -> None:
         """Know nothing of the request any more."""
-        if self._held.pop(request_id, None) is None:
-            del self._others[request_id]
+        if request_id not in self:
+            raise KeyError(request_id)
+        for part in self._parts:
+            part.pop(request_id, None)
 
     def __contains__(self, request_id: object) -> bool:
         """Whether anything is known of the request."""
-        return request_id in self._held or request_id in self._others
+        return any(request_id in part for part in self._parts)
 
     def __iter__(self) -> Iterator[str]:
         """Ids, of those that hold something first."""
-        yield from self._held
-        yield from self._others
+        yield from chain(*self._parts)
 
     def __len__(self) -> int:
         """Of how many requests something is known."""
-        return len(self._held) + len(self._others)
+        return sum(map(len, self._parts))
 
 
 def _packed(entry: Entry) -> tuple[Any, ...]:

@@ -13,9 +13,9 @@ from coe.ledger.limits import Account, Payer, limits_of, stated
 
 
 def state(ledger: Ledger, listed: Callable[[Iterable[list[Any]]], Any] = list) -> dict[str, Any]:
-    """Limits, clock, balances and open holds, as plain lists and numbers that JSON can hold.
+    """Limits, clock, balances, open holds and those that expired, as JSON can hold them.
 
-    Finished requests are not in it: their events are. O(accounts + held).
+    Other finished requests are not in it: their events are. O(accounts + held + expired).
 
     Parameters
     ----------
@@ -27,6 +27,10 @@ def state(ledger: Ledger, listed: Callable[[Iterable[list[Any]]], Any] = list) -
         "seq": ledger.seq,
         "accounts": listed(_account_row(*kept) for kept in ledger.accounts.items()),
         "held": [_entry_row(name, ledger.entries[name]) for name in ledger.held],
+        "expired": [
+            [*_entry_row(name, entry), entry.changed_ms]
+            for name, entry in ledger.expired(ledger.clock_ms).items()
+        ],
     }
 
 
@@ -48,19 +52,28 @@ def restored(kept: dict[str, Any]) -> Ledger:
     for limit, holder, started_ms, window_ms, *sums in kept["accounts"]:
         account = Account(limit, holder, started_ms, window_ms)
         ledger.accounts[account] = Balance(*(Amounts(*amounts) for amounts in sums))
-    for name, payer, hold, at_ms, until_ms, accounts, seq in kept["held"]:
-        charged = tuple(Account(*account) for account in accounts)
-        ledger.entries[name] = Entry(
-            "held",
-            Payer(*payer),
-            Amounts(*hold),
-            at_ms,
-            until_ms,
-            charged,
-            changed_ms=at_ms,
-            seq=seq,
+    for name, *row in kept["held"]:
+        entry = _entry(*row)
+        ledger.entries[name] = entry._replace(changed_ms=entry.at_ms)
+    # a state of before these were kept names none
+    for name, *row, changed_ms in kept.get("expired", ()):
+        entry = _entry(*row)
+        ledger.entries[name] = entry._replace(
+            status="expired", booked=entry.hold, changed_ms=changed_ms
         )
     return ledger
+
+
+def _entry(
+    payer: list[str],
+    hold: list[int],
+    at_ms: int,
+    until_ms: int,
+    accounts: list[list[Any]],
+    seq: int,
+) -> Entry:
+    charged = tuple(Account(*account) for account in accounts)
+    return Entry("held", Payer(*payer), Amounts(*hold), at_ms, until_ms, charged, seq=seq)
 
 
 def faults(ledger: Ledger) -> list[str]:

@@ -214,6 +214,33 @@ def test_of_many_that_finish_at_once_the_youngest_are_remembered() -> None:
     assert faults(book) == []
 
 
+def test_what_expired_is_corrected_after_its_window_was_closed_and_the_ledger_restored() -> None:
+    book = ledger(Limit("minute", "global", 60, tokens=100))
+    book.reserve("a", ALICE, TEN, 0, LEASE_MS)
+    book.reserve("b", ALICE, TEN, 0, LEASE_MS)
+    expired_ms = 2 * REMEMBERED_MS
+    assert len(book.expire(expired_ms)) == 2
+    assert book.retire(expired_ms) == {}
+    again = restored(json.loads(json.dumps(state(book))))
+    for one in (book, again):
+        event = one.settle("a", Amounts(tokens=3, requests=1), expired_ms + REMEMBERED_MS - 1)
+        assert event is not None
+        assert faults(one) == []
+        with pytest.raises(LedgerConflictError, match="no longer"):
+            one.settle("b", Amounts(tokens=3, requests=1), expired_ms + REMEMBERED_MS)
+        ((_, closed),) = one.retire(expired_ms + REMEMBERED_MS).items()
+        assert closed.spent.tokens == 13
+    assert state(again) == state(book)
+
+
+def test_a_state_of_before_expired_requests_were_kept_is_restored() -> None:
+    book = ledger()
+    book.reserve("a", ALICE, TEN, 0, LEASE_MS)
+    kept = state(book)
+    del kept["expired"]
+    assert state(restored(kept)) == state(book)
+
+
 def test_an_account_that_holds_something_is_not_closed() -> None:
     book = ledger()
     book.reserve("a", ALICE, TEN, 0, LEASE_MS)
