@@ -181,7 +181,7 @@ class Books:
         time. Requests that were cancelled while they reserved are named, too. What fails of it
         keeps nothing else from being done.
         """
-        now_ms = self.now_ms()
+        now_ms = max(self.now_ms(), self.ledger.clock_ms)
         changed, self._given_up = self._given_up, []
         for name in tuple(self._own):
             with self._ticks:

@@ -16,6 +16,7 @@ import pytest
 from coe.errors.callers import BudgetExhaustedError
 from coe.errors.gateway import LedgerConflictError, LedgerError, LedgerUnavailableError
 from coe.ledger.amounts import Amounts
+from coe.ledger.events import Event
 from coe.ledger.limits import Limit, Payer
 from coe.ledger.replay import state
 from coe.services.store.books import Books
@@ -173,6 +174,21 @@ async def test_leases_that_end_at_once_are_rows_one_after_the_other(path: Path, 
     reader = Journal.read(path)
     assert state(reader.contents().ledger) == before
     reader.close()
+    await books.close()
+
+
+async def test_leases_of_the_living_are_renewed_by_the_clock_that_they_end_by(
+    path: Path, wall: Wall
+) -> None:
+    """The shared ledger may grant by a clock that is ahead of this gateway's."""
+    books = opened(path, wall)
+    ahead_ms = 10 * LEASE_MS
+    for name, at_ms in [("a", ahead_ms), ("b", ahead_ms + LEASE_MS)]:
+        event = Event("reserved", name, at_ms, ALICE, TEN, at_ms + LEASE_MS)
+        await books.admit(books.ledger.apply(event))
+    wall.ms = LEASE_MS
+    assert books.tick() == ["a"]
+    assert books.ledger.held == ("a", "b")
     await books.close()
 
 
