@@ -12,9 +12,16 @@ from coe.ledger.limits import Limit
 
 def exhausted(entry: Entry, limits: Mapping[str, Limit], now_ms: int) -> BudgetExhaustedError:
     """The refusal of an entry, in words, with the seconds until it is worth asking again."""
-    limit = limits[entry.limit]
-    param = f"limits.{limit.name}.{entry.resource}"
+    limit = limits.get(entry.limit)
+    param = f"limits.{entry.limit}.{entry.resource}"
     unit = entry.resource.replace("energy_uj", "joules").replace("cost_uusd", "dollars")
+    if limit is None:
+        return BudgetExhaustedError(
+            f"limit {entry.limit!r} left fewer {unit} than the request may take, and is no longer "
+            "in force: ask again",
+            param,
+            retry_after_s=1,
+        )
     place = RESOURCES.index(entry.resource)
     ceiling = limit.ceilings()[place]
     if ceiling is not None and entry.hold[place] > ceiling:

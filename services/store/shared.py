@@ -55,41 +55,46 @@ class SharedStore:
         if known is not None:
             await self._again(request_id, known, payer, hold)
             return
-        epoch = self._epoch
-        verdict = await self._asked(epoch, request_id, payer, hold.checked())
+        asked, terms = self.reachable, self._terms
+        verdict = await self._asked(request_id, payer, hold.checked())
+        known = self.books.ledger.entries.get(request_id)
+        if known is not None:
+            self._say(request_id)
+            await self._again(request_id, known, payer, hold)
+            return
         event = self.books.ledger.apply(self._decided(request_id, payer, hold, verdict))
-        if verdict is None or epoch != self._epoch:
-            # granted alone, or in an epoch that has ended since
-            self._withdrawn.pop(request_id, None)
+        if verdict is None or terms != self._terms or request_id in self._withdrawn:
+            # granted alone, or otherwise than Redis would by now
             self._say(request_id)
         try:
             await self.books.admit(event)
         except LedgerUnavailableError:
-            self._unsaid.pop(request_id, None)
-            if request_id in self._ration.held:
+            unsaid = self._unsaid.pop(request_id, None)
+            if request_id in self._ration.entries.held:
                 self._ration.void(request_id)
-            if verdict is not None:
+            if asked or unsaid is None:
                 self._withdraw(request_id, payer, hold)
             raise
 
     def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> None:
         """As `Store.settle`; Redis hears of it soon, and later if it cannot be asked."""
         self.books.settle(request_id, actual, estimated)
-        if request_id in self._ration.held:
-            self._ration.settle(request_id, actual, self.books.now_ms())
         self._say(request_id)
 
     def release(self, request_id: str) -> None:
         """As `Store.release`, and as soon as `settle`."""
         self.books.release(request_id)
-        if request_id in self._ration.held:
-            self._ration.release(request_id, self.books.now_ms())
         self._say(request_id)
 
     def under(self, limits: Sequence[Limit]) -> None:
         """As `KeptStore.under`; the other gateways of this Redis need the same limits."""
         self.books.under(limits)
         self._ration.limits = self._shares()
+
+    @property
+    def _terms(self) -> tuple[str, tuple[Limit, ...]]:
+        """The epoch and the limits that Redis is asked under."""
+        return self._epoch, self.books.ledger.limits
 
     def _shares(self) -> tuple[Limit, ...]:
         """What this gateway may grant alone, of every limit."""
@@ -164,39 +169,46 @@ class SharedStore:
                 raise
 
     async def deliver(self) -> None:
-        """Say to Redis what it has not heard; what it does not hear stays to be said."""
-        self._wake.clear()
-        while self.reachable and (self._unsaid or self._withdrawn):
-            withdrawn, unsaid = dict(self._withdrawn), self._unsaid
-            entries, self._unsaid = withdrawn | unsaid, {}
-            said = dict.fromkeys(entries, "epoch")
-            try:
-                with suppress(LedgerUnavailableError):
-                    said = await self._enforcer.record(self._epoch, entries)
-            finally:
-                self._heard(said, unsaid)
+        """Say to Redis what it has not heard; what it does not hear stays to be said.
 
-    def _heard(self, said: Mapping[str, str], unsaid: Mapping[str, Entry]) -> None:
+        What happens meanwhile is said the next time.
+        """
+        self._wake.clear()
+        if not self.reachable or not (self._unsaid or self._withdrawn):
+            return
+        unsaid, self._unsaid = self._unsaid, {}
+        entries = self._withdrawn | unsaid
+        said = dict.fromkeys(entries, "epoch")
+        try:
+            with suppress(LedgerUnavailableError):
+                said = await self._enforcer.record(self._epoch, entries)
+        finally:
+            self._heard(said, entries, unsaid)
+
+    def _heard(
+        self,
+        said: Mapping[str, str],
+        entries: Mapping[str, Entry],
+        unsaid: Mapping[str, Entry],
+    ) -> None:
         """Keep to be said what Redis did not take; it is in another epoch, or out of reach."""
         for name, answer in said.items():
-            if answer != "epoch":
-                self._withdrawn.pop(name, None)
-                continue
-            self._lost_touch()
-            if name in unsaid:
-                # what was said of it in the meantime is newer
-                self._unsaid.setdefault(name, unsaid[name])
+            if answer == "epoch":
+                self._lost_touch()
+                if name in unsaid:
+                    # what was said of it in the meantime is newer
+                    self._unsaid.setdefault(name, unsaid[name])
+            elif self._withdrawn.get(name) is entries[name]:
+                del self._withdrawn[name]
 
-    async def _asked(
-        self, epoch: str, request_id: str, payer: Payer, hold: Amounts
-    ) -> Verdict | None:
+    async def _asked(self, request_id: str, payer: Payer, hold: Amounts) -> Verdict | None:
         """What Redis says; ``None`` where it cannot be asked, or does not know all yet."""
         if not self.reachable:
             return None
-        books = self.books
+        epoch, limits = self._terms
         try:
             verdict = await self._enforcer.reserve(
-                epoch, request_id, payer, hold, books.ledger.limits, books.lease_ms
+                epoch, request_id, payer, hold, limits, self.books.lease_ms
             )
         except LedgerUnavailableError:
             self._withdraw(request_id, payer, hold)
@@ -306,6 +318,9 @@ class SharedStore:
 
     def _withdraw(self, request_id: str, payer: Payer, hold: Amounts) -> None:
         """Have Redis give back what it may have granted, but nobody here heard of or kept."""
+        if request_id in self.books.ledger.entries:
+            # it was asked for twice at once, and the other one has it
+            return
         self._withdrawn[request_id] = Entry("released", payer, hold, self.books.now_ms(), 0)
         self._wake.set()
 
@@ -340,7 +355,11 @@ class SharedStore:
 
     def _say(self, request_id: str) -> None:
         """Have Redis hear how a request stands now, however late."""
-        self._unsaid[request_id] = self.books.ledger.entries[request_id]
+        entry = self.books.ledger.entries[request_id]
+        if entry.status != "held" and request_id in self._ration.entries.held:
+            self._ration.settle(request_id, entry.booked, self.books.now_ms())
+        self._withdrawn.pop(request_id, None)
+        self._unsaid[request_id] = entry
         self._wake.set()
 
 
