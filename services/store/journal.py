@@ -208,14 +208,11 @@ class Journal:
         Raises
         ------
         LedgerError
-            The file cannot be read.
+            The file cannot be read, or a state in it.
         """
         with _explained(self.path), self._db:
             self._db.execute("BEGIN")
-            kept = [
-                json.loads(text)
-                for (text,) in self._db.execute("SELECT state FROM states ORDER BY seq")
-            ]
+            texts = self._db.execute("SELECT state FROM states ORDER BY seq").fetchall()
             rows = [_row(cells) for cells in self._db.execute(_ROWS)]
             totals = {
                 Account(*cells[:4]): Balance(
@@ -224,7 +221,10 @@ class Journal:
                 )
                 for cells in self._db.execute("SELECT * FROM totals ORDER BY started_ms")
             }
-        return _replayed(kept, rows, totals)
+        try:
+            return _replayed([json.loads(text) for (text,) in texts], rows, totals)
+        except (LookupError, TypeError, ValueError) as error:
+            raise LedgerError(f"{self.path}: a state that was kept is none: {error!r}") from error
 
 
 def _replayed(kept: list[Any], rows: list[Row], totals: Mapping[Account, Balance]) -> Contents:

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -329,6 +329,16 @@ async def test_what_was_altered_by_hand_is_found_out(path: Path, wall: Wall) -> 
     assert any("are not what the rows before" in fault for fault in journal.contents().faults)
     journal.close()
     with pytest.raises(LedgerError, match="does not add up"):
+        opened(path, wall)
+
+
+@pytest.mark.parametrize("state", ["", "[]", "{}", '{"seq": 0, "limits": [{"name": 1}]}'])
+async def test_a_state_that_is_none_is_found_out(path: Path, wall: Wall, state: str) -> None:
+    await opened(path, wall).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE states SET state = ?", (state,))
+        db.commit()
+    with pytest.raises(LedgerError, match="a state that was kept is none"):
         opened(path, wall)
 
 
