@@ -46,6 +46,7 @@ class Ledger:
     clock_ms : the latest time seen. A clock that steps back stands still instead, so that no
         window begins twice.
     seq : number of the last event.
+    forgotten : number of the youngest event of a request that may be remembered no longer.
     """
 
     def __init__(self, limits: Iterable[Limit]) -> None:
@@ -53,8 +54,8 @@ class Ledger:
         self.accounts: dict[Account, Balance] = {}
         self.entries = Entries()
         self.clock_ms = 0
-        self.seq = 0
-        self._finished: deque[tuple[int, str]] = deque()
+        self.seq = self.forgotten = 0
+        self._finished: deque[tuple[int, int, str]] = deque()
 
     def reserve(
         self, request_id: str, payer: Payer, hold: Amounts, now_ms: int, lease_ms: int
@@ -274,7 +275,7 @@ class Ledger:
         if held:
             self._book(accounts, held=event.amounts)
         else:
-            self._finished.append((event.at_ms, event.request_id))
+            self._finished.append((event.at_ms, self.seq, event.request_id))
 
     def _end(self, event: Event, known: Entry) -> None:
         status = _FINAL[event.kind]
@@ -289,7 +290,7 @@ class Ledger:
             status=status, booked=event.amounts, changed_ms=event.at_ms, seq=self.seq
         )
         if status != "expired":
-            self._finished.append((event.at_ms, event.request_id))
+            self._finished.append((event.at_ms, self.seq, event.request_id))
 
     def _book(
         self,
@@ -311,7 +312,7 @@ class Ledger:
         over = self.entries.expired
         for name in [*islice(over, 2)]:
             if not _correctable(over[name], self.clock_ms):
-                del self.entries[name]
+                self._drop(name, over[name].seq)
         finished = self._finished
         for _ in range(2):
             if not finished:
@@ -319,9 +320,13 @@ class Ledger:
             is_young = finished[0][0] + REMEMBERED_MS > self.clock_ms
             if is_young and len(finished) <= MOST_REMEMBERED:
                 return
-            changed_ms, request_id = finished.popleft()
-            if self.entries.finished_ms(request_id) == changed_ms:
-                del self.entries[request_id]
+            _, seq, request_id = finished.popleft()
+            if self.entries.finished_seq(request_id) == seq:
+                self._drop(request_id, seq)
+
+    def _drop(self, request_id: str, seq: int) -> None:
+        del self.entries[request_id]
+        self.forgotten = max(self.forgotten, seq)
 
 
 def _correctable(expired: Entry, at_ms: int) -> bool:

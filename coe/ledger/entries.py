@@ -13,7 +13,7 @@ from coe.ledger.limits import Account, Payer
 _N_PARTS = len(Amounts._fields)
 _N_ACCOUNT = len(Account._fields)
 # where `_packed` puts it
-_CHANGED = 7
+_SEQ = 8
 
 
 class Entries(MutableMapping[str, Entry]):
@@ -40,10 +40,17 @@ class Entries(MutableMapping[str, Entry]):
         """Those whose lease ran out, in the order in which that happened."""
         return self._expired
 
-    def finished_ms(self, request_id: str) -> int | None:
-        """When one that cannot change any more ended; ``None`` of all others."""
+    def finished_seq(self, request_id: str) -> int | None:
+        """Number of the last event of one that cannot change any more; ``None`` of all others."""
         packed = self._others.get(request_id)
-        return None if packed is None else packed[_CHANGED]
+        return None if packed is None else packed[_SEQ]
+
+    def since(self, seq: int) -> dict[str, Entry]:
+        """Those whose last event has a higher number; the others are not made anew."""
+        open_ones = {**self._held, **self._expired}
+        found = {name: entry for name, entry in open_ones.items() if entry.seq > seq}
+        others = self._others.items()
+        return found | {name: _unpacked(packed) for name, packed in others if packed[_SEQ] > seq}
 
     def __getitem__(self, request_id: str) -> Entry:
         """The entry, made anew where it cannot change any more."""

@@ -48,7 +48,8 @@ def _entry_row(name: str, entry: Entry) -> list[Any]:
 def restored(kept: dict[str, Any]) -> Ledger:
     """The ledger that gave this `state`, but for the requests that had finished."""
     ledger = Ledger(limits_of(kept["limits"]))
-    ledger.clock_ms, ledger.seq = kept["clock_ms"], kept["seq"]
+    ledger.clock_ms = kept["clock_ms"]
+    ledger.seq = ledger.forgotten = kept["seq"]
     for limit, holder, started_ms, window_ms, *sums in kept["accounts"]:
         account = Account(limit, holder, started_ms, window_ms)
         ledger.accounts[account] = Balance(*(Amounts(*amounts) for amounts in sums))

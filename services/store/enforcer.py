@@ -1,7 +1,8 @@
 """The shared accounts of many gateways in Redis: scripts that it runs one at a time.
 
-All keys of an epoch begin with its name, and an epoch ends when Redis is flushed: what may be left
-of an older one is never read again, and expires.
+All keys of an epoch begin with its name, and an epoch ends when Redis is flushed, or is found to
+have forgotten more than gateways can say again: what may be left of an older one is never read
+again, and expires.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Verdict:
 class Pulse:
     """A sign of life: the epoch, the process that keeps it, and how far this gateway is in it.
 
-    ``contributed`` is the row of its journal that its sums went in with; ``None``: they have not.
+    ``contributed`` is the row of its journal up to which all is known there, by its sums or since;
+    ``None``: nothing is.
     """
 
     epoch: str
@@ -120,9 +122,9 @@ class Enforcer:
         # one hash tag: all keys are on one node of a cluster
         self._base = f"coe:{{{namespace}}}:"
         common = (_FOLDER / "common.lua").read_text()
-        self._reserve, self._record, self._contribute, self._beat = (
-            self._redis.register_script(common + (_FOLDER / name).read_text())
-            for name in ("reserve.lua", "record.lua", "contribute.lua", "beat.lua")
+        self._reserve, self._record, self._contribute, self._beat, self._end = (
+            self._redis.register_script(common + (_FOLDER / f"{name}.lua").read_text())
+            for name in ("reserve", "record", "contribute", "beat", "end")
         )
 
     async def close(self) -> None:
@@ -131,8 +133,12 @@ class Enforcer:
             await self._asking
         await self._redis.aclose()
 
-    async def beat(self) -> Pulse:
+    async def beat(self, epoch: str = "", run_id: str = "", heard: int = 0) -> Pulse:
         """The present epoch, begun if there is none; leases that are over end.
+
+        Parameters
+        ----------
+        epoch, run_id, heard : up to this row all was said in this epoch, to this process.
 
         Raises
         ------
@@ -141,10 +147,11 @@ class Enforcer:
         """
         proposed = secrets.token_hex(8)
         arguments: list[Any] = [proposed, self._grace_ms, self._base, _KEPT_MS, self._gateway]
+        arguments += [epoch, run_id, heard]
         async with _reached():
-            epoch, contributed = await self._beat([self._base + "epoch"], arguments)
+            epoch, run_id, contributed = await self._beat([self._base + "epoch"], arguments)
             about = await self._redis.info()
-            pulse = Pulse(epoch, about["run_id"], int(contributed) if contributed else None)
+            pulse = Pulse(epoch, run_id, int(contributed) if contributed else None)
         policy, limit = about.get("maxmemory_policy", "noeviction"), about.get("maxmemory", 0)
         if limit and policy != "noeviction":
             raise LedgerError(
@@ -213,6 +220,13 @@ class Enforcer:
         async with _reached():
             said = await self._contribute(keys, arguments)
             return None if said == "epoch" else int(said)
+
+    async def end(self, epoch: str) -> None:
+        """End an epoch, if it is the present one; the next sign of life begins another."""
+        prefix = self._prefix(epoch)
+        keys = [self._base + "epoch", prefix + "leases", prefix + "contributed"]
+        async with _reached():
+            await self._end(keys, [epoch, prefix, _KEPT_MS])
 
     async def taken(self, epoch: str, account: Account) -> tuple[Amounts, Amounts]:
         """Held and spent of an account by all gateways."""

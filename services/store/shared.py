@@ -120,6 +120,8 @@ class SharedStore:
                 await self._running
             with self._rounds:
                 await self.deliver()
+                if self.reachable:
+                    await self.beat()
             await self._enforcer.close()
         finally:
             await self.books.close()
@@ -158,7 +160,8 @@ class SharedStore:
             As `Enforcer.beat`, but not where Redis is merely out of reach.
         """
         try:
-            pulse = await self._enforcer.beat()
+            heard = self._all_heard() if self.reachable else 0
+            pulse = await self._enforcer.beat(self._epoch, self._run_id, heard)
             if (pulse.epoch, pulse.run_id) != (self._epoch, self._run_id):
                 await self._catch_up(pulse.epoch, pulse.contributed)
                 self._epoch, self._run_id = pulse.epoch, pulse.run_id
@@ -330,21 +333,34 @@ class SharedStore:
         self._due_s = 0.0
         self._wake.set()
 
+    def _all_heard(self) -> int:
+        """The row of the journal up to which Redis has heard all."""
+        unsaid = (entry.seq for entry in self._unsaid.values())
+        return min(unsaid, default=self.books.ledger.seq + 1) - 1
+
     async def _catch_up(self, epoch: str, contributed: int | None) -> None:
         """Bring Redis to what the journal says, in an epoch or a process that may know less."""
         ledger = self.books.ledger
+        if contributed is not None and contributed < ledger.forgotten:
+            # one by one not all of it can be said again: all gateways say their sums
+            await self._enforcer.end(epoch)
+            raise LedgerUnavailableError("the shared ledger has forgotten too much")
+        expired = ledger.expired(ledger.clock_ms)
         if contributed is None:
-            # taken at one moment: what happens from here on is said request by request
+            # taken at one moment: what happens from here on is said request by request, and so is
+            # what may still be corrected
             seq = ledger.seq
             spent = {a: balance.spent for a, balance in ledger.accounts.items()}
+            for entry in expired.values():
+                for account in entry.accounts:
+                    spent[account] = spent[account].minus(entry.booked)
             contributed = await self._enforcer.contribute(epoch, seq, spent)
             if contributed is None:
                 raise LedgerUnavailableError("the shared ledger was flushed again")
-        self._unsaid = {
-            name: entry
-            for name, entry in ledger.entries.items()
-            if entry.status == "held" or (entry.status != "refused" and entry.seq > contributed)
-        }
+        held = {name: ledger.entries[name] for name in ledger.held}
+        young = ledger.entries.since(contributed)
+        told = {name: entry for name, entry in young.items() if entry.status != "refused"}
+        self._unsaid = expired | held | told
 
     def _see(self, taken: Mapping[Account, Amounts]) -> None:
         """Remember what was last seen of accounts; of the newest windows only."""

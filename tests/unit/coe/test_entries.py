@@ -45,11 +45,13 @@ def test_they_are_a_dict_of_entries(steps):
         assert len(found) == len(plain)
         assert [*found.held] == [n for n in found if plain[n].status == "held"]
         assert found.expired == {n: e for n, e in plain.items() if e.status == "expired"}
+        for seq in (0, 7):
+            assert found.since(seq) == {n: e for n, e in plain.items() if e.seq > seq}
         for other in "abcde":
             assert found.get(other) == plain.get(other)
             assert (other in found) == (other in plain)
             ended = other in plain and plain[other].status not in ("held", "expired")
-            assert found.finished_ms(other) == (plain[other].changed_ms if ended else None)
+            assert found.finished_seq(other) == (plain[other].seq if ended else None)
             if other in plain:
                 # as those who took them apart expect them
                 entry = found[other]

@@ -26,7 +26,7 @@ class Obedient:
             self.n_failures[verb] -= 1
             raise ZeroDivisionError
 
-    async def beat(self):
+    async def beat(self, epoch, run_id, heard):
         self._fail("beat")
         self.n_beats += 1
         return Pulse("e", "r", 0)

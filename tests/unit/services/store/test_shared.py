@@ -553,3 +553,90 @@ async def test_a_limit_that_is_lowered_holds_for_those_under_way(
         store.under([Limit("house", "global", YEARS_S, tokens=5)])
         assert await asked == "refused"
         assert total(await fleet.agree()) == 0
+
+
+async def test_a_redis_that_restarts_with_less_than_is_remembered_is_told_sums(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    """From a snapshot that is older than what a gateway remembers of single requests."""
+    ahead = [0]
+    async with fleet_on(tmp_path, redis_server.url) as fleet:
+        store = await fleet.start("a", now_ms=lambda: wall_ms() + ahead[0])
+        other = await fleet.start("b")
+        await fleet.ready()
+        assert await tried(store, "early") == await tried(other, "of the other") == "held"
+        redis_server.command("SAVE")
+        assert await tried(store, "unknown") == "held"
+        store.settle("unknown", Amounts(tokens=7, requests=1))
+        ahead[0] = 2 * REMEMBERED_MS
+        for name in ("later", "and later", "and later still"):
+            assert await tried(store, name) == "held"
+            store.release(name)
+        assert "unknown" not in store.books.ledger.entries
+        assert total(await fleet.agree()) == 27
+        before = store._epoch
+        redis_server.kill()
+        redis_server.start()
+        await fleet.ready()
+        assert total(await fleet.agree()) == 27
+        assert before != store._epoch == other._epoch
+        keys = redis_server.command("KEYS", f"*{before}*")
+        assert all(redis_server.command("PTTL", key) > 0 for key in keys)
+
+
+async def test_a_gateway_that_restarts_says_what_redis_missed_however_long_ago(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    redis_server.kill()
+    redis_server.start("--appendonly", "yes")
+    async with fleet_on(tmp_path, redis_server.url) as fleet:
+        store = await fleet.start("a")
+        await fleet.ready()
+        assert await tried(store, "before") == "held"
+        await fleet.agree()
+        redis_server.kill()
+        assert await tried(store, "alone") == "held"
+        store.settle("alone", Amounts(tokens=7, requests=1))
+        store.books.keep()
+        assert await tried(store, "later") == "held"
+        store.release("later")
+        await fleet.stop("a")
+        redis_server.start("--appendonly", "yes")
+        store = await fleet.start("a")
+        assert "alone" not in store.books.ledger.entries
+        await fleet.ready()
+        assert total(await fleet.agree()) == 17
+
+
+async def test_what_expired_before_a_flush_is_corrected_after_it(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    async with fleet_on(tmp_path, redis_server.url) as fleet:
+        store = await fleet.start("a", lease_ms=300)
+        await fleet.ready()
+        for name in ("a", "b"):
+            assert await tried(store, name) == "held"
+        await fleet.stop("a")
+        store = await fleet.start("a", lease_ms=300)
+        for name in ("a", "b"):
+            await eventually(lambda name=name: _expired(store, name))
+        redis_server.command("FLUSHALL")
+        await fleet.ready()
+        assert total(await fleet.agree()) == 20
+        store.settle("a", Amounts(tokens=3, requests=1))
+        assert total(await fleet.agree()) == 13
+
+
+async def test_a_gateway_that_restarts_begins_no_epoch(tmp_path: Path, redis_server: Any) -> None:
+    async with fleet_on(tmp_path, redis_server.url) as fleet:
+        epochs = set()
+        for life in range(4):
+            store = await fleet.start("a")
+            await fleet.ready()
+            for n in range(10):
+                assert await tried(store, f"{life}-{n}") == "held"
+                store.settle(f"{life}-{n}", Amounts(tokens=1, requests=1))
+            store.books.keep()
+            epochs.add(store._epoch)
+            await fleet.stop("a")
+        assert len(epochs) == 1

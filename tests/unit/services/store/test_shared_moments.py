@@ -40,7 +40,7 @@ class Scripted(Enforcer):
     async def close(self) -> None:
         pass
 
-    async def beat(self) -> Pulse:
+    async def beat(self, *words: Any) -> Pulse:
         return Pulse("epoch", "process", 0)
 
     async def reserve(self, *words: Any) -> Verdict:
