@@ -51,6 +51,9 @@ class Amounts(NamedTuple):
 
     def plus(self, other: Amounts) -> Amounts:
         """Both together."""
+        if other is NOTHING:
+            # as most parts of a balance that is booked on
+            return self
         return Amounts(
             self.energy_uj + other.energy_uj,
             self.cost_uusd + other.cost_uusd,
@@ -69,7 +72,7 @@ class Amounts(NamedTuple):
 
     def beyond(self, hold: Amounts) -> Amounts:
         """By how much each exceeds ``hold``; 0 where it does not."""
-        return Amounts(*(max(n, 0) for n in self.minus(hold)))
+        return Amounts(*map(max, self.minus(hold), NOTHING))
 
 
 RESOURCES = Amounts._fields
