@@ -341,8 +341,9 @@ class SharedStore:
     async def _catch_up(self, epoch: str, contributed: int | None) -> None:
         """Bring Redis to what the journal says, in an epoch or a process that may know less."""
         ledger = self.books.ledger
-        if contributed is not None and contributed < ledger.forgotten:
-            # one by one not all of it can be said again: all gateways say their sums
+        lost = epoch == self._epoch if contributed is None else contributed < ledger.forgotten
+        if lost:
+            # the sums, or more than can be said again request by request: all say their sums anew
             await self._enforcer.end(epoch)
             raise LedgerUnavailableError("the shared ledger has forgotten too much")
         expired = ledger.expired(ledger.clock_ms)

@@ -242,3 +242,23 @@ async def test_what_was_granted_under_limits_of_before_is_charged_where_the_jour
         store.settle("a", Amounts(tokens=3))
         await store.deliver()
         assert await sums(store) == {"house": (0, 3), "each": (0, 3)}
+
+
+async def test_a_redis_of_before_a_gateway_said_its_sums_hears_of_no_request_twice(
+    tmp_path: Path, redis_server: Any
+) -> None:
+    other = Enforcer(redis_server.url, "test", "other", 2.0, grace_ms=0)
+    await other.beat()
+    await other.close()
+    redis_server.command("SAVE")
+    async with delayed(tmp_path, redis_server.url) as (store, _):
+        redis_server.kill()
+        redis_server.start()
+        await store.reserve("a", ALICE, TEN)
+        store.settle("a", Amounts(tokens=3))
+        # the gateway has not noticed that it is another process
+        await store.deliver()
+        for _ in range(2):
+            await store.beat()
+        await store.deliver()
+        assert await sums(store) == {"house": (0, 3)}
