@@ -28,6 +28,8 @@ class ToldStore:
             self.line.tell("release", request_id)
             raise
         except GatewayError as error:
+            # it may have been granted before that
+            self.line.tell("release", request_id)
             raise LedgerUnavailableError(f"the ledger cannot be asked: {error}") from error
 
     def settle(self, request_id: str, actual: Amounts, estimated: bool = False) -> None:
