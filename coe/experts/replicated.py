@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
 
@@ -133,12 +132,11 @@ class ReplicatedExpert:
                     raise
                 first_error = first_error or error
             finally:
-                async with AsyncExitStack() as ending:
-                    # last first, and each of them whatever becomes of the others
+                try:
+                    self._end(state, sent, watch, n_pieces, request)
+                finally:
                     if pieces is not None:
-                        ending.push_async_callback(close, pieces)
-                    ending.callback(self._learn, state, sent, watch, n_pieces, request)
-                    watch.end()
+                        await close(pieces)
             if answer.is_last:
                 raise first_error
             seat = self._again(request, answer.asked, first_error)
@@ -191,6 +189,14 @@ class ReplicatedExpert:
         chosen = pick([self._states[name] for name in names], self.rng, self.now())
         assert chosen is not None, "none of them drains"
         return chosen.replica_id
+
+    def _end(
+        self, state: ReplicaState, sent: Sent, watch: Watch, n_pieces: int, request: Request
+    ) -> None:
+        try:
+            watch.end()
+        finally:
+            self._learn(state, sent, watch, n_pieces, request)
 
     def _learn(
         self, state: ReplicaState, sent: Sent, watch: Watch, n_pieces: int, request: Request

@@ -20,6 +20,7 @@ from coe.services.access.porter import porter_of
 from coe.services.access.secrets import secrets_of
 from coe.services.access.tls import private
 from coe.services.cli.console import configuration, say
+from coe.services.enduring import Enduring
 from coe.services.entrance.drain import Drain
 from coe.services.garbage import collect_less
 from coe.services.gateway import Gateway
@@ -107,10 +108,11 @@ async def _serve_by_several(
 
 
 async def _announce_all(family: Family, words: str) -> None:
-    await family.all_ready.wait()
-    for host in family.hosts.values():
-        await host.settled()
-    say(words)
+    with Enduring("saying who is ready"):
+        await family.all_ready.wait()
+        for host in family.hosts.values():
+            await host.settled()
+        say(words)
 
 
 def ending_on_signals(drain: Drain) -> None:
@@ -130,12 +132,13 @@ def _asked_to_end(drain: Drain, number: signal.Signals) -> None:
 
 async def _announce(runtime: Runtime, url: str) -> None:
     """Say how to ask, once somebody can answer."""
-    await runtime.fleet.started()
-    if not runtime.fleet.can_answer:
+    with Enduring("saying who is ready"):
+        await runtime.fleet.started()
+        if runtime.fleet.can_answer:
+            say("ready. " + how_to_ask(runtime.config, url))
+            return
         way = "coe doctor" if runtime.fleet.copies is None else "coe fleet status"
         say(f"no expert is ready: `{way}` says why")
-        return
-    say("ready. " + how_to_ask(runtime.config, url))
 
 
 def how_to_ask(config: Config, url: str) -> str:

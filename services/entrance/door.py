@@ -10,6 +10,7 @@ from typing import Literal
 
 from coe.crowd import Crowd, Line
 from coe.errors.gateway import EndingError, GatewayError, OverdueError
+from coe.services.enduring import Enduring
 from coe.within import Within
 
 Phase = Literal["open", "leaving", "shut", "cut"]
@@ -36,6 +37,7 @@ class Door:
         default_factory=lambda: Line(_PER_TURN, _PATIENCE_S, time.monotonic)
     )
     _inside: set[Within] = field(default_factory=set)
+    _turning: Enduring = field(default_factory=lambda: Enduring("letting requests begin"))
 
     def inside(self, caller: str) -> Inside:
         """The context of one of the requests of ``caller``, to be waited in for its turn."""
@@ -91,9 +93,10 @@ class Door:
         return turn
 
     def _turn(self) -> None:
-        for turn in self._line.next_turn():
-            if not turn.done():
-                turn.set_result(None)
+        with self._turning:
+            for turn in self._line.next_turn():
+                if not turn.done():
+                    turn.set_result(None)
         if self._line.begun:
             asyncio.get_running_loop().call_soon(self._turn)
 

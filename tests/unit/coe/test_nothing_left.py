@@ -191,6 +191,7 @@ GIVING_BACK = frozenset(
         "Line.seat",
         "Load.left",
         "Member.left",
+        "ReplicatedExpert._end",
         "ReplicatedExpert._learn",
         "Watch.end",
         "_any_would_say",

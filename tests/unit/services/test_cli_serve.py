@@ -6,7 +6,7 @@ import pytest
 
 from coe.access.section import TlsSection
 from coe.config import DATA, load_config
-from coe.services.cli.serve import how_to_ask, own_address
+from coe.services.cli.serve import _announce, how_to_ask, own_address
 
 CONFIG = load_config(DATA / "coe.yaml")
 KEY = '-H "authorization: Bearer $COE_API_KEY" '
@@ -32,3 +32,8 @@ def test_one_at_another_port_is_asked_there():
     told = how_to_ask(CONFIG, "http://127.0.0.1:9")
     assert "chat --url http://127.0.0.1:9 " in told
     assert "curl http://127.0.0.1:9/v1/chat/completions -H" in told
+
+
+async def test_a_remark_that_fails_as_nobody_foresaw_is_told(caplog):
+    await _announce(None, "http://gateway")
+    assert [record.exc_info[0] for record in caplog.records] == [AttributeError]
