@@ -112,11 +112,16 @@ class Line:
 
     @contextmanager
     def _told(self, name: int | None) -> Iterator[None]:
-        """Whoever asked is told of an error in the context, also of what nobody foresaw."""
+        """Whoever asked is told of an error in the context, also of what nobody foresaw.
+
+        Where nobody did, it is logged, whether it was foreseen or not.
+        """
         with self._hearing:
             try:
                 yield
             except CoeError as error:
+                if name is None:
+                    raise
                 self._answer(name, "raised", type(error).__name__, list(error.args))
             return
         words = f"the other process has failed: {self._hearing.latest}"

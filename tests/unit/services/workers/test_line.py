@@ -112,11 +112,13 @@ async def test_an_error_that_was_foreseen_travels_from_a_call_that_waits_for_not
         raise LedgerConflictError("req", "was settled before")
 
     async with connected({"fail": fail, "one": lambda: 1}) as (line, _):
-        line.tell("fail")
         with pytest.raises(LedgerConflictError):
             await line.ask("fail")
+        assert caplog.records == []
+        line.tell("fail")
         assert await line.ask("one") == 1
-    assert caplog.records == []
+    # nobody waits for what becomes of it
+    assert [record.exc_info[0] for record in caplog.records] == [LedgerConflictError]
 
 
 async def test_half_a_line_is_the_end_of_it_and_what_is_no_call_is_told(caplog):
