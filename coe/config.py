@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import coe
-from coe.access.section import AccessSection, Network, TlsSection
+from coe.access.section import AccessSection, HostName, Network, TlsSection
 from coe.capability import OF_KIND
 from coe.core import MOST_EXPERTS, ExpertSpec, TurnRule
 from coe.device import DeviceProfile
@@ -37,7 +37,15 @@ from coe.resilience import ResilienceSection
 from coe.shadow import ShadowSection
 from coe.store import StoreSection
 from coe.tenants import TenantName, TenantSection, check_experts
-from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml, wrong_field
+from coe.yamlfile import (
+    Name,
+    NonNegative,
+    Positive,
+    Section,
+    not_blank,
+    read_yaml,
+    wrong_field,
+)
 
 DATA = Path(coe.__file__).parent / "data"
 """What ships: default configuration, artefact, embedder, weights manifest, device profiles."""
@@ -51,7 +59,7 @@ class GatewaySection(Section):
     max_body_bytes: Annotated[int, Field(gt=0)] = 4 * 1024 * 1024
     head_timeout_s: Positive = 10.0
     body_timeout_s: Positive = 30.0
-    hosts: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
+    hosts: list[HostName] = Field(default=[])
     kept_decisions: Annotated[int, Field(gt=0)] = 1000
     kept_for_s: Positive = 86_400.0
     max_in_flight: Annotated[int, Field(gt=0)] = 512
@@ -64,6 +72,8 @@ class GatewaySection(Section):
     admin_token_env: str = "COE_ADMIN_TOKEN"
     tls: TlsSection | None = None
     trusted_proxies: list[Network] = Field(default=[])
+
+    _tls_is_said = field_validator("tls", mode="before")(not_blank)
 
 
 class RetrievalSection(Section):
@@ -149,6 +159,8 @@ class Config(Section):
     on_demand: OnDemandSection | None = None
     tenants: dict[TenantName, TenantSection] = Field(default={})
     experts: Annotated[list[AnyExpert], Field(min_length=1)]
+
+    _access_is_said = field_validator("access", mode="before")(not_blank)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from coe.errors.files import ConfigError
+from coe.errors.wording import tag_of, wording
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -35,6 +37,19 @@ def wrong_field(message: str, at: tuple[str | int, ...]) -> PydanticCustomError:
     return PydanticCustomError("wrong_field", "{message}", {"message": message, "at": at})
 
 
+def not_blank(section: Any) -> Any:
+    """What a section says that keeps strangers out: a blank one would be none, and let them in.
+
+    Raises
+    ------
+    ValueError
+        Its name stands there, and nothing behind it.
+    """
+    if section is None:
+        raise ValueError("is blank, which switches nothing on: write {} or fields, or leave it out")
+    return section
+
+
 def read_yaml(path: Path, section: type[_S], context: Any = None) -> _S:
     """What a YAML file says, checked against a pydantic model.
 
@@ -50,19 +65,31 @@ def read_yaml(path: Path, section: type[_S], context: Any = None) -> _S:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: it is no text in UTF-8") from error
     try:
         data, tree = yaml.load(text, _LOADER), yaml.compose(text, _LOADER)  # noqa: S506
     except (yaml.YAMLError, ValueError) as error:  # ValueError: such as an impossible date
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(_broken(path, error)) from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold a mapping of sections, not {type(data).__name__}")
+        got = "nothing" if data is None else repr(data)[:40]
+        raise ConfigError(f"{path}: must hold a mapping of sections, not {got}")
     lines = _lines(tree, path)
     try:
         return section.model_validate(data, context=context)
     except ValidationError as error:
-        raise ConfigError(_complaint(path, error, lines)) from error
+        raise ConfigError(_complaint(path, section, error, lines)) from error
+
+
+def _broken(path: Path, error: yaml.YAMLError | ValueError) -> str:
+    """Where a file is no YAML, and why."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f"{path}: not YAML: {' '.join(str(error).split())}"
+    at, since = error.problem_mark, error.context_mark
+    begun = f", {error.context} that begins on line {since.line + 1}" if since else ""
+    return f"{path}:{at.line + 1}: not YAML: {error.problem} (column {at.column + 1}){begun}"
 
 
 def _lines(node: Any, path: Path, at: tuple[str | int, ...] = ()) -> dict[tuple[Any, ...], int]:
@@ -81,18 +108,59 @@ def _lines(node: Any, path: Path, at: tuple[str | int, ...] = ()) -> dict[tuple[
     return found
 
 
-def _complaint(path: Path, error: ValidationError, lines: Mapping[tuple[Any, ...], int]) -> str:
+def _complaint(
+    path: Path,
+    section: type[Section],
+    error: ValidationError,
+    lines: Mapping[tuple[Any, ...], int],
+) -> str:
     """One line per wrong field: file, line, field, value, what would be right."""
     complaints = []
     for row in error.errors(include_url=False):
-        loc = _in_file((*row["loc"], *row.get("ctx", {}).get("at", ())), lines)
+        loc = _in_file((*row["loc"], *row.get("ctx", {}).get("at", ()), *tag_of(row)), lines)
         known = next((loc[:n] for n in range(len(loc), -1, -1) if loc[:n] in lines), ())
         field = ".".join(str(part) for part in loc) or "(whole file)"
-        value = row["input"]
-        got = "" if isinstance(value, dict | list | BaseModel) else f", not {value!r}"
-        message = row["msg"].removeprefix("Value error, ")
-        complaints.append(f"{path}:{lines[known]}: {field}: {message}{got}")
+        complaints.append(f"{path}:{lines[known]}: {field}: {_said(row, section)}")
     return "\n".join(complaints)
+
+
+def _said(row: Any, section: type[Section]) -> str:
+    """What is wrong with a field, and what stands there."""
+    kind, value, said = row["type"], row["input"], wording(row)
+    if kind == "extra_forbidden":
+        return said + _meant(section, row["loc"])
+    if kind == "union_tag_invalid":
+        return f"{said}, not {row['ctx']['tag']!r}"
+    if isinstance(value, dict | BaseModel) or (isinstance(value, list) and "_type" not in kind):
+        return said
+    return f"{said}, not {value!r}"
+
+
+def _meant(section: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """Which field may have been meant by an unknown one; "" where none is like it."""
+    sections = [section]
+    for part in loc[:-1]:
+        sections = _inner(sections, part)
+    known = {name for one in sections for name in one.model_fields}
+    near = get_close_matches(str(loc[-1]), sorted(known), 1)
+    return f": is {near[0]} meant?" if near else ""
+
+
+def _inner(sections: list[type[BaseModel]], part: int | str) -> list[type[BaseModel]]:
+    """The sections in a field; or of several those of a tag; a place in a list tells nothing."""
+    inner = [s.model_fields[part].annotation for s in sections if part in s.model_fields]
+    found = [one for annotation in inner for one in _sections(annotation)]
+    kinds = [(s, s.model_fields.get("kind")) for s in sections]
+    tagged = [s for s, kind in kinds if kind is not None and part in get_args(kind.annotation)]
+    return found or tagged or sections
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that an annotation mentions, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections(argument)
 
 
 def _in_file(

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, PlainValidator
 
 from coe.yamlfile import Positive, Section
 
-Network = IPv4Network | IPv6Network
+# one complaint of a wrong one, instead of one for each version of IP
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(ip_network)]
+
+HOST: Final = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
+"""A name or an address in lower case, with a port or without one, as in ``Host``."""
+
+
+def _host(name: str) -> str:
+    if not HOST.fullmatch(name.lower()):
+        raise ValueError("is no name of a host, such as router.example or localhost:8080")
+    return name
+
+
+HostName = Annotated[str, AfterValidator(_host)]
 
 
 class AccessSection(Section):

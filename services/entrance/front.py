@@ -13,6 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from coe.access.section import HOST
 from coe.errors.callers import RequestError
 from coe.services.wire.head import fields_of
 from coe.services.wire.refusals import refused
@@ -21,7 +22,6 @@ from coe.services.wire.refusals import refused
 _DISGUISED = re.compile(rb"%(?:2f|5c|2e|00)", re.IGNORECASE)
 # names of models and experts may hold a slash, and clients write it so
 _NAMES = (b"/v1/models/", b"/admin/experts/")
-_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _KEY = re.compile(rb"[!-~]{1,255}")
 _ONE_AT_MOST = frozenset({b"host", b"authorization"})
 
@@ -52,7 +52,8 @@ class Front:
         if b"host" in twice or (host is None and scope["http_version"] != "1.0"):
             return RequestError("there must be one host", None, "invalid_host")
         if host is not None and not self._is_own(host):
-            return RequestError("this gateway has another name", None, "invalid_host")
+            said = "`gateway.hosts` in coe.yaml names others" if self.hosts else "that is no name"
+            return RequestError(f"this gateway has another name: {said}", None, "invalid_host")
         if b"%" in path and _DISGUISED.search(path) and not path.startswith(_NAMES):
             return RequestError("there is nothing at such a path", None, "unknown_url")
         if fields.get(b"upgrade", b"").lower() == b"websocket":
@@ -77,7 +78,7 @@ class Front:
 def _host(sent: bytes) -> str:
     """The host as names are compared; "" where it is none."""
     host = sent.decode("latin-1").lower()
-    return host if _HOST.fullmatch(host) else ""
+    return host if HOST.fullmatch(host) else ""
 
 
 def _several(headers: Sequence[tuple[bytes, bytes]]) -> set[bytes]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from coe.errors.callers import RequestError
+from coe.errors.wording import wording
 from coe.services.wire.strict_json import echoed, path_of
 
 # inside these a complaint names the place, of others the field
@@ -33,11 +34,11 @@ def complaint(error: ValidationError) -> RequestError:
     said, loc = row.get("ctx", {}), tuple(row["loc"])
     at = said.get("at", "") if row["type"] == "wrong" else ""
     place = path_of(loc if loc and loc[0] in _DEEP else loc[:1]) + at
-    message = row["msg"].removeprefix("Value error, ")
+    message = wording(row)
     if row["type"] == "missing" and len(loc) == 1:
         code = "missing_required_parameter"
     elif row["type"] == "extra_forbidden":
-        code, message = "unknown_parameter", "there is no such field"
+        code = "unknown_parameter"
     else:
         code = said.get("code", "invalid_value")
     return RequestError(f"{place}: {message}", place, code)

@@ -145,7 +145,7 @@ def test_a_library_with_unknown_hardware_or_no_source_is_refused(tmp_path):
     ):
         read_profiles(path)
     path.write_text(text.replace("    scope: rail\n", "", 1))
-    with pytest.raises(ConfigError, match=r"devices.yaml:\d+: profiles\..*\.scope: Field required"):
+    with pytest.raises(ConfigError, match=r"devices.yaml:\d+: profiles\..*\.scope: is missing"):
         read_profiles(path)
 
 
