@@ -71,8 +71,8 @@ class Admin:
         if self.token is None:
             variable = self.runtime.config.gateway.admin_token_env
             raise RequestError(
-                f"switches are off: start the gateway with a token in {variable}, and show it as "
-                "a bearer token",
+                f"operators' routes are shut: start the gateway with a token in {variable}, and "
+                "show it as a bearer token",
                 None,
                 "admin_disabled",
             )

@@ -13,9 +13,7 @@ from typing import Any
 import httpx
 
 from coe.config import Config
-from coe.errors.callers import RequestError
-from coe.errors.experts import ExpertUnavailableError
-from coe.services.cli.connection import connection
+from coe.services.cli.connection import connection, reached, refusal
 from coe.services.cli.console import configuration, notes, print_json, say
 from coe.services.cli.serve import gateway_on, listen, own_address
 
@@ -43,8 +41,8 @@ def run(
     ------
     RequestError
         The gateway refused the question.
-    ExpertError
-        No expert answered.
+    GatewayError
+        No gateway is there, or nobody answered.
     """
     config = configuration(config_path, quiet=True)
     body: dict[str, Any] = {
@@ -74,25 +72,24 @@ async def _ask(body: Mapping[str, Any], url: str | None, config: Config, as_json
         )
         answer: list[str] = []
         try:
-            async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-                if response.is_error:
-                    raise _refusal(json.loads(await response.aread()))
-                decision_id = response.headers["x-coe-decision-id"]
-                async for text in _texts(response):
-                    answer.append(text)
-                    if not as_json:
-                        sys.stdout.write(text)
-                        sys.stdout.flush()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ExpertUnavailableError("gateway", f"{base}: {error}") from error
-        except (ValueError, KeyError) as error:
-            raise ExpertUnavailableError("gateway", f"{base} is not a coe gateway") from error
-        decision = (await client.get(f"/v1/decisions/{decision_id}")).json()
+            with reached(base):
+                async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+                    if response.is_error:
+                        raise refusal(json.loads(await response.aread()))
+                    decision_id = response.headers["x-coe-decision-id"]
+                    async for text in _texts(response):
+                        answer.append(text)
+                        if not as_json:
+                            sys.stdout.write(text)
+                            sys.stdout.flush()
+                decision = (await client.get(f"/v1/decisions/{decision_id}")).json()
+        finally:
+            if answer and not as_json:
+                sys.stdout.write("\n")
     if as_json:
         print_json({"answer": "".join(answer), "decision": decision})
-        return
-    sys.stdout.write("\n")
-    notes.print(_summary(decision), style="dim", markup=False)
+    elif "receipt" in decision:
+        notes.print(_summary(decision), style="dim", markup=False)
 
 
 async def _own_gateway(config: Config, stack: AsyncExitStack) -> str:
@@ -126,17 +123,10 @@ async def _texts(response: httpx.Response) -> AsyncIterator[str]:
             continue
         event = json.loads(line[6:])
         if "error" in event:
-            raise _refusal(event)
+            raise refusal(event)
         for choice in event.get("choices") or []:
             if text := choice["delta"].get("content"):
                 yield text
-
-
-def _refusal(document: Mapping[str, Any]) -> RequestError | ExpertUnavailableError:
-    error = document["error"]
-    if error["type"] == "invalid_request_error":
-        return RequestError(error["message"], error["param"], error["code"])
-    return ExpertUnavailableError("gateway", error["message"])
 
 
 def _summary(decision: Mapping[str, Any]) -> str:

@@ -233,8 +233,10 @@ def listen(
     try:
         return take(host, port)
     except OSError as error:
+        # create_server's own words say the address once more
+        why = (error.strerror or str(error)).partition(" (while")[0]
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}: choose another with --port"
+            f"cannot listen on {host}:{port}: {why}: choose another with --port"
         ) from error
 
 

@@ -11,10 +11,8 @@ from rich.table import Table
 
 from coe.config import Config
 from coe.environment import admin_token
-from coe.errors.callers import RequestError
-from coe.errors.experts import ExpertUnavailableError
 from coe.errors.files import ConfigError
-from coe.services.cli.connection import connection
+from coe.services.cli.connection import connection, reached, refusal
 from coe.services.cli.console import configuration, print_json, results, tell
 from coe.services.cli.serve import own_address
 from coe.switches import Switch
@@ -27,7 +25,7 @@ def show_experts(config_path: Path | None, url: str | None, as_json: bool) -> No
 
     Raises
     ------
-    ConfigError, RequestError, ExpertUnavailableError
+    ConfigError, RequestError, GatewayError
         As `turn`.
     """
     document = _asked(configuration(config_path, quiet=True), url, "GET", "")
@@ -50,7 +48,7 @@ def turn(config_path: Path | None, url: str | None, expert_id: str, switch: Swit
         There is no operator's token.
     RequestError
         The gateway refuses: the token is wrong, or it has no such expert.
-    ExpertUnavailableError
+    GatewayError
         No gateway answers there.
     """
     config = configuration(config_path, quiet=True)
@@ -66,15 +64,10 @@ def _asked(config: Config, url: str | None, method: str, path: str, **body: Any)
         raise ConfigError(f"no operator's token: export {variable} as it was for `coe serve`")
     base = url or own_address(config)
     base = base.rstrip("/").removesuffix("/v1")
-    try:
+    with reached(base):
         with httpx.Client(timeout=_TIMEOUT_S, **options) as client:
             answer = client.request(method, f"{base}/admin/experts{path}", **body)
         document: dict[str, Any] = answer.json()
         if answer.is_error:
-            error = document["error"]
-            raise RequestError(error["message"], error["param"], error["code"])
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ExpertUnavailableError("gateway", f"{base}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExpertUnavailableError("gateway", f"{base} is not a coe gateway") from error
+            raise refusal(document)
     return document

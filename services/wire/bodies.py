@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coe.core import MOST_EXPERTS
 from coe.mode import Kind
@@ -21,6 +21,7 @@ from coe.services.wire.fields import (
     Stop,
     Temperature,
     Wire,
+    or_else,
     wrong,
 )
 from coe.services.wire.messages import Messages, check_conversation
@@ -145,6 +146,8 @@ class CompletionBody(_Sampled):
         | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=1)]
     )
 
+    _one_text = field_validator("prompt", mode="wrap")(or_else("a list of one"))
+
     @property
     def text(self) -> str:
         """The prompt."""
@@ -164,6 +167,8 @@ class EmbeddingBody(Wire):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Count | None = None
     user: Caller | None = None
+
+    _all_texts = field_validator("input", mode="wrap")(or_else(f"a list of 1 to {MOST_TEXTS}"))
 
     @property
     def texts(self) -> list[str]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from coe.errors.callers import RequestError
@@ -42,6 +50,18 @@ def complaint(error: ValidationError) -> RequestError:
     else:
         code = said.get("code", "invalid_value")
     return RequestError(f"{place}: {message}", place, code)
+
+
+def or_else(lists: str) -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
+    """A validator around a field that is a text or a list of some, and one complaint of both."""
+
+    def checked(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise wrong(f"must be a text that is not empty, or {lists}") from error
+
+    return checked
 
 
 def _texts(value: Any) -> Any:
