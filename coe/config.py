@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 import coe
 from coe.access.section import AccessSection, HostName, Network, TlsSection
@@ -42,13 +42,15 @@ from coe.yamlfile import (
     NonNegative,
     Positive,
     Section,
-    not_blank,
     read_yaml,
     wrong_field,
 )
 
 DATA = Path(coe.__file__).parent / "data"
 """What ships: default configuration, artefact, embedder, weights manifest, device profiles."""
+
+# sections that keep strangers out: blank ones would be none, and let them in
+_KEEP_OUT = (("access",), ("gateway", "tls"))
 
 
 class GatewaySection(Section):
@@ -72,8 +74,6 @@ class GatewaySection(Section):
     admin_token_env: str = "COE_ADMIN_TOKEN"
     tls: TlsSection | None = None
     trusted_proxies: list[Network] = Field(default=[])
-
-    _tls_is_said = field_validator("tls", mode="before")(not_blank)
 
 
 class RetrievalSection(Section):
@@ -159,8 +159,6 @@ class Config(Section):
     on_demand: OnDemandSection | None = None
     tenants: dict[TenantName, TenantSection] = Field(default={})
     experts: Annotated[list[AnyExpert], Field(min_length=1)]
-
-    _access_is_said = field_validator("access", mode="before")(not_blank)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -296,7 +294,7 @@ def load_config(path: Path) -> Config:
     ConfigError
         The file is absent, not YAML, or a field is wrong; every wrong field is named.
     """
-    config = read_yaml(path, Config)
+    config = read_yaml(path, Config, never_blank=_KEEP_OUT)
     base = path.parent
     return config.model_copy(
         update={

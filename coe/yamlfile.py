@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -37,25 +37,18 @@ def wrong_field(message: str, at: tuple[str | int, ...]) -> PydanticCustomError:
     return PydanticCustomError("wrong_field", "{message}", {"message": message, "at": at})
 
 
-def not_blank(section: Any) -> Any:
-    """What a section says that keeps strangers out: a blank one would be none, and let them in.
-
-    Raises
-    ------
-    ValueError
-        Its name stands there, and nothing behind it.
-    """
-    if section is None:
-        raise ValueError("is blank, which switches nothing on: write {} or fields, or leave it out")
-    return section
-
-
-def read_yaml(path: Path, section: type[_S], context: Any = None) -> _S:
+def read_yaml(
+    path: Path,
+    section: type[_S],
+    context: Any = None,
+    never_blank: Sequence[tuple[str, ...]] = (),
+) -> _S:
     """What a YAML file says, checked against a pydantic model.
 
     Parameters
     ----------
     context : what validators of the model get to know beside the file.
+    never_blank : sections, by their paths, that are refused where nothing stands behind their name.
 
     Raises
     ------
@@ -77,10 +70,22 @@ def read_yaml(path: Path, section: type[_S], context: Any = None) -> _S:
         got = "nothing" if data is None else repr(data)[:40]
         raise ConfigError(f"{path}: must hold a mapping of sections, not {got}")
     lines = _lines(tree, path)
+    for at in never_blank:
+        if at in lines and _value(data, at) is None:
+            raise ConfigError(
+                f"{path}:{lines[at]}: {'.'.join(at)}: is blank, which switches nothing on: "
+                "write {} or fields behind it, or leave it out"
+            )
     try:
         return section.model_validate(data, context=context)
     except ValidationError as error:
         raise ConfigError(_complaint(path, section, error, lines)) from error
+
+
+def _value(data: Any, at: tuple[str, ...]) -> Any:
+    for name in at:
+        data = data[name]
+    return data
 
 
 def _broken(path: Path, error: yaml.YAMLError | ValueError) -> str:

@@ -266,7 +266,7 @@ def test_a_wrong_field_is_named_with_file_line_value_and_remedy(complaint, right
         ("gatway: {port: 1}", "gatway: there is no such field: is gateway meant?"),
         ("gateway: {tls: {key: k, cert: c}}", "gateway.tls.certificate: is missing"),
         ("access: []", "access: must be a mapping of fields, not []"),
-        ("access:", "access: is blank, which switches nothing on: write {} or fields"),
+        ("access:", "access: is blank, which switches nothing on: write {} or fields behind"),
         ("gateway: {tls: }", "gateway.tls: is blank, which switches nothing on"),
         ("gateway: {hosts: ['http://a.example']}", "hosts.0: is no name of a host, such as"),
         ("gateway: {trusted_proxies: [10.0.0.0/99]}", "trusted_proxies.0: '10.0.0.0/99' does not"),

@@ -282,7 +282,7 @@ async def test_refusals_are_counted(house):
 @pytest.mark.parametrize("trusted", [[], ["10.0.0.0/8"]])
 async def test_only_a_trusted_proxy_says_who_is_behind_it(house, trusted, clock):
     section = house.gateway.runtime.config.gateway
-    section = type(section)(**section.model_dump(exclude_none=True) | {"trusted_proxies": trusted})
+    section = type(section)(**section.model_dump() | {"trusted_proxies": trusted})
     config = house.gateway.runtime.config.model_copy(update={"gateway": section})
     runtime = type(house.gateway.runtime)(
         config,
