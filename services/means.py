@@ -12,6 +12,7 @@ from coe.ledger.protocol import KeptStore
 from coe.optimizer.pacing import Allowance, Pacer
 from coe.services.host.experts import open_host
 from coe.services.host.watched import WatchedHost
+from coe.services.runnable import Say
 from coe.services.store.opening import opened
 from coe.store import RedisStoreSection, SqliteStoreSection
 from coe.switches import Switch
@@ -23,14 +24,14 @@ class Means:
 
     Parameters
     ----------
-    open_store : a store under these limits; ``None`` where there are none.
+    open_store : a store under these limits, as `opened`; ``None`` where there are none.
     open_host : the host of an engine, as `coe.services.host.experts.open_host`.
     pacer : of these allowances, from now on.
     meters : whether the machine's meter is this process's own.
     """
 
     open_store: Callable[
-        [SqliteStoreSection | RedisStoreSection | None, Sequence[Limit]],
+        [SqliteStoreSection | RedisStoreSection | None, Sequence[Limit], Say],
         AbstractAsyncContextManager[KeptStore | None],
     ] = opened
     open_host: Callable[..., WatchedHost] = open_host

@@ -210,7 +210,8 @@ async def serving(
         running(config, say, now=now, guards=guards, means=means) as fleet,
         AsyncExitStack() as stack,
     ):
-        store = await stack.enter_async_context(means.open_store(config.store, budgets.as_limits()))
+        opening = means.open_store(config.store, budgets.as_limits(), say)
+        store = await stack.enter_async_context(opening)
         # in a thread: an endpoint may take its time, and engines are starting
         embedder = await asyncio.to_thread(configured, config.embedder)
         draft = await asyncio.to_thread(

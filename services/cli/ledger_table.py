@@ -47,7 +47,7 @@ def show(config: Path | None, ledger: Path | None, closed: bool, as_json: bool) 
         print_json({"ledger": str(path), "requests_held": held, "accounts": accounts})
         return
     _table(dict(rows), limits)
-    tell(f"{path}: {len(contents.ledger.held)} requests hold something")
+    tell(f"{path}: {_counted(len(contents.ledger.held), 'requests')} held")
 
 
 def check(config: Path | None, ledger: Path | None, as_json: bool) -> bool:
@@ -72,9 +72,14 @@ def check(config: Path | None, ledger: Path | None, as_json: bool) -> bool:
     for fault in faults:
         tell(fault)
     verdict = "does not add up" if faults else "adds up"
-    counted = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in figures.items())
+    counted = ", ".join(_counted(n, *name.split("_")) for name, n in figures.items())
     tell(f"{path} {verdict}: {counted}")
     return not faults
+
+
+def _counted(n: int, things: str, *more: str) -> str:
+    """So many of them, in words."""
+    return " ".join((str(n), things.removesuffix("s") if n == 1 else things, *more))
 
 
 def _read(config: Path | None, ledger: Path | None) -> tuple[Path, Contents]:

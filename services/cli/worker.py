@@ -64,6 +64,8 @@ async def _serve(
         member.serve(gateway, reloads)
         for expert_id, switch in switches.items():
             runtime.engine.switches = runtime.engine.switches.turned(expert_id, switch)
+        # each has answers of its own to wait for
+        drain.say = lambda words: say(f"worker {index}: {words}")
         ending_on_signals(drain)
         # who started it is gone: nobody keeps the ledger any more
         listening.add_done_callback(lambda done: drain.begin(0.0))

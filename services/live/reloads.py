@@ -136,7 +136,7 @@ class Reloads:
         if ground.store is not None:
             ground.store.under(limits)
         elif limits:
-            opening = ground.means.open_store(self._runtime.config.store, limits)
+            opening = ground.means.open_store(self._runtime.config.store, limits, self._say)
             ground.store = await ground.stack.enter_async_context(opening)
 
     def _end(self, change: Change) -> None:

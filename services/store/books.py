@@ -15,10 +15,14 @@ from coe.ledger.limits import Limit
 from coe.services.enduring import Enduring
 from coe.services.store.journal import Journal, Row
 from coe.services.store.states import worded
+from coe.services.store.trouble import Say, Trouble
 from coe.services.store.writer import Writer
 
 KEEP_EVERY_ROWS = 20_000
 """After so many rows the state is kept, and what lies before the state before is dropped."""
+
+# callers need not know which file of whom is full
+_UNWRITTEN = "the ledger of the hard limits cannot be written now: ask again later"
 
 TICK_S = 1.0
 """How often `Books.tick` is to be called."""
@@ -38,6 +42,7 @@ class Books:
     journal : open; closed with these books.
     lease_ms : how long a hold outlives the last sign of life of the gateway that made it.
     now_ms : wall clock.
+    say : told when the journal cannot be written any more, and when it can again.
 
     Attributes
     ----------
@@ -45,7 +50,12 @@ class Books:
     """
 
     def __init__(
-        self, ledger: Ledger, journal: Journal, lease_ms: int, now_ms: Callable[[], int] = wall_ms
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        lease_ms: int,
+        now_ms: Callable[[], int] = wall_ms,
+        say: Say = lambda line: None,
     ) -> None:
         self.ledger = ledger
         self.lease_ms = lease_ms
@@ -54,6 +64,7 @@ class Books:
         self.trouble: LedgerError | None = None
         self.give_up: Callable[[LedgerError], None] = lambda error: None
         self._has_ended = False
+        self._told = Trouble(say, "ledger: it can be written again")
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(journal, self._written)
@@ -75,6 +86,7 @@ class Books:
         lease_ms: int,
         fsync: bool = False,
         now_ms: Callable[[], int] = wall_ms,
+        say: Say = lambda line: None,
     ) -> Books:
         """The books at ``path``, under ``limits`` from now on; to be called on the event loop.
 
@@ -99,7 +111,7 @@ class Books:
                 ledger.limits = tuple(limits)
                 closed = ledger.retire(ledger.clock_ms)
                 journal.keep(ledger.seq, worded(ledger), closed.items())
-            books = cls(ledger, journal, lease_ms, now_ms)
+            books = cls(ledger, journal, lease_ms, now_ms, say)
             books._writer.start()
         except BaseException:
             journal.close()
@@ -220,7 +232,7 @@ class Books:
             It cannot be written now; what must not be lost is tried again.
         """
         if self._writer.ended is not None:
-            raise LedgerUnavailableError(str(self._writer.ended))
+            raise LedgerUnavailableError(_UNWRITTEN)
         if self._n_unwritten:
             flushed = self._flushing.setdefault(self._seq, self._loop.create_future())
             await asyncio.shield(flushed)
@@ -236,6 +248,9 @@ class Books:
                 self._hear(row, error)
         if error is not None:
             self._n_failures += 1
+            self._told.note(f"ledger: {error}: nothing is answered under hard limits")
+        elif rows:
+            self._told.end()
         done = error is not None or not self._n_unwritten
         for seq in [seq for seq in self._flushing if done or seq <= self._durable]:
             _answer(self._flushing.pop(seq), error)
@@ -268,4 +283,6 @@ def _answer(waiting: asyncio.Future[None], error: LedgerError | None) -> None:
     if error is None:
         waiting.set_result(None)
     else:
-        waiting.set_exception(LedgerUnavailableError(str(error)))
+        refused = LedgerUnavailableError(_UNWRITTEN)
+        refused.__cause__ = error
+        waiting.set_exception(refused)

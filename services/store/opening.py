@@ -17,6 +17,7 @@ from coe.ledger.protocol import KeptStore
 from coe.services.enduring import for_ever
 from coe.services.store.books import TICK_S, Books, wall_ms
 from coe.services.store.local import LocalStore
+from coe.services.store.trouble import Say
 from coe.store import RedisStoreSection, SqliteStoreSection
 
 
@@ -31,6 +32,7 @@ def end_process(error: LedgerError) -> None:
 async def opened(
     section: SqliteStoreSection | RedisStoreSection | None,
     limits: Sequence[Limit],
+    say: Say = lambda line: None,
     now_ms: Callable[[], int] = wall_ms,
     give_up: Callable[[LedgerError], None] = end_process,
 ) -> AsyncIterator[KeptStore | None]:
@@ -38,6 +40,7 @@ async def opened(
 
     Parameters
     ----------
+    say : told when the ledger cannot be kept, and when it can again.
     give_up : called once where nothing can be written any more, and so nothing can be granted.
 
     Raises
@@ -45,7 +48,8 @@ async def opened(
     LedgerError
         As `Books.open`, `Books.close` and `SharedStore.start`.
     ConfigError
-        The variable with the address of Redis is not set, or its client is not installed.
+        The variable with the address of Redis is not set or holds none, or its client is not
+        installed.
     """
     if not limits:
         yield None
@@ -53,10 +57,10 @@ async def opened(
     section = section or SqliteStoreSection(kind="sqlite")
     url = redis_url(section.url_env) if isinstance(section, RedisStoreSection) else ""
     path = section.journal(state_home())
-    books = Books.open(path, limits, section.lease_s * 1000, section.fsync, now_ms)
+    books = Books.open(path, limits, section.lease_s * 1000, section.fsync, now_ms, say)
     books.give_up = give_up
     if isinstance(section, RedisStoreSection):
-        async with _shared(books, section, url) as store:
+        async with _shared(books, section, url, say) as store:
             yield store
         return
     ticking = asyncio.create_task(_ticking(books), name="ledger")
@@ -69,7 +73,9 @@ async def opened(
 
 
 @asynccontextmanager
-async def _shared(books: Books, section: RedisStoreSection, url: str) -> AsyncIterator[KeptStore]:
+async def _shared(
+    books: Books, section: RedisStoreSection, url: str, say: Say
+) -> AsyncIterator[KeptStore]:
     try:
         from coe.services.store.enforcer import Enforcer
         from coe.services.store.shared import SharedStore
@@ -78,8 +84,16 @@ async def _shared(books: Books, section: RedisStoreSection, url: str) -> AsyncIt
         raise ConfigError(
             "store: the client of Redis is not installed: pip install 'coe-router[redis]'"
         ) from error
-    enforcer = Enforcer(url, section.namespace, books.gateway, section.timeout_s)
-    store = SharedStore(books, enforcer, section.share)
+    try:
+        enforcer = Enforcer(url, section.namespace, books.gateway, section.timeout_s)
+    except ValueError as error:
+        await books.close()
+        # not what stands there, which may be a password
+        raise ConfigError(
+            f"store: environment variable {section.url_env} holds no address of a Redis: export "
+            "one such as redis://127.0.0.1:6379/0"
+        ) from error
+    store = SharedStore(books, enforcer, section.share, say)
     try:
         await store.start()
         yield store

@@ -20,9 +20,13 @@ from coe.services.enduring import Enduring
 from coe.services.store.books import TICK_S, Books
 from coe.services.store.enforcer import Enforcer, Verdict
 from coe.services.store.refusal import exhausted
+from coe.services.store.trouble import Say, Trouble
 
 RETRY_S = 0.2
 """How often a Redis that cannot be asked is looked for."""
+
+# of beats in a row that Redis does not answer, before anybody is told
+_PATIENCE = 3
 
 
 class SharedStore:
@@ -31,13 +35,17 @@ class SharedStore:
     Parameters
     ----------
     share : of every ceiling that this gateway may grant, per window, while Redis cannot be asked.
+    say : told when that begins, and when it ends.
     """
 
-    def __init__(self, books: Books, enforcer: Enforcer, share: float) -> None:
+    def __init__(
+        self, books: Books, enforcer: Enforcer, share: float, say: Say = lambda line: None
+    ) -> None:
         self.books = books
         self.reachable = False
         self._enforcer = enforcer
         self._share = share
+        self._told = Trouble(say, "ledger: Redis answers again", _PATIENCE)
         self._ration = Ledger(self._shares())
         self._seen: dict[Account, Amounts] = {}
         self._epoch = self._run_id = ""
@@ -166,8 +174,13 @@ class SharedStore:
                 await self._catch_up(pulse.epoch, pulse.contributed)
                 self._epoch, self._run_id = pulse.epoch, pulse.run_id
             self.reachable = True
+            self._told.end()
         except LedgerError as error:
             self.reachable = False
+            self._told.note(
+                f"ledger: {error}: until it can be, at most {self._share:.0%} of every limit is "
+                "granted here"
+            )
             if not isinstance(error, LedgerUnavailableError):
                 raise
 

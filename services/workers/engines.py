@@ -68,7 +68,7 @@ class Engines:
         n_engines: int = 1,
         on_change: Callable[[WatchedHost], None] = lambda host: None,
     ) -> ToldHost:
-        """The host of an engine that runs.
+        """The host of an engine that runs; who runs it says what becomes of it, and nobody here.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class Engines:
                 f"expert {name}: an engine that several workers share is started with them: "
                 "restart the gateway"
             )
-        host = self.hosts.get(name) or ToldHost(name, on_change)
+        host = self.hosts.get(name) or ToldHost(name)
         self.hosts[name] = host
         host.heard(*self.told[name])
         return host

@@ -195,7 +195,8 @@ class Family:
             self._gone, seat.page = merged([self._gone, departed(seat.page)]), ""
         with self._keeping:
             if n_held := desk.close():
-                self.say(f"worker {seat.index}: {n_held} requests under way are booked whole")
+                what = "1 request under way is" if n_held == 1 else f"{n_held} requests under way are"
+                self.say(f"worker {seat.index}: {what} booked whole")
         return ended
 
     async def _run_one(self, seat: Seat, desk: Desk) -> int:
@@ -301,7 +302,7 @@ class Family:
             if self._store is not None:
                 self._store.under(limits)
             elif limits:
-                opening = opened(self.config.store, limits)
+                opening = opened(self.config.store, limits, self.say)
                 self._store = await self.stack.enter_async_context(opening)
         return self._store
 

@@ -66,7 +66,7 @@ class Member:
     def means(self) -> Means:
         """How its runtime comes by what all share."""
         return Means(
-            open_store=lambda section, limits: told_store(self.line, limits),
+            open_store=lambda section, limits, say: told_store(self.line, limits),
             open_host=self.engines.open_host,
             pacer=self._new_pacer,
             meters=False,

@@ -53,7 +53,7 @@ def test_show_says_what_is_spent_held_and_allowed(path: Path) -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["day", "-", "1970-01-01", "00:00:00", "4.5", "0.25", "5", "J"] in lines
     assert ["hour", "alice", "1970-01-01", "02:00:00", "12", "5", "100", "tokens"] in lines
-    assert lines[-1][-4:] == ["1", "requests", "hold", "something"]
+    assert lines[-1][-3:] == ["1", "request", "held"]
     assert not [line for line in lines if line[:4] == ["hour", "alice", "1970-01-01", "00:00:00"]]
 
 
@@ -73,7 +73,7 @@ def test_show_has_closed_windows_when_asked(path: Path) -> None:
 
 def test_check_says_that_all_adds_up(path: Path) -> None:
     code, text = run("check", "--ledger", str(path))
-    assert (code, "adds up" in text, "1 requests held" in text) == (0, True, True)
+    assert (code, "adds up" in text, "1 request held" in text) == (0, True, True)
     code, text = run("check", "--ledger", str(path), "--json")
     document = json.loads(text)
     assert (code, document["adds_up"], document["faults"]) == (0, True, [])

@@ -76,7 +76,9 @@ async def test_leases_are_renewed_while_it_is_open(
 ) -> None:
     monkeypatch.setattr(opening, "TICK_S", 0.0)
     ms = 0
-    async with opened(sqlite(tmp_path / "l.sqlite", lease_s=60), [HOUSE], lambda: ms) as store:
+    async with opened(
+        sqlite(tmp_path / "l.sqlite", lease_s=60), [HOUSE], now_ms=lambda: ms
+    ) as store:
         assert isinstance(store, LocalStore)
         await store.reserve("a", ALICE, HALF)
         ms = 59_000
@@ -102,6 +104,37 @@ async def test_redis_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match="COE_REDIS_URL"):
         async with opened(section, [HOUSE]):
             pass
+
+
+@pytest.mark.parametrize("url", ["nonsense", "redis://:secret@127.0.0.1:port/0"])
+async def test_what_is_no_address_of_a_redis_is_refused_unshown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("COE_REDIS_URL", url)
+    section = RedisStoreSection(kind="redis", path=tmp_path / "ledger.sqlite")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="COE_REDIS_URL holds no address") as refused:
+            async with opened(section, [HOUSE]):
+                pass
+        assert url not in str(refused.value)
+
+
+async def test_a_redis_that_is_not_there_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COE_REDIS_URL", "redis://127.0.0.1:1/0")
+    section = RedisStoreSection(kind="redis", path=tmp_path / "ledger.sqlite", share=0.02)
+    said, heard = [], asyncio.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        heard.set()
+
+    async with asyncio.timeout(20), opened(section, [HOUSE], say):
+        await heard.wait()
+    (line,) = said
+    assert line.startswith("ledger: the shared ledger cannot be asked: ")
+    assert line.endswith(": until it can be, at most 2% of every limit is granted here")
 
 
 async def test_redis_needs_its_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
