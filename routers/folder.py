@@ -148,7 +148,7 @@ def identity(folder: Path) -> str:
     try:
         return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     except OSError as error:
-        raise ArtefactError(f"{folder}: no readable manifest: {error}") from error
+        raise ArtefactError(f"{folder}: no readable manifest: {error.strerror}") from error
 
 
 def _document(form: Form, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:

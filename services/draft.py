@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from coe.budgets import Budgets
 from coe.cache import AnswerCache
 from coe.config import Config, RetrievalSection
 from coe.core import ExpertSpec, Policy
-from coe.errors.files import ConfigError, PlanError
+from coe.errors.files import ArtefactError, ConfigError, PlanError
 from coe.offers import Offers
 from coe.personal import Personal
 from coe.plan import Plan
@@ -115,17 +116,27 @@ def tag_of(config: Config, budgets: Budgets) -> str:
     """
     said: list[object] = [config.model_dump(mode="json"), budgets.model_dump(mode="json")]
     shadow = config.shadow
-    artefacts = [config.artefact] if shadow is None else [config.artefact, shadow.artefact]
-    said += map(identity, artefacts)
+    said.append(_identity("artefact", config.artefact))
+    if shadow is not None:
+        said.append(_identity("shadow.artefact", shadow.artefact))
     for plan in filter(None, [config.plan, None if shadow is None else shadow.plan]):
         try:
             said.append(hashlib.sha256(plan.read_bytes()).hexdigest())
         except OSError as error:
             raise PlanError(f"{plan}: cannot be read: {error.strerror}") from error
     if config.retrieval is not None:
-        said.append(identity(config.retrieval.index))
-    said += [identity(one.gate) for one in config.tenants.values() if one.gate is not None]
+        said.append(_identity("retrieval.index", config.retrieval.index))
+    gates = {name: one.gate for name, one in config.tenants.items() if one.gate is not None}
+    said += [_identity(f"tenants.{name}.gate", gate) for name, gate in gates.items()]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _identity(setting: str, folder: Path) -> str:
+    """As `identity`; an error says which setting names the folder."""
+    try:
+        return identity(folder)
+    except ArtefactError as error:
+        raise ArtefactError(f"{setting}: {error}") from error
 
 
 def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator[str]:

@@ -26,6 +26,8 @@ def private(section: TlsSection) -> Factory:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    for file in (section.certificate, section.key):
+        _load(str(file), file.read_bytes)
     _load("certificate and key", lambda: context.load_cert_chain(section.certificate, section.key))
     if section.client_ca is not None:
         authority = section.client_ca
@@ -34,8 +36,8 @@ def private(section: TlsSection) -> Factory:
     return lambda config, usual: context
 
 
-def _load(what: str, read: Callable[[], None]) -> None:
+def _load(what: str, read: Callable[[], object]) -> None:
     try:
         read()
     except OSError as error:  # an SSLError is one, too
-        raise ConfigError(f"gateway.tls: {what}: {error}") from error
+        raise ConfigError(f"gateway.tls: {what}: {error.strerror or error}") from error

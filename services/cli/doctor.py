@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import typer
 
 from coe.budgets import load_budgets, load_policies
 from coe.config import Config, MeteringSection, find_config, load_config
 from coe.core import Policy, Request
-from coe.environment import admin_token, weights_home
+from coe.environment import weights_home
 from coe.errors import CoeError
 from coe.free import FreeSection
 from coe.kinds import EmbeddedSection, ExpertSection
@@ -27,11 +24,11 @@ from coe.permitted import Circle, permitted
 from coe.router import Router
 from coe.routers.artefact import Artefact
 from coe.routers.embed import load_for
-from coe.services.access.porter import key_file
 from coe.services.cli.console import print_json, results
+from coe.services.cli.doctor_gateway import gateway_findings
+from coe.services.cli.finding import Finding, attempt
 from coe.services.cli.fleet_control import seen
-from coe.services.cli.serve import address, listen
-from coe.services.draft import offers_of
+from coe.services.draft import offers_of, retriever_of
 from coe.services.embedding import check_local, configured
 from coe.services.metering.detect import ALL, survey
 from coe.services.metering.machine import kinds
@@ -42,16 +39,6 @@ from coe.services.weights import embedded_weights, verified
 
 _GIB = 1024**3
 _NEEDED_BYTES = 2 * _GIB
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    status: Literal["ok", "warning", "failed"]
-    detail: str
-    remedy: str = ""
 
 
 def run(config_path: Path | None, as_json: bool) -> None:
@@ -85,23 +72,28 @@ def _examine(path: Path) -> Iterator[Finding]:
         yield Finding("configuration", "failed", str(error), "correct the lines named above")
     if config is None:
         return
-    yield _attempt(
+    yield attempt(
         "budgets",
         lambda: _budgets(config),
         "correct the lines named above",
     )
     yield from _policies(config)
     if config.embedder is not None:
-        yield _attempt(
+        yield attempt(
             "embedder",
             lambda: _embedder(config),
             "correct section `embedder` of coe.yaml, or start its endpoint",
         )
-    yield _attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
+    yield attempt("artefact", lambda: _artefact(config), "train it again with `coe train`")
+    if config.shadow is not None:
+        yield attempt("shadow", lambda: _shadow(config), "correct section `shadow` of coe.yaml")
+    if config.retrieval is not None:
+        remedy = "make it again with `coe index build`, or correct section `retrieval`"
+        yield attempt("retrieval", lambda: _retrieval(config), remedy)
     if config.plan is not None:
-        yield _attempt("plan", lambda: _plan(config), "make it again with `coe plan`")
+        yield attempt("plan", lambda: _plan(config), "make it again with `coe plan`")
     if config.tenants:
-        yield _attempt(
+        yield attempt(
             "tenants",
             lambda: _tenants(config),
             "train the gate again with `coe personalise`, or correct section `tenants`",
@@ -122,19 +114,7 @@ def _examine(path: Path) -> Iterator[Finding]:
     if experts and not any(finding.status == "ok" for finding in experts):
         yield Finding("experts", "failed", "none can run", "mend at least one of the above")
     yield _energy(config.metering)
-    if config.access is not None:
-        yield _attempt("keys", lambda: _keys(config), "see docs/access.md")
-    yield _attempt(
-        "switches", lambda: _switches(config), "set it to a secret that a header of HTTP can hold"
-    )
-    yield _port(config)
-
-
-def _keys(config: Config) -> str:
-    file, now_s = key_file(config), time.time()
-    keys = [record.key() for record in file.records()]
-    n_valid = sum(not key.revoked and now_s < (key.expires_s or math.inf) for key in keys)
-    return f"{n_valid} of {len(keys)} in {file.path} hold"
+    yield from gateway_findings(config)
 
 
 def _budgets(config: Config) -> str:
@@ -174,13 +154,6 @@ def _policies(config: Config) -> Iterator[Finding]:
             yield Finding(f"policy {policy.name}", "warning", str(error), remedy)
 
 
-def _switches(config: Config) -> str:
-    variable = config.gateway.admin_token_env
-    if admin_token(variable) is None:
-        return f"shut, while ${variable} is not set where the gateway starts"
-    return f"open to whoever shows ${variable}"
-
-
 def _plan(config: Config) -> str:
     offers = offers_of(config, config.specs)
     assert offers is not None
@@ -215,6 +188,21 @@ def _embedder(config: Config) -> str:
     check_local(config.embedder, load_policies(config.budgets), config.tenants)
     embedder.embed(["One prompt."])
     return embedder.name
+
+
+def _shadow(config: Config) -> str:
+    section = config.shadow
+    assert section is not None
+    Router.load(section.artefact, list(config.specs.values()), configured(config.embedder))
+    return f"{section.artefact}, of {section.share:.0%} of requests"
+
+
+def _retrieval(config: Config) -> str:
+    section = config.retrieval
+    assert section is not None
+    artefact = Artefact.load(config.artefact)
+    retriever_of(section, configured(config.embedder) or load_for(artefact.embedder))
+    return f"{section.index}, {section.k} passages at most"
 
 
 def _artefact(config: Config) -> str:
@@ -299,20 +287,3 @@ def _energy(section: MeteringSection) -> Finding:
     if section.meter != "auto":
         return Finding("energy", "failed", detail, remedy or "set metering.meter to auto")
     return Finding("energy", "warning" if remedy else "ok", detail, remedy)
-
-
-def _port(config: Config) -> Finding:
-    where = address(config.gateway.host, config.gateway.port)
-    try:
-        listen(config.gateway.host, config.gateway.port).close()
-    except CoeError as error:
-        remedy = "a gateway may be running already; if not, choose another with --port"
-        return Finding("port", "warning", str(error), remedy)
-    return Finding("port", "ok", f"{where} is free")
-
-
-def _attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
-    try:
-        return Finding(subject, "ok", check())
-    except CoeError as error:
-        return Finding(subject, "failed", str(error), remedy)

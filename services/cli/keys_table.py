@@ -21,6 +21,7 @@ from coe.services.cli.console import configuration, print_json, results, say, te
 
 _UNIT_S: Final = {"m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"(\d{1,6})([mhd])")
+_WHOLE: Final = frozenset({"id", "role", "state", "until", "a minute"})
 _UNITS: Final = ("requests", "tokens", "joules")
 
 
@@ -74,15 +75,15 @@ def show(config: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file.path), "keys": documents})
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "name", "tenant", "role", "models", "state", "expires", "per minute"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("id", "name", "tenant", "role", "models", "state", "until", "a minute"):
         # an id is copied from here, so it stands on one line however narrow that is
-        table.add_column(column, no_wrap=column == "id", overflow="fold")
+        table.add_column(column, no_wrap=column in _WHOLE, overflow="fold")
     for row in documents:
-        models = "all" if row["models"] is None else ", ".join(row["models"])
-        rates = ", ".join(f"{value:g} {unit}" for unit, value in row["per_minute"].items())
+        models = "all" if row["models"] is None else "\n".join(row["models"])
+        rates = "\n".join(f"{value:g} {unit}" for unit, value in row["per_minute"].items())
         cells = (row["id"], row["name"], row["tenant"], row["role"], models, row["state"])
-        table.add_row(*cells, row["expires"] or "", rates)
+        table.add_row(*cells, _until(row["expires"], now_s), rates)
     results.print(table)
 
 
@@ -136,16 +137,27 @@ def _written(moment_s: float | None) -> str | None:
     return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="seconds")
 
 
+def _until(expires: str | None, now_s: float) -> str:
+    """A time as short as will do: the day, and where that is near also the minute, in UTC."""
+    if expires is None:
+        return ""
+    near = abs(datetime.fromisoformat(expires).timestamp() - now_s) < _UNIT_S["d"]
+    return expires[:16].replace("T", "\n") if near else expires[:10]
+
+
 def _moment(text: str, now_s: float) -> float:
     """Seconds since 1970 of a span from now or of a time; without a zone it is UTC."""
-    if span := _SPAN.fullmatch(text):
-        return now_s + int(span[1]) * _UNIT_S[span[2]]
     try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return moment.timestamp()
+        if span := _SPAN.fullmatch(text):
+            moment_s = now_s + int(span[1]) * _UNIT_S[span[2]]
+        else:
+            moment = datetime.fromisoformat(text)
+            moment_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
         raise ConfigError(
             f"--expires: {text!r} is neither a span, such as 90d or 12h, nor a time, "
             "such as 2027-01-31T00:00Z"
         ) from error
+    if moment_s <= now_s:
+        raise ConfigError(f"--expires: {text!r} is over: the key would be void from the start")
+    return moment_s

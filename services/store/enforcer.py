@@ -150,15 +150,25 @@ class Enforcer:
         arguments += [epoch, run_id, heard]
         async with _reached():
             epoch, run_id, contributed = await self._beat([self._base + "epoch"], arguments)
+        await self.check()
+        return Pulse(epoch, run_id, int(contributed) if contributed else None)
+
+    async def check(self) -> None:
+        """Look whether Redis is there, and keeps what it is given. Nothing there changes.
+
+        Raises
+        ------
+        LedgerError
+            As `beat`.
+        """
+        async with _reached():
             about = await self._redis.info()
-            pulse = Pulse(epoch, run_id, int(contributed) if contributed else None)
         policy, limit = about.get("maxmemory_policy", "noeviction"), about.get("maxmemory", 0)
         if limit and policy != "noeviction":
             raise LedgerError(
                 f"this Redis may evict keys (maxmemory-policy {policy}): give the ledger one of "
                 "its own, with noeviction"
             )
-        return pulse
 
     async def reserve(
         self,

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from coe.environment import redis_url, state_home
 from coe.errors.files import ConfigError
@@ -19,6 +20,9 @@ from coe.services.store.books import TICK_S, Books, wall_ms
 from coe.services.store.local import LocalStore
 from coe.services.store.trouble import Say
 from coe.store import RedisStoreSection, SqliteStoreSection
+
+if TYPE_CHECKING:
+    from coe.services.store.enforcer import Enforcer
 
 
 def end_process(error: LedgerError) -> None:
@@ -77,28 +81,42 @@ async def _shared(
     books: Books, section: RedisStoreSection, url: str, say: Say
 ) -> AsyncIterator[KeptStore]:
     try:
-        from coe.services.store.enforcer import Enforcer
-        from coe.services.store.shared import SharedStore
-    except ImportError as error:
+        enforcer = enforcer_of(section, url, books.gateway)
+    except ConfigError:
         await books.close()
-        raise ConfigError(
-            "store: the client of Redis is not installed: pip install 'coe-router[redis]'"
-        ) from error
-    try:
-        enforcer = Enforcer(url, section.namespace, books.gateway, section.timeout_s)
-    except ValueError as error:
-        await books.close()
-        # not what stands there, which may be a password
-        raise ConfigError(
-            f"store: environment variable {section.url_env} holds no address of a Redis: export "
-            "one such as redis://127.0.0.1:6379/0"
-        ) from error
+        raise
+    from coe.services.store.shared import SharedStore
+
     store = SharedStore(books, enforcer, section.share, say)
     try:
         await store.start()
         yield store
     finally:
         await store.close()
+
+
+def enforcer_of(section: RedisStoreSection, url: str, gateway: str) -> Enforcer:
+    """What speaks to the Redis of a section, for one gateway; nothing is connected yet.
+
+    Raises
+    ------
+    ConfigError
+        Its client is not installed, or ``url`` is no address of a Redis.
+    """
+    try:
+        from coe.services.store.enforcer import Enforcer
+    except ImportError as error:
+        raise ConfigError(
+            "store: the client of Redis is not installed: pip install 'coe-router[redis]'"
+        ) from error
+    try:
+        return Enforcer(url, section.namespace, gateway, section.timeout_s)
+    except ValueError as error:
+        # not what stands there, which may be a password
+        raise ConfigError(
+            f"store: environment variable {section.url_env} holds no address of a Redis: export "
+            "one such as redis://127.0.0.1:6379/0"
+        ) from error
 
 
 async def _ticking(books: Books) -> None:

@@ -195,8 +195,8 @@ class Family:
             self._gone, seat.page = merged([self._gone, departed(seat.page)]), ""
         with self._keeping:
             if n_held := desk.close():
-                what = "1 request under way is" if n_held == 1 else f"{n_held} requests under way are"
-                self.say(f"worker {seat.index}: {what} booked whole")
+                what = "1 request is" if n_held == 1 else f"{n_held} requests are"
+                self.say(f"worker {seat.index}: {what} under way, and booked whole")
         return ended
 
     async def _run_one(self, seat: Seat, desk: Desk) -> int:

@@ -5,14 +5,17 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from coe.access.keys import digest_of
 from coe.config import DATA, load_config
+from coe.services.access.keyfile import KeyRecord
 from coe.services.access.porter import porter_of
-from coe.services.cli import app
+from coe.services.cli import app, keys_table
+from coe.services.cli.keys_table import document
 
-SMALL = "smollm2-135m"
+SMALL, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b"
 
 
 @pytest.fixture
@@ -76,8 +79,38 @@ def test_a_key_is_taken_back_for_good(coe):
 
 
 @pytest.mark.parametrize("expires", ["2020-01-01", "2020-01-01T00:00Z", "0m"])
-def test_a_key_may_have_expired_before_it_is_shown(coe, expires):
-    assert made(coe, "--expires", expires)["state"] == "expired"
+def test_a_key_that_would_be_void_from_the_start_is_not_made(coe, expires):
+    done = coe("create", "--expires", expires)
+    assert done.exit_code == 2
+    assert "would be void from the start" in done.stderr
+    assert json.loads(coe("list", "--json").stdout)["keys"] == []
+
+
+@pytest.mark.parametrize(
+    ("expires_s", "revoked_s", "state"),
+    [
+        (None, None, "valid"),
+        (101.0, None, "valid"),
+        (100.0, None, "expired"),
+        (50.0, 60.0, "revoked"),
+    ],
+)
+def test_a_key_holds_until_its_time_or_its_end(expires_s, revoked_s, state):
+    times = {"created_s": 1.0, "expires_s": expires_s, "revoked_s": revoked_s}
+    record = KeyRecord(id="0" * 12, digest="0" * 64, **times)
+    assert document(record, 100.0)["state"] == state
+
+
+def test_the_list_of_keys_fits_a_narrow_terminal(coe, monkeypatch):
+    monkeypatch.setattr(keys_table, "results", Console(width=80))
+    made(coe, "--name", "night jobs", "--models", f"{SMALL},{LARGE}", "--expires", "90d")
+    made(coe, "--expires", "90m", "--tokens-per-minute", "100", "--joules-per-minute", "50")
+    told = coe("list").stdout.splitlines()
+    assert max(map(len, told)) <= 80
+    words = [line.split() for line in told]
+    assert any(line[-2:] == ["50", "joules"] for line in words)
+    for until in (row["expires"] for row in json.loads(coe("list", "--json").stdout)["keys"]):
+        assert any(until[:10] in line for line in words)
 
 
 @pytest.mark.parametrize(
