@@ -52,7 +52,7 @@ class Access:
         except RequestError as error:
             await self._refuse(error, scope, receive, send)
             return
-        scope[CALLER], exchange.key_id = caller, caller.key_id
+        scope[CALLER] = caller
         if right is None or not right.metered:
             await self.app(scope, receive, send)
             return
@@ -68,6 +68,7 @@ class Access:
         self, porter: Porter, scope: Scope, address: str
     ) -> tuple[Caller, Right | None]:
         caller = await porter.caller(field_of(scope, b"authorization"), address)
+        exchange_of(scope).key_id = caller.key_id
         path = scope["path"]
         right = right_to(scope["method"], path)
         said = verdict(right, caller.role, path)

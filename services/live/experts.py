@@ -28,11 +28,13 @@ class Change:
     ----------
     arriving : engines that were started for it, and are ready.
     leaving : engines that it does not need; they still answer.
+    gaps : a line for every expert that cannot run here.
     """
 
     fleet: Fleet
     arriving: tuple[WatchedHost, ...] = ()
     leaving: tuple[WatchedHost, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     async def give_up(self) -> None:
         """End what was begun: the fleet takes nobody's place."""
@@ -59,7 +61,8 @@ async def changed(
         No expert can run, an engine does not start; or those of a fleet, or those that take turns,
         are others than before: that takes a restart.
     """
-    present = await asyncio.to_thread(runnable, config, say)
+    gaps: list[str] = []
+    present = await asyncio.to_thread(runnable, config, gaps.append)
     free = [e for e in config.experts if isinstance(e, FreeSection)]
     _check_places(fleet, config, present)
     specs = {e.id: served(e, config) for e in present} | {e.id: config.spec(e) for e in free}
@@ -86,7 +89,7 @@ async def changed(
         sections={e.id: e for e in (*present, *free)},
     )
     leaving = tuple(host for name, host in fleet.hosts.items() if hosts.get(name) is not host)
-    return Change(after, tuple(arriving.values()), leaving)
+    return Change(after, tuple(arriving.values()), leaving, tuple(gaps))
 
 
 def _is_same(

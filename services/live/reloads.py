@@ -119,7 +119,7 @@ class Reloads:
             raise
         # nothing is awaited from here on: no request sees half of it
         runtime.become(ground.runtime(draft, fleet, runtime.engine))
-        for remark in draft.remarks():
+        for remark in (*change.gaps, *draft.remarks()):
             self._say(remark)
         self._end(change)
         return Outcome("swapped", draft.tag, "", left)

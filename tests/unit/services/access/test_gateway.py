@@ -319,3 +319,16 @@ async def test_without_a_porter_there_are_no_callers(house):
     assert (await ask(client, None, tenant="acme")).status_code == 200
     assert "experts" in (await client.get("/readyz")).json()
     assert (await client.get("/metrics")).status_code == 200
+
+
+async def test_whose_key_it_was_is_known_of_what_is_refused_too(house):
+    told = []
+    house.gateway.tell = [told.append]
+    key = house.key(role="viewer")
+    async with house.client() as client:
+        await client.put("/admin/experts/x", headers={"authorization": f"Bearer {key}"})
+        await client.put("/admin/experts/x", headers={"authorization": "Bearer coe-none"})
+    assert [(done.code, done.key_id) for done in told] == [
+        ("role_not_allowed", key.split("-")[1]),
+        ("invalid_api_key", ""),
+    ]

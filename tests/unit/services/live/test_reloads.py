@@ -36,6 +36,20 @@ async def test_files_that_change_are_live_soon(site, ask):
     assert "refused" not in "".join(site.said)
 
 
+async def test_who_is_left_out_is_said_once_and_again_when_something_changes(site, monkeypatch):
+    monkeypatch.delenv("COE_NO_SUCH_KEY", raising=False)
+    text = site.path.read_text()
+    closed = "  - {id: closed, kind: http, device: there, base_url: 'http://127.0.0.1:9/v1', "
+    site.write("coe.yaml", f"{text}{closed}api_key_env: COE_NO_SUCH_KEY}}\n")
+    async with site.serving() as (_, runtime):
+        for _ in range(2):
+            assert (await runtime.reloads.reload()).status == "unchanged"
+        assert sum("closed is left out" in line for line in site.said) == 1
+        site.write("budgets.yaml", TWO)
+        assert (await runtime.reloads.reload()).status == "swapped"
+        assert sum("closed is left out" in line for line in site.said) == 2
+
+
 async def test_a_bad_file_is_refused_and_said_once(site, ask):
     async with site.serving() as (client, runtime):
         before = await tag_of(client)
