@@ -328,7 +328,7 @@ class Gateway:
     async def _no_route(self, http: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path, allowed = echoed(http.scope["path"]), (error.headers or {}).get("Allow")
-        message = f"there is nothing at {path}: GET /openapi.json has what there is"
+        message = f"there is nothing at {path}: GET /openapi.json has what there is for callers"
         if allowed is not None:
             message = f"{path} takes {allowed}, and no {http.method}"
         code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)

@@ -533,7 +533,7 @@ async def test_models_and_readiness_tell_them_apart(free, client):
 async def test_a_wrong_path_or_method_is_told_where_to_look(client):
     nowhere, get = await client.get("/v1"), await client.get("/v1/chat/completions")
     assert nowhere.json()["error"]["message"] == (
-        "there is nothing at /v1: GET /openapi.json has what there is"
+        "there is nothing at /v1: GET /openapi.json has what there is for callers"
     )
     assert get.json()["error"]["message"] == "/v1/chat/completions takes POST, and no GET"
     assert (nowhere.status_code, get.status_code, get.headers["allow"]) == (404, 405, "POST")
