@@ -159,6 +159,8 @@ class Reloads:
             self._say(f"configuration {outcome.config} serves now")
         said = (outcome.message, outcome.left)
         if said != self._said:
+            if self._said[0] and outcome.status == "unchanged":
+                self._say(f"nothing is refused any more, {outcome.config} serves on")
             self._said = said
             if outcome.message:
                 self._say(f"refused, {outcome.config} still serves: {outcome.message}")

@@ -73,6 +73,19 @@ async def test_a_bad_file_is_refused_and_said_once(site, ask):
         assert "coe_config_refused 0.0" in (await client.get("/metrics")).text
 
 
+async def test_the_end_of_a_refusal_is_said_where_nothing_else_is(site):
+    good = (site.folder / "budgets.yaml").read_text()
+    async with site.serving() as (_, runtime):
+        site.write("budgets.yaml", "policies: {}\n")
+        assert (await runtime.reloads.reload()).status == "refused"
+        site.write("budgets.yaml", good)
+        for _ in range(2):
+            live = await runtime.reloads.reload()
+            assert live.status == "unchanged"
+    assert site.said[-1] == f"nothing is refused any more, {live.config} serves on"
+    assert len(site.said) == 2
+
+
 async def test_an_altered_artefact_never_serves(site, ask):
     shutil.copytree(DATA / "artefact", site.folder / "artefact")
     site.configure(artefact="artefact")
