@@ -99,7 +99,10 @@ class KeyFile:
             contents = _Contents.model_validate_json(text)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"])) or "the file"
-            raise ConfigError(f"{self.path}: no file of keys: {where} is wrong") from None
+            raise ConfigError(
+                f"{self.path}: no file of keys: {where} is wrong: put a copy back, or move it "
+                "away and make new keys"
+            ) from None
         if not hmac.compare_digest(contents.pepper, self._mark()):
             raise ConfigError(
                 f"{self.path}: its keys were made under another pepper: give the one that they "

@@ -60,6 +60,8 @@ class Keyring:
             with self._reading:
                 try:
                     self.ring = await asyncio.to_thread(self.file.ring)
+                    if signature is None:
+                        self.say(f"no key holds any more: {self.file.path} is gone")
                 except ConfigError as error:
                     self.say(f"the keys stay as they were: {error}")
                 # what was not read to its end is read again

@@ -12,7 +12,7 @@ from coe.errors.files import ConfigError
 from coe.ledger.amounts import RESOURCES, Amounts
 from coe.ledger.events import Balance
 from coe.ledger.limits import Account, Limit
-from coe.services.cli.console import configuration, print_json, tell
+from coe.services.cli.console import configuration, print_json, say, tell
 from coe.services.store.journal import Contents, Journal
 from coe.store import SqliteStoreSection
 
@@ -48,6 +48,8 @@ def show(config: Path | None, ledger: Path | None, closed: bool, as_json: bool) 
         return
     _table(dict(rows), limits)
     tell(f"{path}: {_counted(len(contents.ledger.held), 'requests')} held")
+    if contents.faults:
+        say(f"{path} does not add up: `coe ledger check` says where")
 
 
 def check(config: Path | None, ledger: Path | None, as_json: bool) -> bool:

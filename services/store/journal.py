@@ -114,7 +114,10 @@ class Journal:
                 _check_schema(path, db)
             except BlockingIOError:
                 os.close(lock)
-                raise LedgerError(f"{path}: another gateway keeps its ledger there") from None
+                raise LedgerError(
+                    f"{path}: another gateway keeps its ledger there: give this one a `store.path` "
+                    "of its own"
+                ) from None
             except BaseException:
                 os.close(lock)
                 raise

@@ -177,8 +177,9 @@ class SharedStore:
             self._told.end()
         except LedgerError as error:
             self.reachable = False
+            words = str(error).removesuffix(".")
             self._told.note(
-                f"ledger: {error}: until it can be, at most {self._share:.0%} of every limit is "
+                f"ledger: {words}: until it can be, at most {self._share:.0%} of every limit is "
                 "granted here"
             )
             if not isinstance(error, LedgerUnavailableError):

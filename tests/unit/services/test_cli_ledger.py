@@ -91,6 +91,9 @@ def test_check_fails_where_something_does_not(path: Path) -> None:
     code, text = run("check", "--ledger", str(path), "--json")
     assert code == 1
     assert json.loads(text)["faults"]
+    shown = CliRunner().invoke(app, ["ledger", "show", "--ledger", str(path)])
+    assert shown.exit_code == 0
+    assert "does not add up: `coe ledger check` says where" in shown.stderr
 
 
 def test_the_configured_ledger_is_the_default(path: Path, tmp_path: Path) -> None:

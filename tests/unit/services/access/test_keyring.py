@@ -52,13 +52,15 @@ async def test_a_new_key_holds_half_a_second_later_and_a_revoked_one_no_more(fil
     assert not await holds(keyring, shown)
 
 
-async def test_a_file_that_is_gone_has_no_keys(file, clock, keyring):
+async def test_a_file_that_is_gone_has_no_keys_and_that_is_said_once(file, clock, keyring, said):
     shown = added(file)
     clock.seconds += 1
     assert await holds(keyring, shown)
     file.path.unlink()
-    clock.seconds += 1
-    assert not await holds(keyring, shown)
+    for _ in range(3):
+        clock.seconds += 1
+        assert not await holds(keyring, shown)
+    assert said == [f"no key holds any more: {file.path} is gone"]
 
 
 async def test_of_a_damaged_file_it_is_said_once_and_the_keys_before_it_hold(
