@@ -120,6 +120,6 @@ def _port(config: Config) -> Finding:
     try:
         listen(config.gateway.host, config.gateway.port).close()
     except CoeError as error:
-        remedy = "a gateway may be running already; if not, choose another with --port"
+        remedy = "a gateway may be running already; if not, choose another"
         return Finding("port", "warning", str(error), remedy)
     return Finding("port", "ok", f"{where} is free")

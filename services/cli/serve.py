@@ -236,7 +236,8 @@ def listen(
         # create_server's own words say the address once more
         why = (error.strerror or str(error)).partition(" (while")[0]
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {why}: choose another with --port"
+            f"cannot listen on {host}:{port}: {why}: choose another with `coe serve --port`, or "
+            "in section `gateway` of coe.yaml"
         ) from error
 
 

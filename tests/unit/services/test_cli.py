@@ -257,7 +257,7 @@ def test_a_taken_port_is_one_clear_line(tmp_path):
         command = [sys.executable, "-m", "coe", "serve", "--port", str(port)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use: choose" in done.stderr
     assert "Traceback" not in done.stderr
 
 
