@@ -189,7 +189,7 @@ async def test_ticks_go_on_after_one_that_nobody_foresaw_would_fail(
 
     monkeypatch.setattr(Books, "tick", tick)
     section = sqlite(tmp_path / "l.sqlite", lease_s=60)
-    async with opened(section, [HOUSE], lambda: ms) as store:
+    async with opened(section, [HOUSE], now_ms=lambda: ms) as store:
         assert isinstance(store, LocalStore)
         await store.reserve("a", ALICE, HALF)
         ms = 59_000
