@@ -322,6 +322,11 @@ class Router:
         specs = [self.specs[name] for name in ids]
         return held(turns, readings, request, specs, utility, self.switch_margin)
 
+    @property
+    def trained(self) -> list[str]:
+        """Experts that there are and the artefact knows: `auto` chooses among no others."""
+        return [name for name in self.artefact.expectation.expert_ids if name in self.specs]
+
     def _check_room(self, request: Request) -> None:
         """Refuse what no expert has room for before it is read: that takes time."""
         if self.specs and not self.stocks:
@@ -331,7 +336,7 @@ class Router:
         """Experts that the request leaves to choose from."""
         if request.pinned:
             return [request.pinned]
-        trained = [name for name in self.artefact.expectation.expert_ids if name in self.specs]
+        trained = self.trained
         if not trained and not self.stocks:
             raise InfeasibleError(
                 "the artefact knows none of the configured experts: train one with "

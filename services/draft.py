@@ -116,27 +116,27 @@ def tag_of(config: Config, budgets: Budgets) -> str:
     """
     said: list[object] = [config.model_dump(mode="json"), budgets.model_dump(mode="json")]
     shadow = config.shadow
-    said.append(_identity("artefact", config.artefact))
+    said.append(_identity("artefact", config.artefact, "train"))
     if shadow is not None:
-        said.append(_identity("shadow.artefact", shadow.artefact))
+        said.append(_identity("shadow.artefact", shadow.artefact, "train"))
     for plan in filter(None, [config.plan, None if shadow is None else shadow.plan]):
         try:
             said.append(hashlib.sha256(plan.read_bytes()).hexdigest())
         except OSError as error:
             raise PlanError(f"{plan}: cannot be read: {error.strerror}") from error
     if config.retrieval is not None:
-        said.append(_identity("retrieval.index", config.retrieval.index))
+        said.append(_identity("retrieval.index", config.retrieval.index, "index build"))
     gates = {name: one.gate for name, one in config.tenants.items() if one.gate is not None}
-    said += [_identity(f"tenants.{name}.gate", gate) for name, gate in gates.items()]
+    said += [_identity(f"tenants.{name}.gate", gate, "personalise") for name, gate in gates.items()]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _identity(setting: str, folder: Path) -> str:
-    """As `identity`; an error says which setting names the folder."""
+def _identity(setting: str, folder: Path, verb: str) -> str:
+    """As `identity`; an error says which setting names the folder, and which verb makes it."""
     try:
         return identity(folder)
     except ArtefactError as error:
-        raise ArtefactError(f"{setting}: {error}") from error
+        raise ArtefactError(f"{setting}: {error}: `coe {verb}` makes one") from error
 
 
 def _unheard_of(stocks: Mapping[str, Stock], known: Collection[str]) -> Iterator[str]:

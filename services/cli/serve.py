@@ -135,23 +135,31 @@ async def _announce(runtime: Runtime, url: str) -> None:
     with Enduring("saying who is ready"):
         await runtime.fleet.started()
         if runtime.fleet.can_answer:
-            say("ready. " + how_to_ask(runtime.config, url))
+            router = runtime.engine.router
+            model = "auto" if router.trained or router.stocks else next(iter(router.specs))
+            say("ready. " + how_to_ask(runtime.config, url, model))
             return
         way = "coe doctor" if runtime.fleet.copies is None else "coe fleet status"
         say(f"no expert is ready: `{way}` says why")
 
 
-def how_to_ask(config: Config, url: str) -> str:
-    """Commands that ask a gateway at ``url``; where it wants a key, they show that of the user."""
+def how_to_ask(config: Config, url: str, model: str = "auto") -> str:
+    """Commands that ask a gateway at ``url``; where it wants a key, they show that of the user.
+
+    Parameters
+    ----------
+    model : an expert, where the router knows none and is asked in vain.
+    """
     tls, asks = config.gateway.tls, config.access is not None
     flags = "" if url == own_address(config) else f" --url {url}"
+    flags += "" if model == "auto" else f" --model {model}"
     more = f"--cacert {tls.certificate} " if tls else ""
     more += """-H "authorization: Bearer $COE_API_KEY" """ if asks else ""
     return (
         f"Ask it{', with a key in COE_API_KEY' if asks else ''}:\n"
         f"  {_own_name()} chat{flags} 'What is 17 * 6?'\n"
         f"  curl {url}/v1/chat/completions {more}-H 'content-type: application/json' "
-        """-d '{"model": "auto", "messages": [{"role": "user", "content": "Hello!"}]}'"""
+        f"""-d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'"""
     )
 
 

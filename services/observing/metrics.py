@@ -123,8 +123,7 @@ class Metrics:
             self.refusals.of(exchange.code).add()
         if isinstance(exchange.error, BudgetExhaustedError):
             limit, _, resource = (exchange.error.param or "").rpartition(".")
-            unit = resource.replace("_uj", "_j").replace("_uusd", "_usd")
-            self.ledger_refusals.of(limit.removeprefix("limits."), unit).add()
+            self.ledger_refusals.of(limit.removeprefix("limits."), resource).add()
         if (reply := exchange.reply) is not None and reply.receipt is not None:
             self.answers.settle(reply.decision, reply.receipt, reply.request)
         self.answers.note(exchange.steps.done, exchange.decided)

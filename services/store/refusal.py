@@ -13,7 +13,9 @@ from coe.ledger.limits import Limit
 def exhausted(entry: Entry, limits: Mapping[str, Limit], now_ms: int) -> BudgetExhaustedError:
     """The refusal of an entry, in words, with the seconds until it is worth asking again."""
     limit = limits.get(entry.limit)
-    param = f"limits.{entry.limit}.{entry.resource}"
+    # as budgets.yaml has it; only the ledger counts in millionths
+    field = entry.resource.replace("_uj", "_j").replace("_uusd", "_usd")
+    param = f"limits.{entry.limit}.{field}"
     unit = entry.resource.replace("energy_uj", "joules").replace("cost_uusd", "dollars")
     if limit is None:
         return BudgetExhaustedError(

@@ -37,3 +37,10 @@ def test_one_at_another_port_is_asked_there():
 async def test_a_remark_that_fails_as_nobody_foresaw_is_told(caplog):
     await _announce(None, "http://gateway")
     assert [record.exc_info[0] for record in caplog.records] == [AttributeError]
+
+
+def test_where_the_router_knows_nobody_an_expert_is_asked_by_name():
+    told = how_to_ask(CONFIG, own_address(CONFIG), "mine")
+    assert "chat --model mine 'What is" in told
+    assert '"model": "mine"' in told
+    assert '"model": "auto"' in how_to_ask(CONFIG, own_address(CONFIG))

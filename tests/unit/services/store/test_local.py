@@ -109,7 +109,7 @@ async def test_a_refusal_says_when_to_come_back(path: Path, wall: Wall) -> None:
     with pytest.raises(BudgetExhaustedError, match="joules") as refused:
         await store.reserve("b", ALICE, hold)
     assert refused.value.retry_after_s == 1800
-    assert refused.value.param == "limits.hour.energy_uj"
+    assert refused.value.param == "limits.hour.energy_j"
     assert refused.value.code == "budget_exhausted"
     with pytest.raises(BudgetExhaustedError):
         await store.reserve("b", ALICE, hold)
