@@ -80,8 +80,10 @@ def key_pepper(variable: str, kept: Path) -> bytes:
         if kept.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             raise ConfigError(f"{kept}: everybody may read it: chmod 600 {kept}")
         return _long(kept.read_text().strip(), str(kept))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{kept}: {error}: export {variable}") from error
+    except OSError as error:
+        raise ConfigError(f"{kept}: {error.strerror}: export {variable}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{kept}: it is no text in UTF-8: export {variable}") from error
 
 
 def caller_key() -> str | None:

@@ -75,6 +75,9 @@ def show(config: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"file": str(file.path), "keys": documents})
         return
+    if not documents:
+        say(f"{file.path} holds none: make one with `coe keys create`")
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("id", "name", "tenant", "role", "models", "state", "until", "a minute"):
         # an id is copied from here, so it stands on one line however narrow that is

@@ -113,3 +113,11 @@ def test_a_callers_key_must_be_sendable(monkeypatch):
     monkeypatch.setenv("COE_API_KEY", "clé")
     with pytest.raises(ConfigError, match="COE_API_KEY holds no token"):
         caller_key()
+
+
+def test_why_a_pepper_cannot_be_kept_is_said_without_numbers(tmp_path, monkeypatch):
+    monkeypatch.delenv("PEPPER", raising=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as refused:
+        key_pepper("PEPPER", tmp_path / "file" / "keys.pepper")
+    assert str(refused.value).endswith("/file/keys.pepper: File exists: export PEPPER")

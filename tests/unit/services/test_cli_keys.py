@@ -101,6 +101,11 @@ def test_a_key_holds_until_its_time_or_its_end(expires_s, revoked_s, state):
     assert document(record, 100.0)["state"] == state
 
 
+def test_where_there_are_none_it_says_how_to_make_one(coe):
+    done = coe("list")
+    assert (done.stdout, "keys.json holds none: make one" in done.stderr) == ("", True)
+
+
 def test_the_list_of_keys_fits_a_narrow_terminal(coe, monkeypatch):
     monkeypatch.setattr(keys_table, "results", Console(width=80))
     made(coe, "--name", "night jobs", "--models", f"{SMALL},{LARGE}", "--expires", "90d")
