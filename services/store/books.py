@@ -64,7 +64,8 @@ class Books:
         self.trouble: LedgerError | None = None
         self.give_up: Callable[[LedgerError], None] = lambda error: None
         self._has_ended = False
-        self._told = Trouble(say, "ledger: it can be written again")
+        meanwhile = "nothing is answered under hard limits"
+        self._told = Trouble(say, meanwhile, "it can be written again")
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._writer = Writer(journal, self._written)
@@ -248,7 +249,7 @@ class Books:
                 self._hear(row, error)
         if error is not None:
             self._n_failures += 1
-            self._told.note(f"ledger: {error}: nothing is answered under hard limits")
+            self._told.note(error)
         elif rows:
             self._told.end()
         done = error is not None or not self._n_unwritten

@@ -25,9 +25,6 @@ from coe.services.store.trouble import Say, Trouble
 RETRY_S = 0.2
 """How often a Redis that cannot be asked is looked for."""
 
-# of beats in a row that Redis does not answer, before anybody is told
-_PATIENCE = 3
-
 
 class SharedStore:
     """A `Store` whose limits hold for all gateways of one Redis.
@@ -45,7 +42,8 @@ class SharedStore:
         self.reachable = False
         self._enforcer = enforcer
         self._share = share
-        self._told = Trouble(say, "ledger: Redis answers again", _PATIENCE)
+        alone = f"until it can be, at most {share:.0%} of every limit is granted here"
+        self._told = Trouble(say, alone, "Redis answers again", patience=3)
         self._ration = Ledger(self._shares())
         self._seen: dict[Account, Amounts] = {}
         self._epoch = self._run_id = ""
@@ -177,11 +175,7 @@ class SharedStore:
             self._told.end()
         except LedgerError as error:
             self.reachable = False
-            words = str(error).removesuffix(".")
-            self._told.note(
-                f"ledger: {words}: until it can be, at most {self._share:.0%} of every limit is "
-                "granted here"
-            )
+            self._told.note(error)
             if not isinstance(error, LedgerUnavailableError):
                 raise
 
