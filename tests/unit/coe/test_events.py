@@ -158,6 +158,17 @@ def test_a_long_event_that_comes_byte_by_byte_takes_linear_time():
     assert time.process_time() - started < 5.0
 
 
+@pytest.mark.parametrize(
+    "event",
+    [b"data: {" + EVENT, b'data: {"a": }\n\n', b'data: {"a": "\xff"}\n\n', b"data: {}}\n\n"],
+)
+def test_what_only_looks_like_json_does_not_pass(event):
+    for pieces in [[event], [EVENT + event], [event[:7], event[7:]]]:
+        events = Events("up")
+        with pytest.raises(ExpertUntrustedError, match="no JSON object"):
+            b"".join(map(events.feed, pieces))
+
+
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([EVENT, DONE, b"\r", b"\n"]), max_size=12))
 def test_whatever_passes_is_whole_events_on_a_line_each(pieces):
     events, out = Events("up"), b""
