@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ _END_MARKS = (b"data: [DONE]", b"data:[DONE]")
 _FINISHED = re.compile(rb'"finish_reason": ?"')
 _KEPT_TAIL = 16_384
 _MOST_TOKENS = 10_000_000
-_LENIENT = json.JSONDecoder(parse_constant=lambda name: None)
 _DIGITS_AS_0 = bytes(ord("0") if chr(sign).isdecimal() else 0 for sign in range(256))
 
 
@@ -248,7 +248,7 @@ def together(pieces: Sequence[bytes]) -> bytes:
 def object_in(text: bytes) -> dict[str, Any] | None:
     """The JSON object that ``text`` holds, if it holds one; that of a `Whole` is not read again.
 
-    Numbers are as they stand there, and NaN and infinities ``None``.
+    Numbers are as they stand there; NaN, and what no finite number is near, is ``None``.
     """
     if isinstance(text, Whole):
         return text.document
@@ -266,6 +266,14 @@ def _read(text: bytes) -> Any:
         except ValueError:  # not a number, half of a surrogate pair, another encoding
             pass
     return _LENIENT.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
+
+
+_LENIENT = json.JSONDecoder(parse_constant=lambda name: None, parse_float=_finite)
 
 
 def _may_hold_long_number(text: bytes) -> bool:

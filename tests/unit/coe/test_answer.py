@@ -337,6 +337,13 @@ def test_a_long_number_is_exact_wherever_it_stands(number):
         assert object_in(b'{"a":%b%d}' % (b" " * n_before, number)) == {"a": number}
 
 
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999", b"-1.5E+400"])
+@pytest.mark.parametrize("beside", [b"1", b"%d" % 10**30, rb'"\ud83d"'])
+def test_what_no_finite_number_is_near_is_none(number, beside):
+    found = object_in(b'{"a":%b,"b":%b}' % (number, beside))
+    assert found == {"a": None, "b": json.loads(beside)}
+
+
 @pytest.mark.parametrize("text", [b"", b"[]", b'"a"', b"{", b"{} {}", b"\xff", b"[" * 100_000])
 def test_what_is_no_object_is_none(text):
     assert object_in(text) is None
