@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ class Family:
         }
 
     async def _welcome(self, seat: Seat) -> dict[str, Any]:
-        said = await self._asked(seat, lambda line: line.ask("pacer"))
+        said = await self._asked(seat, lambda _, line: line.ask("pacer"))
         return {
             "config": self.config.model_dump(mode="json"),
             "engines": state_of(self.hosts),
@@ -280,9 +281,13 @@ class Family:
         self._tell(seat, "switch", expert_id, switch)
 
     async def _page(self, seat: Seat, page: str) -> str:
+        async def paged(other: Seat, line: Line) -> None:
+            found = await line.ask("page")
+            if other.line is line:  # else it has ended, and what it counted is kept
+                other.page = found
+
         seat.page = page
-        for index, found in (await self._asked(seat, lambda line: line.ask("page"))).items():
-            self.seats[index].page = found
+        await self._asked(seat, paged)
         pages = [one.page for one in self.seats if one.page]
         return merged([*pages, self._gone, self._own_page()])
 
@@ -294,7 +299,7 @@ class Family:
         return generate_latest(registry).decode()
 
     async def _decision(self, seat: Seat, decision_id: str, tenant: str | None) -> Any:
-        said = await self._asked(seat, lambda line: line.ask("decision", decision_id, tenant))
+        said = await self._asked(seat, lambda _, line: line.ask("decision", decision_id, tenant))
         return next((found for found in said.values() if found is not None), None)
 
     async def _office(self, limits: Sequence[Limit]) -> KeptStore | None:
@@ -312,18 +317,18 @@ class Family:
                 seat.line.tell(verb, *words)
 
     async def _asked(
-        self, but: Seat, ask: Callable[[Line], Coroutine[Any, Any, Any]]
+        self, but: Seat, ask: Callable[[Seat, Line], Coroutine[Any, Any, Any]]
     ) -> dict[int, Any]:
         """What other workers answer, by their places; who does not in time is left out."""
 
-        async def asked(line: Line) -> Any:
+        async def asked(seat: Seat, line: Line) -> Any:
             async with asyncio.timeout(_ASKED_S):
-                return await ask(line)
+                return await ask(seat, line)
 
-        there = {s.index: s.line for s in self.seats if s is not but and s.ready and s.line}
-        said = await asyncio.gather(*map(asked, there.values()), return_exceptions=True)
+        there = [(s, s.line) for s in self.seats if s is not but and s.ready and s.line]
+        said = await asyncio.gather(*starmap(asked, there), return_exceptions=True)
         pairs = zip(there, said, strict=True)
-        return {index: found for index, found in pairs if not isinstance(found, BaseException)}
+        return {s.index: found for (s, _), found in pairs if not isinstance(found, BaseException)}
 
 
 @asynccontextmanager

@@ -159,6 +159,47 @@ async def test_a_worker_that_answers_is_left_alone():
     assert await ended(ANSWERING) == ("exit code 7", [])
 
 
+PAGE = """# HELP coe_answers_total Answers.
+# TYPE coe_answers_total counter
+coe_answers_total 1.0
+"""
+# says its page once, and ends
+PAGED = f"""
+import json, socket, sys
+line = socket.socket(fileno=int(sys.argv[sys.argv.index("--line") + 1]))
+line.sendall(b'["ready", null]\\n')
+name = json.loads(next(line.makefile()))[1]
+line.sendall(json.dumps(["answer", name, "said", {PAGE!r}]).encode() + b"\\n")
+"""
+
+
+async def test_a_worker_that_ends_while_others_are_asked_for_their_pages_counts_once(monkeypatch):
+    monkeypatch.setattr(family_module, "_ASKED_S", 30.0)
+    released = asyncio.Event()
+
+    async def late():
+        await released.wait()
+        return PAGE
+
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as address:
+        family = family_of(3)
+        family.address, family.command = address, (sys.executable, "-c", PAGED)
+        family.pulse_s = 60.0
+        ending = asyncio.create_task(family._once(family.seats[1]))
+        async with (
+            taken(family, family.seats[0], {}) as one,
+            taken(family, family.seats[2], {"page": late}) as other,
+        ):
+            other.tell("ready")
+            while not (family.seats[1].ready and family.seats[2].ready):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            family.seats[1].page = PAGE
+            asking = asyncio.create_task(one.ask("page", PAGE))
+            assert await ending == "exit code 0"
+            released.set()
+            assert "coe_answers_total 3.0" in await asking
+
+
 READY = """
 import socket, sys
 line = socket.socket(fileno=int(sys.argv[sys.argv.index("--line") + 1]))
