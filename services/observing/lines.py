@@ -90,14 +90,14 @@ class Lines:
             self._pass_on_at_once(len(together), b"".join(together))
 
     def _pass_on_at_once(self, n_lines: int, text: bytes) -> None:
+        n_left = n_lines
         with self._writing, suppress(OSError):
             self._write(text)
-            self.n_written += n_lines
+            self.n_written, n_left = self.n_written + n_lines, 0
             if unsaid := self._n_unsaid:
                 self._write(self._missing(unsaid).encode() + b"\n")
                 self._n_unsaid -= unsaid
-            return
-        self._drop(n_lines)
+        self._drop(n_left)
 
     def _write(self, text: bytes) -> None:
         """Write it all; after what broke off in a line, on a new one."""

@@ -55,6 +55,21 @@ def test_a_file_has_them_all_in_order(tmp_path):
     assert (lines.n_written, lines.n_dropped) == (2000, 0)
 
 
+def test_a_line_is_written_or_dropped_and_never_both(pipe):
+    reading, writing = pipe
+
+    def last_words(n_lines):
+        os.close(reading)
+        return missing(n_lines)
+
+    lines = Lines(writing, last_words, most=1)
+    lines.put("kept")
+    lines.put("dropped")
+    lines.start()
+    lines.close(5.0)
+    assert (lines.n_written, lines.n_dropped) == (1, 1)
+
+
 def test_what_was_closed_before_is_counted(pipe):
     _, writing = pipe
     os.close(writing)
