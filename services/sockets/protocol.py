@@ -67,6 +67,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._waiting: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str, str] | None = None
         self._line = b""
+        # the request that is answered, or was last; whether nothing more is read
         self._turn: RequestResponseCycle | None = None
         self._over = False
         self._looking: asyncio.TimerHandle | None = None
@@ -107,7 +108,7 @@ class BoundedHttp(HttpToolsProtocol):
         try:
             self._read(data)
         except httptools.HttpParserError:
-            self.send_400_response("")
+            self._end()
         if self._waiting is None or self.transport.is_closing():
             return
         if self.scope is begun or self.cycle is None or self.cycle.response_complete:
@@ -115,7 +116,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._n_held += len(data)
         if self._n_held > MOST_URL_BYTES + MOST_HEAD_BYTES:
             self._refusal = (431, "head_too_large", f"the head has over {MOST_HEAD_BYTES} bytes")
-            self.send_400_response("")
+            self._end()
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -162,13 +163,17 @@ class BoundedHttp(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
+    def _end(self) -> None:
         """Refuse what is no request, or none that is served, and close; but amid no answer."""
-        if (turn := self._unanswered) is not None:
-            if turn is not self.cycle or not turn.more_body or turn.response_started:
-                self._read_no_more()
-                return
-            self._say_why()  # of its body: whoever reads that tells of it
+        turn = self._unanswered
+        if turn is not None and (
+            turn is not self.cycle or not turn.more_body or turn.response_started
+        ):
+            self._read_no_more()
+        elif turn is not None:
+            self._say_why()  # whoever reads its body tells of it
+        elif self._turn is not None and self._turn.scope is self.scope:
+            self.transport.close()  # it is the body of a request that was answered without it
         else:
             self._unread(*self._say_why())
 
@@ -270,4 +275,4 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             reason = f"the head did not come within {self._head_timeout_s:g} s"
             self._refusal = (408, "request_timeout", reason)
-            self.send_400_response("")
+            self._end()

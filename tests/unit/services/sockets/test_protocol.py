@@ -326,6 +326,14 @@ async def test_a_connection_whose_answer_came_before_the_body_ends(gateway):
     assert gateway.wire.closing
 
 
+async def test_a_request_is_answered_once_though_its_body_turns_out_to_be_none(gateway):
+    gateway.reads = False
+    await gateway.hear(TO_BE_CHUNKED, BROKEN_CHUNK)
+    assert gateway.answers == [WHOLE]
+    assert gateway.wire.closing
+    assert gateway.unread == []
+
+
 @pytest.mark.parametrize("n_bytes", [10, 1000])
 async def test_a_connection_does_not_end_amid_its_next_answer(gateway, n_bytes):
     gateway.goes_on.clear()
