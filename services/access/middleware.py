@@ -50,7 +50,7 @@ class Access:
         try:
             caller, right = await self._checked(self.porter, scope, address)
         except RequestError as error:
-            await self._refuse(error, scope, receive, send)
+            await refused(error)(scope, receive, send)
             return
         scope[CALLER] = caller
         if right is None or not right.metered:
@@ -60,7 +60,7 @@ class Access:
         try:
             self.porter.rates.admit(caller)
         except RequestError as error:
-            await self._refuse(error, scope, receive, telling)
+            await refused(error)(scope, receive, telling)
             return
         await self.app(scope, receive, telling)
 
@@ -77,12 +77,6 @@ class Access:
         if said == "forbidden":
             raise ForbiddenError(f"a key of role {caller.role} may not ask for this")
         raise RequestError("there is nothing here for this key", None, said)
-
-    async def _refuse(
-        self, error: RequestError, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        exchange_of(scope).end(error, error.code)
-        await refused(error)(scope, receive, send)
 
     def _telling(self, porter: Porter, caller: Caller, send: Send) -> Send:
         """Send, with what the key has left in the head of the answer."""
