@@ -44,7 +44,6 @@ class Admission:
                     await inside.turn
                 await self.app(scope, receive, sent)
         except GatewayError as error:
-            exchange_of(scope).end(error, error.code)
             await self._end(error, sent, scope, receive)
 
     async def _end(self, error: GatewayError, sent: _Sent, scope: Scope, receive: Receive) -> None:
@@ -54,6 +53,7 @@ class Admission:
             return
         if sent.ended:
             return
+        exchange_of(scope).end(error, error.code)
         if sent.streams:
             try:
                 async with asyncio.timeout(_LAST_WORDS_S):

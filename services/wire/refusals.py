@@ -110,7 +110,7 @@ def rendered(error: CoeError) -> tuple[int, dict[str, Any]]:
 
 def code_of(error: CoeError) -> str:
     """The code by which callers and metrics know an error."""
-    return rendered(error)[1]["error"]["code"] or "none"
+    return _code_in(rendered(error)[1])
 
 
 def when_again(status: int, error: CoeError) -> dict[str, str]:
@@ -160,7 +160,7 @@ def refused(error: CoeError) -> Response:
     if status in _LAST_OF_A_CONNECTION or isinstance(error, EndingError | OverdueError):
         headers["connection"] = "close"
     refusal = Refusal(_content(document), status, headers, media_type="application/json")
-    refusal.error, refusal.code = error, code_of(error)
+    refusal.error, refusal.code = error, _code_in(document)
     return refusal
 
 
@@ -176,6 +176,10 @@ def as_json(
     """A document as an answer."""
     content = _content(document)
     return Response(content, status, dict(headers or {}), media_type="application/json")
+
+
+def _code_in(document: Mapping[str, Any]) -> str:
+    return document["error"]["code"] or "none"
 
 
 def _reason(body: bytes) -> str:

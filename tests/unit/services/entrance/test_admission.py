@@ -224,3 +224,21 @@ async def test_who_goes_while_in_line_leaves_no_trace():
     await asyncio.gather(*asked[:10])
     assert house.door.crowd.n == 0
     assert (await house.ask(Client())).status == 200
+
+
+async def test_an_answer_that_is_whole_when_its_time_is_over_was_not_refused():
+    class Lingering(Inner):
+        async def __call__(self, scope, receive, send):
+            await super().__call__(scope, receive, send)
+            self.begun.set()
+            await asyncio.Event().wait()
+
+    house, client = House(Lingering(JSON)), Client()
+    house.inner.may_end.set()
+    asking = await started(house, client)
+    while not client.body.endswith(b"b"):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    house.door.cut()
+    await asking
+    assert house.refused == []
+    assert house.door.crowd.n == 0
