@@ -35,6 +35,8 @@ _KEPT_ERROR_BYTES = 4096
 _OK = 200
 # for the end of a body whose stream has ended
 _AFTER_END_S = 0.25
+# for the words of a refusal, which its status says without them
+_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +216,10 @@ class HttpExpert:
             reason = f"points elsewhere (HTTP {response.status}), where nobody goes"
             return ExpertUntrustedError(self.expert_id, reason, "upstream_redirect")
         body = b""
-        while len(body) < _KEPT_ERROR_BYTES and (piece := await response.read()):
-            body += piece
+        with suppress(TimeoutError, HttpError):
+            async with asyncio.timeout(_WORDS_S):
+                while len(body) < _KEPT_ERROR_BYTES and (piece := await response.read()):
+                    body += piece
         body = body[:_KEPT_ERROR_BYTES]
         if self.api_key:
             # some servers repeat the key that they do not like

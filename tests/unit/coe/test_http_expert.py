@@ -17,6 +17,7 @@ from coe.errors.experts import (
     ExpertUnavailableError,
     ExpertUntrustedError,
 )
+from coe.experts import http as expert_module
 from coe.experts.hosted import EmbeddedExpert, HostedExpert
 from coe.experts.http import HttpExpert
 from coe.http.pool import Pool
@@ -118,6 +119,29 @@ async def test_an_http_error_is_a_rejection_with_status_and_body(client, server,
         await read(quick(client, url), request())
     assert raised.value.status == status
     assert json.loads(raised.value.body) == {"error": "no"}
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_a_rejection_is_one_though_its_words_break_off(client, monkeypatch, hangs):
+    monkeypatch.setattr(expert_module, "_WORDS_S", 0.05)
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\n")
+        writer.write(b"content-length: 100\r\n\r\ntoo many")
+        await writer.drain()
+        if hangs:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        expert = HttpExpert(
+            "small", client, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        )
+        with pytest.raises(ExpertRejectedError) as raised:
+            await read(expert, request())
+    assert (raised.value.status, raised.value.retry_after) == (429, "7")
+    assert raised.value.body == b"too many"
 
 
 async def test_nobody_is_followed_elsewhere(client, server, url):
