@@ -48,7 +48,8 @@ def _both(family: str, one: float, other: float) -> float:
 def _lines(page: str) -> Iterator[tuple[str, str]]:
     """The lines of a page, each with the name of the metric whose heading it is under."""
     family = ""
-    for line in page.splitlines():
+    # the other signs by which Unicode ends a line may stand in the value of a label
+    for line in filter(None, page.split("\n")):
         if line.startswith("# HELP "):
             family = line.split()[2]
         yield family, line

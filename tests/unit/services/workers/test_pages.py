@@ -31,6 +31,17 @@ def test_a_page_of_one_says_the_same():
     assert values(merged([one])) == values(one)
 
 
+def test_a_label_may_hold_what_else_ends_lines():
+    metrics = Metrics()
+    metrics.refusals.of("a\u2028b\x85c\x0bd").add()
+    text = metrics.page({}).decode()
+    assert values(merged([text])) == values(text)
+    assert (
+        values(merged([text, departed(text)]))["coe_refusals_total", ("code", "a\u2028b\x85c\x0bd")]
+        == 2
+    )
+
+
 def test_counts_and_what_is_under_way_are_summed():
     found = values(merged([page(3, 2), page(4, 1), page(0)]))
     assert found["coe_reloads_total", ("outcome", "swapped")] == 7
