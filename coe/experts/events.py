@@ -58,13 +58,13 @@ class Events:
         ExpertUntrustedError
             An event is too long, is no JSON object, or says that the expert failed.
         """
-        if self.ended:
+        if self.ended or not piece:
             return b""
         if not (self._parts or self._loose) and is_plain(piece):
             self._begun = True
             return piece
         self._hold(piece)
-        if b"\n" not in piece and b"\r" not in piece:
+        if not self._may_end_in(piece):
             return b""
         text = b"".join(self._parts)
         if not self._begun:
@@ -85,6 +85,13 @@ class Events:
         except ExpertUntrustedError:
             return b""  # half an event
         return passed if self.ended else b""
+
+    def _may_end_in(self, piece: bytes) -> bool:
+        """Whether an event may end in the piece that came last, or lines end in another way."""
+        if self._loose:
+            return b"\n" in piece or b"\r" in piece
+        seam = self._parts[-2][-1:] + piece[:1] if len(self._parts) > 1 else b""
+        return b"\n\n" in piece or b"\r" in piece or seam == b"\n\n"
 
     def _aligned(self, text: bytes) -> bytes:
         """As `feed`, of text without carriage returns."""

@@ -169,6 +169,46 @@ def test_what_only_looks_like_json_does_not_pass(event):
             b"".join(map(events.feed, pieces))
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_an_event_of_many_lines_that_come_one_by_one_takes_linear_time(end):
+    events, started = Events("up"), time.process_time()
+    for _ in range(100_000):
+        assert events.feed(b"data: " + end) == b""
+    out = events.feed(b'data: {"text": 1}' + end + end)
+    assert out + events.feed(end) == b'data: {"text": 1}\n\n'
+    assert time.process_time() - started < 5.0
+
+
+LINES = [
+    EVENT,
+    DONE,
+    EVENT.replace(b"\n", b"\r"),
+    b"data: {\ndata: }\n\n",
+    b"data: {}\r\n",
+    b"\n",
+    b": a\n",
+]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=8), st.lists(st.integers(1, 40), min_size=1))
+def test_however_a_stream_is_cut_the_same_passes(pieces, sizes):
+    whole, cut = b"".join(pieces), []
+    while whole:
+        cut.append(whole[: sizes[len(cut) % len(sizes)]])
+        whole = whole[len(cut[-1]) :]
+    assert outcome(cut) == outcome([b"".join(cut)])
+
+
+def outcome(pieces):
+    events, out = Events("up"), b""
+    try:
+        for piece in pieces:
+            out += events.feed(piece)
+        return out + events.end(), events.ended
+    except ExpertUntrustedError as error:
+        return str(error)
+
+
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([EVENT, DONE, b"\r", b"\n"]), max_size=12))
 def test_whatever_passes_is_whole_events_on_a_line_each(pieces):
     events, out = Events("up"), b""
