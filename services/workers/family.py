@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -203,9 +203,10 @@ class Family:
     async def _run_one(self, seat: Seat, desk: Desk) -> int:
         """Its exit code; one that cannot be talked to is killed."""
         ours, theirs = socket.socketpair()
-        with ExitStack() as failing:
+        async with AsyncExitStack() as failing:
             failing.callback(ours.close)
             process = seat.process = await self._spawned(seat, theirs)
+            failing.push_async_callback(process.wait)
             failing.callback(process.kill)
             if self._ending.is_set():
                 process.terminate()

@@ -237,6 +237,15 @@ async def test_a_worker_that_cannot_be_started_again_is_tried_again(whose, faili
     ]
 
 
+async def test_a_worker_that_cannot_be_talked_to_is_killed_and_gone(monkeypatch):
+    monkeypatch.setattr(Family, "_verbs", lambda *given: {}["none"])
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as address:
+        seat, command = Seat(0), (sys.executable, "-c", SILENT)
+        family = Family(CONFIG, address, command, [seat], AsyncExitStack(), lambda line: None)
+        assert await family._once(seat) == "nobody foresaw KeyError"
+    assert seat.process.returncode == -9
+
+
 async def test_what_a_gone_worker_held_is_booked_whatever_fails_beside(monkeypatch):
     booked = []
     monkeypatch.setattr(Desk, "close", lambda desk: booked.append(desk) or 0)
