@@ -239,9 +239,6 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self._looking = self.loop.call_later(_LOOKS_EVERY_S, self._look)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Advise nobody to install what would change nothing: the application refuses."""
-
     def _named(self) -> tuple[bytes, bytes]:
         return b"x-request-id", self.scope["coe.request_id"].encode()  # type: ignore[typeddict-item]
 
