@@ -15,7 +15,6 @@ def collecting():
     collect_less()
     yield
     gc.set_threshold(*before)
-    gc.unfreeze()
     gc.collect()
 
 
