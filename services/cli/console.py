@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +66,10 @@ class _Notes(Console):
         os.dup2(nowhere, sys.stderr.fileno())
         os.close(nowhere)
 
+    def forget(self) -> None:
+        """Drop what could not be written; else the next remark would bring it along."""
+        self._buffer.clear()
+
 
 notes = _Notes(stderr=True, highlight=False, soft_wrap=True)
 """Progress, remarks and errors, on standard error."""
@@ -73,8 +77,10 @@ notes = _Notes(stderr=True, highlight=False, soft_wrap=True)
 
 def say(line: str) -> None:
     """One remark on standard error; where that takes none, as on a full disk, it is not said."""
-    with suppress(OSError):
+    try:
         notes.print(line, markup=False)
+    except OSError:
+        notes.forget()
 
 
 def tell(line: str) -> None:

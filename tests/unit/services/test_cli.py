@@ -261,10 +261,13 @@ def test_a_taken_port_is_one_clear_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_remark_that_finds_no_room_is_not_said(monkeypatch):
+def test_a_remark_that_finds_no_room_is_not_said(monkeypatch, capsys):
     class Full:
         def write(self, text):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(console.notes, "_file", Full())
-    console.say("a remark")
+    with monkeypatch.context() as full:
+        full.setattr(console.notes, "_file", Full())
+        console.say("a remark")
+    console.say("another")
+    assert capsys.readouterr().err == "another\n"
