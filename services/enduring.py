@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Never
+from typing import Any, Final, Never
 
 from prometheus_client import Counter
 
@@ -34,12 +35,17 @@ class Enduring:
     Parameters
     ----------
     work : what it is, in words that are always the same.
-    latest : the type of the error that failed last, for messages; empty: nothing has.
+    latest : the type of the error that failed last; empty: nothing has.
     """
 
     work: str
     latest: str = ""
     _told: set[tuple[str, str, int]] = field(default_factory=set)
+
+    @property
+    def why(self) -> str:
+        """What failed last, in words for whoever it was done for."""
+        return f"nobody foresaw {self.latest}"
 
     def __enter__(self) -> None:
         """Begin a piece."""
@@ -61,6 +67,19 @@ class Enduring:
             self._told.add(seen)
             _LOG.error(f"{self.work}: failed, and goes on", exc_info=error)
         return True
+
+
+@asynccontextmanager
+async def alongside(
+    work: Callable[[], Coroutine[Any, Any, object]], name: str
+) -> AsyncIterator[None]:
+    """Do some work in the background while the context lasts; it is to endure by itself."""
+    task = asyncio.create_task(work(), name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def for_ever(

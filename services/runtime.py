@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 
 from coe.budgets import load_budgets
 from coe.cache import AnswerCache
@@ -24,6 +25,7 @@ from coe.router import Router
 from coe.routers.embed import Embedder
 from coe.services.draft import Draft, drafted
 from coe.services.embedding import HttpEmbedder, check_local, configured
+from coe.services.enduring import alongside
 from coe.services.fleet import Fleet, running
 from coe.services.guarding import guarded_experts
 from coe.services.means import ALONE, Means, Siblings
@@ -230,15 +232,9 @@ async def serving(
         yield ground.runtime(draft, fleet, first)
 
 
-@asynccontextmanager
-async def _lag_noted(guards: Guards, now: Callable[[], float]) -> AsyncIterator[None]:
+def _lag_noted(guards: Guards, now: Callable[[], float]) -> AbstractAsyncContextManager[None]:
     """Guards know when this gateway was late, while the context lasts."""
-    noting = asyncio.create_task(watch_lag(lambda late_s: guards.lag.note(late_s, now())))
-    try:
-        yield
-    finally:
-        noting.cancel()
-        await asyncio.gather(noting, return_exceptions=True)
+    return alongside(partial(watch_lag, lambda late_s: guards.lag.note(late_s, now())), "lag")
 
 
 def _bounded(before: Engine, bounds: EscalationsSection | None) -> Escalations | None:

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Never
 
@@ -17,7 +17,7 @@ from coe.experts.protocol import Expert, close
 from coe.load import Presence
 from coe.optimizer.eviction import grouped
 from coe.optimizer.residency import Load, Loadable, Residency
-from coe.services.enduring import Enduring, for_ever
+from coe.services.enduring import Enduring, alongside, for_ever
 from coe.services.host.watched import WatchedHost
 
 MEMORY_S = 600.0
@@ -133,7 +133,7 @@ class Turns:
             await self._carry_out(load)
             return
         if self._node.occupants[load.expert_id].phase == "loading":
-            self._give_up(load.expert_id, f"nobody foresaw {self._loading.latest}")
+            self._give_up(load.expert_id, self._loading.why)
             self._due.set()
 
     async def _carry_out(self, load: Load) -> None:
@@ -175,15 +175,9 @@ class Turns:
             self._asked_s[name] = now
 
 
-@asynccontextmanager
-async def working(turns: Turns) -> AsyncIterator[None]:
+def working(turns: Turns) -> AbstractAsyncContextManager[None]:
     """The turns at work while the context lasts."""
-    task = asyncio.create_task(turns.run(), name="turns")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    return alongside(turns.run, "turns")
 
 
 def _failed(started: asyncio.Future[None]) -> bool:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from coe.errors.gateway import FleetError
 from coe.load import Presence
 from coe.replica import HostState, Replica, Snapshot
-from coe.services.enduring import for_ever
+from coe.services.enduring import alongside, for_ever
 
 Say = Callable[[str], None]
 
@@ -150,12 +150,8 @@ async def following(
     except FleetError as error:
         follower.silent = True
         say(f"{error}; until it answers, its experts are absent")
-    task = asyncio.create_task(follower.run(), name="fleet follower")
-    try:
+    async with alongside(follower.run, "fleet follower"):
         yield follower
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _reason(answer: httpx.Response) -> str:

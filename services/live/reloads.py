@@ -14,7 +14,7 @@ from coe.errors import CoeError
 from coe.ledger.limits import Limit
 from coe.routers.folder import MALFORMED
 from coe.services.draft import drafted
-from coe.services.enduring import Enduring
+from coe.services.enduring import Enduring, alongside
 from coe.services.host.watched import WatchedHost
 from coe.services.live.experts import Change, changed
 from coe.services.live.files import files_of, watched
@@ -98,8 +98,7 @@ class Reloads:
             except _BAD as error:
                 message = str(error) if isinstance(error, CoeError) else repr(error)
                 return Outcome("refused", self._runtime.engine.config, message)
-        message = f"nobody foresaw {self._reading.latest}"
-        return Outcome("refused", self._runtime.engine.config, message)
+        return Outcome("refused", self._runtime.engine.config, self._reading.why)
 
     async def _tried(self) -> Outcome:
         runtime, ground = self._runtime, self._runtime.ground
@@ -173,10 +172,8 @@ async def kept_at(path: Path, runtime: Runtime, say: Say) -> AsyncIterator[Reloa
     """What keeps a runtime at what its files say, while the context lasts."""
     reloads = Reloads(path, runtime, say)
     runtime.reloads = reloads
-    watching = asyncio.create_task(reloads.watch(), name="reloads")
     try:
-        yield reloads
+        async with alongside(reloads.watch, "reloads"):
+            yield reloads
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
         await reloads.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Never, Protocol
 
 from coe.errors.gateway import MeterError
 from coe.meter import Meter, MeterReading
-from coe.services.enduring import Enduring, for_ever
+from coe.services.enduring import Enduring, alongside, for_ever
 
 Say = Callable[[str], None]
 
@@ -81,7 +81,7 @@ class Sampler:
                 return error
             self._least_s = min(self._least_s, self.timer() - started)
             return reading
-        return MeterError("meter", f"nobody foresaw {self._reads.latest}")
+        return MeterError("meter", self._reads.why)
 
     def _hand_on(self, read: MeterReading | MeterError) -> None:
         failing = isinstance(read, MeterError)
@@ -92,12 +92,6 @@ class Sampler:
             self.account.note_reading(read)
 
 
-@asynccontextmanager
-async def sampled(sampler: Sampler) -> AsyncIterator[None]:
+def sampled(sampler: Sampler) -> AbstractAsyncContextManager[None]:
     """While it lasts, the sampler runs in the background."""
-    task = asyncio.create_task(sampler.run(), name="meter")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    return alongside(sampler.run, "meter")

@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from coe.access.secrets import NO_SECRETS, Secrets
 from coe.errors.files import ConfigError
 from coe.observing import LoggingSection, OtlpSection, TelemetrySection
-from coe.services.enduring import Enduring
+from coe.services.enduring import Enduring, alongside
 from coe.services.observing.exchange import Exchange
 from coe.services.observing.lag import watch_lag
 from coe.services.observing.lines import Lines
@@ -65,17 +66,14 @@ async def observing(
             tell.append(log.tell)
         if otlp is not None:
             tell.append(await stack.enter_async_context(_tracing(otlp)))
-        lagging = asyncio.create_task(watch_lag(metrics.loop_lag.observe))
-        try:
-            yield Observers(
-                metrics,
-                tuple(tell),
-                None if otlp is None else otlp.sample,
-                otlp is not None and otlp.propagate,
-            )
-        finally:
-            lagging.cancel()
-            await asyncio.gather(lagging, return_exceptions=True)
+        lagging = partial(watch_lag, metrics.loop_lag.observe)
+        await stack.enter_async_context(alongside(lagging, "lateness"))
+        yield Observers(
+            metrics,
+            tuple(tell),
+            None if otlp is None else otlp.sample,
+            otlp is not None and otlp.propagate,
+        )
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coe.environment import redis_url, state_home
@@ -15,7 +16,7 @@ from coe.errors.files import ConfigError
 from coe.errors.gateway import LedgerError
 from coe.ledger.limits import Limit
 from coe.ledger.protocol import KeptStore
-from coe.services.enduring import for_ever
+from coe.services.enduring import alongside, for_ever
 from coe.services.store.books import TICK_S, Books, wall_ms
 from coe.services.store.local import LocalStore
 from coe.services.store.trouble import Say
@@ -67,12 +68,10 @@ async def opened(
         async with _shared(books, section, url, say) as store:
             yield store
         return
-    ticking = asyncio.create_task(_ticking(books), name="ledger")
     try:
-        yield LocalStore(books)
+        async with alongside(partial(_ticking, books), "ledger"):
+            yield LocalStore(books)
     finally:
-        ticking.cancel()
-        await asyncio.gather(ticking, return_exceptions=True)
         await books.close()
 
 
