@@ -37,14 +37,7 @@ from coe.resilience import ResilienceSection
 from coe.shadow import ShadowSection
 from coe.store import StoreSection
 from coe.tenants import TenantName, TenantSection, check_experts
-from coe.yamlfile import (
-    Name,
-    NonNegative,
-    Positive,
-    Section,
-    read_yaml,
-    wrong_field,
-)
+from coe.yamlfile import Name, NonNegative, Positive, Section, read_yaml, wrong_field
 
 DATA = Path(coe.__file__).parent / "data"
 """What ships: default configuration, artefact, embedder, weights manifest, device profiles."""

@@ -28,7 +28,8 @@ class Entries(MutableMapping[str, Entry]):
         self._held: dict[str, Entry] = {}
         self._expired: dict[str, Entry] = {}
         self._others: dict[str, tuple[Any, ...]] = {}
-        self._parts: tuple[dict[str, Any], ...] = (self._held, self._expired, self._others)
+        self._open: dict[str, dict[str, Any]] = {"held": self._held, "expired": self._expired}
+        self._parts: tuple[dict[str, Any], ...] = (*self._open.values(), self._others)
 
     @property
     def held(self) -> KeysView[str]:
@@ -67,8 +68,7 @@ class Entries(MutableMapping[str, Entry]):
 
     def __setitem__(self, request_id: str, entry: Entry) -> None:
         """Keep an entry in the place of what was known of the request."""
-        places: dict[str, dict[str, Any]] = {"held": self._held, "expired": self._expired}
-        place = places.get(entry.status, self._others)
+        place = self._open.get(entry.status, self._others)
         for part in self._parts:
             if part is not place:
                 part.pop(request_id, None)

@@ -202,19 +202,20 @@ class Supervisor:
         }
 
     def _copies(self) -> list[Copy]:
-        return [
-            Copy(
-                replica_id,
-                record.card.expert_id,
-                record.card.digest,
-                record.card.node,
-                record.report,
-                record.leaving,
-                record.avoided if self._waits(record) else frozenset(),
-                record.report.reason == _SILENT and not self._waits(record),
-            )
-            for replica_id, record in self._records.items()
-        ]
+        return [self._copy(replica_id, record) for replica_id, record in self._records.items()]
+
+    def _copy(self, replica_id: str, record: _Record) -> Copy:
+        waits = self._waits(record)
+        return Copy(
+            replica_id,
+            record.card.expert_id,
+            record.card.digest,
+            record.card.node,
+            record.report,
+            record.leaving,
+            avoided=record.avoided if waits else frozenset(),
+            quiet=record.report.reason == _SILENT and not waits,
+        )
 
     def _waits(self, record: _Record) -> bool:
         """Whether a copy has yet to be placed, for the first time or since its node was lost."""

@@ -105,7 +105,7 @@ class ExternalHost(WatchedHost):
             if not complaint:
                 await self._answered(probe)
             return complaint
-        return f"nobody foresaw {self._keeping.latest}"
+        return self._keeping.why
 
     async def _answered(self, probe: Probe) -> None:
         if self.state in ("starting", "failed"):

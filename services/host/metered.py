@@ -121,7 +121,7 @@ class MeteredHost:
         with looking:
             await self._sample()
             return
-        self._why = f"nobody foresaw {looking.latest}"
+        self._why = looking.why
 
     async def _sample(self) -> None:
         found, failed = await asyncio.to_thread(self.find)

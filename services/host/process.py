@@ -146,7 +146,7 @@ class EngineHost(WatchedHost):
             except (CoeError, OSError) as error:
                 self._become("failed", str(error))
                 return self.reason
-        return f"nobody foresaw {self._keeping.latest}"
+        return self._keeping.why
 
     async def _run_once(self) -> str:
         """Start the process and wait for its end; returns why it ended."""

@@ -102,7 +102,7 @@ class WatchedHost(ABC):
         with self._keeping:
             await self._supervise()
             return
-        self._become("failed", f"nobody foresaw {self._keeping.latest}")
+        self._become("failed", self._keeping.why)
 
     def _become(self, state: HostState, reason: str) -> None:
         self.state, self.reason = state, reason

@@ -187,7 +187,7 @@ class Family:
         seat.n_reloads, seat.process = self._n_reloads, None
         with self._keeping:
             ended = f"exit code {await self._run_one(seat, desk)}"
-        ended = ended or f"nobody foresaw {self._keeping.latest}"
+        ended = ended or self._keeping.why
         if seat.watching is not None:
             seat.watching.cancel()
             seat.watching = None
